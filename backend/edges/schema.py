@@ -1,0 +1,174 @@
+"""The tables. Facts live here; Redis holds nothing that cannot be made again from them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text))
+
+projects = Table(
+    "projects",
+    metadata,
+    # Our own key: the basic-auth user of the ML backend row, so that two Label Studios whose
+    # projects have the same id are never mixed up.
+    Column("key", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("platform_id", Integer, nullable=False),
+    Column("uid", Text, nullable=False),
+    Column("title", Text, nullable=False, default=""),
+    Column("token", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("label_config", Text, nullable=False, default=""),
+    Column("config_hash", Text, nullable=False, default=""),
+    Column("paused", Boolean, nullable=False, default=False),
+    Column("connected_at", Float, nullable=False),
+    Column("live_version", Integer),
+    Column("next_version", Integer, nullable=False, default=1),
+    Column("next_cluster", Integer, nullable=False, default=1),
+    # Counts every change of a label; a version remembers the count it was trained at.
+    Column("changes", Integer, nullable=False, default=0),
+    Column("changed_at", Float),
+    Column("requested_at", Float),  # somebody pressed "Start Training"
+    Column("request_reason", Text),
+    Column("sync_requested_at", Float),  # tasks came or went, or an event had no payload
+    Column("full_sync_at", Float),
+    Column("synced_at", Float),
+    Column("sync_cursor", Text),
+    Column("problems", JSON, nullable=False, default=list),
+    UniqueConstraint("host", "uid"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("reference", Text, nullable=False, default=""),
+    Column("image_hash", Text),
+    Column("state", Text, nullable=False, default="new"),  # new, ready, broken
+    Column("error", Text),
+    Index("tasks_by_state", "project", "state"),
+)
+
+answers = Table(
+    "annotations",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("annotation_id", Integer, primary_key=True, autoincrement=False),
+    Column("task_id", Integer, nullable=False),
+    Column("label", Text),  # None: skipped, empty, or a class the config no longer has
+    Column("cancelled", Boolean, nullable=False, default=False),
+    Column("completed_by", Integer),
+    Column("updated_at", Text, nullable=False, default=""),
+    Index("annotations_by_task", "project", "task_id"),
+)
+
+draws = Table(
+    "draws",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),  # random, audit
+    Column("version", Integer, nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("drawn_at", Float, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # cold, trained, rollback
+    # building -> publishing -> live -> superseded; or kept (not promoted), abandoned (crashed)
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("created_at", Float, nullable=False),
+    Column("published_at", Float),
+    Column("changes", Integer, nullable=False, default=0),
+    Column("labels", Integer, nullable=False, default=0),
+    Column("config_hash", Text, nullable=False, default=""),
+    Column("bundle", Text),  # folder of the trained bundle, relative to the project's versions
+    Column("metrics", JSON, nullable=False, default=dict),
+    Column(
+        "on_platform", Boolean, nullable=False, default=False
+    ),  # its predictions may exist there
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("label", Text),
+    Column("score", Float, nullable=False),  # what Label Studio sorts by
+    Column("p_right", Float),  # calibrated; differs from `score` only for draws
+    Column("total", Float),
+    Column("aleatoric", Float),
+    Column("epistemic", Float),
+    Column("cluster", Integer),
+    Column("position", Integer),  # place in our order, from 0
+)
+
+# Out-of-fold correctness on random-share labels: what the promotion gate compares.
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("right", Boolean, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False, default="queued"),  # queued, running, done, failed
+    Column("reason", Text, nullable=False, default=""),
+    Column("payload", JSON, nullable=False, default=dict),
+    Column("attempt", Integer, nullable=False, default=1),
+    Column("owner", Text),
+    Column("created_at", Float, nullable=False),
+    Column("enqueued_at", Float),
+    Column("started_at", Float),
+    Column("heartbeat_at", Float),
+    Column("finished_at", Float),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("stage", Text, nullable=False, default=""),
+    Column("error", Text),
+    Index("runs_by_status", "status"),
+    Index("runs_by_project", "project", "kind", "status"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("received_at", Float, nullable=False),
+    UniqueConstraint("project", "key"),
+    Index("events_by_time", "project", "received_at"),
+)

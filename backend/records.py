@@ -1,0 +1,113 @@
+"""Rows of the database as values: what the middle of the backend reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """One connected project of one Label Studio."""
+
+    key: str
+    host: str
+    platform_id: int
+    uid: str
+    title: str
+    token: str = field(repr=False)
+    secret: str = field(repr=False)
+    label_config: str
+    config_hash: str
+    paused: bool
+    connected_at: float
+    live_version: int | None
+    next_version: int
+    next_cluster: int
+    changes: int
+    changed_at: float | None
+    requested_at: float | None
+    request_reason: str | None
+    sync_requested_at: float | None
+    full_sync_at: float | None
+    synced_at: float | None
+    sync_cursor: str | None
+    problems: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One immutable version of a project's predictions."""
+
+    project: str
+    number: int
+    name: str
+    kind: str
+    status: str
+    reason: str
+    created_at: float
+    published_at: float | None
+    changes: int
+    labels: int
+    config_hash: str
+    bundle: str | None
+    metrics: dict[str, Any]
+    on_platform: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One piece of background work and how far it is."""
+
+    id: int
+    project: str
+    kind: str
+    status: str
+    reason: str
+    payload: dict[str, Any]
+    attempt: int
+    owner: str | None
+    created_at: float
+    enqueued_at: float | None
+    started_at: float | None
+    heartbeat_at: float | None
+    finished_at: float | None
+    progress: float
+    stage: str
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolTask:
+    """A task as the jobs see it."""
+
+    task_id: int
+    reference: str
+    image_hash: str | None
+    state: str
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one version says of one task."""
+
+    task_id: int
+    label: str | None
+    score: float
+    p_right: float | None
+    total: float | None = None
+    aleatoric: float | None = None
+    epistemic: float | None = None
+    cluster: int | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A task chosen by chance, not by its score."""
+
+    task_id: int
+    kind: str
+    version: int
+    probability: float

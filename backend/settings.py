@@ -1,0 +1,184 @@
+"""Every knob: its name, default and help. Read once, then passed down, never looked up."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from backend.errors import SettingError
+
+PREFIX = "DOUBTLESS_"
+
+
+def knob(default: Any, help: str) -> Any:
+    """Declare a setting with its default and one line of help."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one installation; `Settings.load` reads them from the environment and a file."""
+
+    home: str = knob(
+        "~/.local/share/doubtless",
+        "Folder for the database, versions, features and the embedded Valkey.",
+    )
+    database_url: str = knob(
+        "", "SQLAlchemy URL, such as postgresql+psycopg://…; empty: SQLite in `home`."
+    )
+    redis_url: str = knob("", "Redis or Valkey to use; empty: an embedded Valkey.")
+    host: str = knob("127.0.0.1", "Address the web process listens on.")
+    port: int = knob(9090, "Port the web process listens on.")
+    public_url: str = knob(
+        "", "Address at which Label Studio reaches the web process; empty: http://host:port."
+    )
+    workers: int = knob(1, "Worker processes that `up` and `serve` start.")
+    threads: int = knob(0, "Threads of each process for arithmetic; 0: cores / processes.")
+    label_studio_url: str = knob("", "Label Studio that `connect` and `doctor` use by default.")
+    label_studio_token: str = knob(
+        "", "Its token, personal or legacy, that `connect` and `doctor` use by default."
+    )
+    backbone: str = knob("efficientnet-lite2", "Pretrained network that turns images to features.")
+    estimator: str = knob("softmax", "Uncertainty estimator of new versions.")
+    acquisition: str = knob("auto", "Rule that picks what to label next.")
+    retrain_after: int = knob(10, "New labels that start a training.")
+    retrain_growth: float = knob(
+        0.05,
+        "A training waits for this share of the labels when that is more than `retrain_after`.",
+    )
+    quiet_s: float = knob(
+        20.0, "Seconds without a new label after which even one starts a training."
+    )
+    random_share: float = knob(0.2, "Share of each round drawn uniformly from the pool.")
+    front: int = knob(20, "Tasks at the front of the queue that get a diversity cluster.")
+    keep_versions: int = knob(5, "Superseded versions kept on disk to roll back to.")
+    reconcile_s: float = knob(60.0, "Seconds between comparisons with Label Studio.")
+    job_timeout_s: int = knob(3600, "Seconds a job may take.")
+    require_auth: bool = knob(
+        False,
+        "Refuse /setup and /predict without the project's password (webhooks always need it).",
+    )
+    max_body_mb: int = knob(64, "Largest request body, in MB.")
+    max_image_mb: int = knob(50, "Largest image file, in MB.")
+    max_image_megapixels: int = knob(100, "Largest image, in megapixels.")
+    fetch_timeout_s: float = knob(20.0, "Seconds an image download may take.")
+    fetch_parallel: int = knob(8, "Images downloaded at once.")
+    fetch_allow_hosts: str = knob(
+        "", "Hosts on private addresses that images may come from, separated by commas."
+    )
+    local_files_root: str = knob(
+        "",
+        "Folder that /data/local-files/ refers to, if it is mounted here; empty: ask Label Studio.",
+    )
+    log_format: str = knob("text", "`text` or `json`.")
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, file: Path | None = None, **overrides: Any
+    ) -> Settings:
+        """Read `doubtless.toml`, then ``DOUBTLESS_*`` variables, then `overrides`; the last wins.
+
+        Args:
+            environ: the environment; the process's own by default.
+            file: the TOML file; `doubtless.toml` in the current folder by default, if there.
+            overrides: values given on a command line; ``None`` means not given.
+
+        Raises:
+            SettingError: an unknown name, or a value of the wrong type.
+        """
+        environ = os.environ if environ is None else environ
+        known = {f.name: f for f in fields(cls)}
+        values: dict[str, Any] = {}
+        path = file if file is not None else Path("doubtless.toml")
+        if file is not None or path.is_file():
+            try:
+                table = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (OSError, tomllib.TOMLDecodeError) as exc:
+                raise SettingError(f"{path} cannot be read: {exc}") from exc
+            for name, value in table.items():
+                if name not in known:
+                    raise SettingError(
+                        f"{path}: unknown setting '{name}'. Known: {', '.join(sorted(known))}."
+                    )
+                values[name] = _convert(f"{path}: {name}", value, known[name].default)
+        for variable, text in environ.items():
+            name = variable.removeprefix(PREFIX).lower()
+            if variable.startswith(PREFIX) and name in known and text != "":
+                values[name] = _convert(variable, text, known[name].default)
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**values)._checked()
+
+    def _checked(self) -> Settings:
+        for name, low, high in (
+            ("port", 1, 65535),
+            ("workers", 0, 512),
+            ("retrain_after", 1, None),
+            ("retrain_growth", 0, 1),
+            ("random_share", 0, 1),
+            ("front", 1, None),
+            ("quiet_s", 0, None),
+            ("fetch_parallel", 1, 64),
+        ):
+            value = getattr(self, name)
+            if value < low or (high is not None and value > high):
+                upper = "" if high is None else f" and at most {high}"
+                raise SettingError(
+                    f"{PREFIX}{name.upper()}={value} is out of range: at least {low}{upper}."
+                )
+        if self.log_format not in ("text", "json"):
+            raise SettingError(
+                f"{PREFIX}LOG_FORMAT='{self.log_format}' is unknown; use text or json."
+            )
+        return self
+
+    @property
+    def home_path(self) -> Path:
+        """`home` with ``~`` expanded, absolute."""
+        return Path(self.home).expanduser().resolve()
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home_path / 'doubtless.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of versions and feature shards."""
+        return self.home_path / "artifacts"
+
+    @property
+    def reachable_url(self) -> str:
+        """Where Label Studio finds the web process."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    def thread_count(self) -> int:
+        """Threads each process may use: two on busy cores were 3-8x slower than one."""
+        return self.threads or max(1, (os.cpu_count() or 1) // (self.workers + 1))
+
+
+def _convert(where: str, value: Any, default: Any) -> Any:
+    kind = type(default)
+    if isinstance(value, str) and kind is not str:
+        text = value.strip().lower()
+        try:
+            if kind is bool:
+                if text in ("1", "true", "yes", "on"):
+                    return True
+                if text in ("0", "false", "no", "off"):
+                    return False
+                raise ValueError(text)
+            return kind(text)
+        except ValueError:
+            words = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+            raise SettingError(
+                f"{where}='{value}' is not {words}; unset it to use {default}."
+            ) from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise SettingError(f"{where}={value!r} must be of the kind of its default, {default!r}.")
+    return value
