@@ -72,6 +72,14 @@ class TokenError(PlatformError):
 
 
 class MediaError(BackendError):
-    """A task's image could not be fetched; the message says which and why."""
+    """A task's image could not be fetched; the message says which and why.
+
+    Attributes:
+        transient: the source did not answer; another time it may.
+    """
 
     status = 422
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient

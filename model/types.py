@@ -50,3 +50,7 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def take(self, rows: NDArray[np.int64]) -> Predictions:
+        """The predictions of some rows, in that order."""
+        return Predictions(**{name: value[rows] for name, value in vars(self).items()})

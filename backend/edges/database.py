@@ -21,6 +21,8 @@ from backend.records import Draw, PoolTask, Project, Run, Score, Version
 
 ACTIVE = ("queued", "running")
 CHUNK = 5000
+# Rows written in one transaction: a webhook waits for the writer, so no turn may be long.
+TURN = 500
 
 
 class Database:
@@ -351,17 +353,21 @@ class Database:
                 self._count_change(c, key, dropped)
         return dropped
 
-    def annotation_ids(self, key: str) -> set[int]:
-        """Ids of all annotations known."""
+    def annotation_ids_by_task(self, key: str) -> dict[int, list[int]]:
+        """Task -> ids of its annotations, as far as known."""
+        a = t.answers.c
+        found: dict[int, list[int]] = {}
         with self.reader.connect() as c:
-            return set(
-                c.scalars(sa.select(t.answers.c.annotation_id).where(t.answers.c.project == key))
-            )
+            for task, annotation in c.execute(
+                sa.select(a.task_id, a.annotation_id).where(a.project == key)
+            ).tuples():
+                found.setdefault(task, []).append(annotation)
+        return found
 
     def annotation_counts(self, key: str) -> tuple[int, int]:
         """Submitted and skipped annotations known, to compare with Label Studio's counters."""
         with self.reader.connect() as c:
-            rows = dict(
+            rows: dict[bool, int] = dict(
                 c.execute(
                     sa.select(t.answers.c.cancelled, sa.func.count())
                     .where(t.answers.c.project == key)
@@ -390,6 +396,19 @@ class Database:
             task_id: max(labels.items(), key=lambda item: tuple(item[1]))[0]
             for task_id, labels in votes.items()
         }
+
+    def label_count(self, key: str) -> int:
+        """Tasks with at least one label."""
+        a = t.answers.c
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(
+                    sa.select(sa.func.count(sa.distinct(a.task_id))).where(
+                        (a.project == key) & a.cancelled.is_(False) & a.label.is_not(None)
+                    )
+                )
+                or 0
+            )
 
     def touched_tasks(self, key: str) -> set[int]:
         """Tasks somebody submitted or skipped: no longer in the pool."""
@@ -499,9 +518,9 @@ class Database:
     def put_scores(self, key: str, number: int, rows: Iterable[Score]) -> None:
         """Record what a version says of tasks; a later word replaces an earlier one."""
         values = [{"project": key, "version": number, **row.__dict__} for row in rows]
-        with self.engine.begin() as c:
-            for start in range(0, len(values), CHUNK):
-                part = values[start : start + CHUNK]
+        for start in range(0, len(values), TURN):
+            part = values[start : start + TURN]
+            with self.engine.begin() as c:
                 c.execute(
                     t.scores.delete().where(
                         (t.scores.c.project == key)

@@ -1,0 +1,76 @@
+"""Composition root: from settings to the parts; only here things are wired."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backend.edges.database import Database
+from backend.edges.labels.config import TaskSpec, parse_config
+from backend.edges.labelstudio_api import LabelStudio
+from backend.edges.media import Fetcher
+from backend.edges.rq_queue import RqQueue
+from backend.errors import SettingError
+from backend.ports import JobQueue, MediaSource, Platform
+from backend.records import Project
+from backend.settings import Settings
+from model.backbones import Backbone, backbone_hash, load_backbone
+from model.features import FeatureStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class App:
+    """Everything a job, a request or a command needs."""
+
+    settings: Settings
+    database: Database
+    queue: JobQueue
+    features: FeatureStore
+    platform_for: Callable[[Project], Platform]
+    media_for: Callable[[Project], MediaSource]
+    backbone_for: Callable[[str], Backbone]
+    backbone_hash: Callable[[str], str] = backbone_hash
+    _backbones: dict[str, Backbone] = field(default_factory=dict)
+
+    def backbone(self) -> Backbone:
+        """The backbone of the settings, loaded once a process."""
+        name = self.settings.backbone
+        if name not in self._backbones:
+            self._backbones[name] = self.backbone_for(name)
+        return self._backbones[name]
+
+    def spec(self, project: Project) -> TaskSpec | None:
+        """What of the project's labeling config Doubtless predicts."""
+        return parse_config(project.label_config).spec
+
+    def versions_folder(self, project: str) -> Path:
+        """Folder of a project's trained bundles."""
+        return self.settings.artifacts / "versions" / project
+
+
+def build(settings: Settings, *, database: Database | None = None) -> App:
+    """Wire the real parts.
+
+    Raises:
+        SettingError: no Redis address is known.
+    """
+    if not settings.redis_url:
+        raise SettingError(
+            "DOUBTLESS_REDIS_URL is not set and no `doubtless up` runs on this home; start "
+            "`doubtless up` (it brings its own Valkey) or set DOUBTLESS_REDIS_URL"
+        )
+    return App(
+        settings=settings,
+        database=database or Database(settings.database),
+        queue=RqQueue(settings.redis_url, job_timeout_s=settings.job_timeout_s),
+        features=FeatureStore(settings.artifacts / "features"),
+        platform_for=lambda project: LabelStudio(project.host, project.token),
+        media_for=lambda project: Fetcher(LabelStudio(project.host, project.token), settings),
+        backbone_for=lambda name: load_backbone(
+            name, settings.artifacts, threads=settings.thread_count()
+        ),
+    )

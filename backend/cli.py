@@ -1,0 +1,377 @@
+"""The command ``doubtless``: each subcommand prints for people, or JSON with ``--json``."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backend import commands
+from backend.edges.database import Database
+from backend.errors import BackendError
+from backend.logs import set_up_logging
+from backend.records import Project
+from backend.settings import Settings
+from model.errors import ModelError
+
+console = Console()
+problems = Console(stderr=True)
+
+
+def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A subcommand with ``--json``; what was refused becomes one sentence and exit code 1."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            try:
+                code = function(*args, as_json=as_json, **kwargs)
+            except (BackendError, ModelError) as exc:
+                if as_json:
+                    click.echo(json.dumps({"error": str(exc)}))
+                else:
+                    problems.print(f"[red]doubtless {name}:[/red] {exc}", highlight=False)
+                sys.exit(1)
+            except KeyboardInterrupt:
+                sys.exit(130)
+            if isinstance(code, int):
+                sys.exit(code)
+
+        option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        made: click.Command = main.command(name)(option(run))
+        return made
+
+    return decorate
+
+
+project_option = click.option(
+    "--project", "reference", help="Key or Label Studio id; not needed when there is only one."
+)
+wait_option = click.option("--wait/--no-wait", default=True, help="Wait until it is live.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="doubtless")
+def main() -> None:
+    """Pre-annotates images in Label Studio and says how far each can be trusted."""
+
+
+@command("up")
+@click.option("--port", type=int, help="Port of the web process (DOUBTLESS_PORT).")
+@click.option("--workers", type=int, help="Worker processes (DOUBTLESS_WORKERS).")
+@click.option("--home", help="Folder of all data (DOUBTLESS_HOME).")
+def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -> int:
+    """Run database, Valkey, web and workers in this terminal; Ctrl-C stops all."""
+    from backend.supervisor import run_stack
+
+    settings = Settings.load(port=port, workers=workers, home=home)
+    set_up_logging(settings)
+    if as_json:
+        click.echo(json.dumps({"server": settings.reachable_url, "home": str(settings.home_path)}))
+    else:
+        console.print(
+            f"Doubtless at [bold]{settings.reachable_url}[/bold], data in {settings.home_path}"
+        )
+        console.print(
+            "Next: [bold]doubtless connect --url URL --token TOKEN --project ID[/bold]",
+            highlight=False,
+        )
+    return run_stack(settings, web=True, workers=settings.workers)
+
+
+@command("serve")
+@click.option("--port", type=int, help="Port to listen on (DOUBTLESS_PORT).")
+@click.option("--host", help="Address to listen on (DOUBTLESS_HOST).")
+def serve(as_json: bool, port: int | None, host: str | None) -> int:
+    """Run the web process alone; workers and Redis run elsewhere (DOUBTLESS_REDIS_URL)."""
+    from backend.web import serve as run
+
+    settings = Settings.load(port=port, host=host)
+    if as_json:
+        click.echo(json.dumps({"server": settings.reachable_url}))
+    return run(settings)
+
+
+@command("worker")
+def worker(as_json: bool) -> int:
+    """Run one worker; start as many as there are cores to spare, on any machine."""
+    from backend.worker import run
+
+    settings = commands.with_running_stack(Settings.load())
+    if as_json:
+        click.echo(json.dumps({"redis": bool(settings.redis_url)}))
+    return run(settings)
+
+
+@command("connect")
+@click.option("--url", help="Label Studio's address (DOUBTLESS_LABEL_STUDIO_URL).")
+@click.option("--token", help="Personal access token or legacy token.")
+@click.option("--project", "project_id", type=int, required=True, help="Label Studio project id.")
+def connect(as_json: bool, url: str | None, token: str | None, project_id: int) -> int:
+    """Connect a project, or repair its connection; safe to run again."""
+    settings = Settings.load(label_studio_url=url, label_studio_token=token)
+    _require(settings.label_studio_url, "--url", "the address of your Label Studio")
+    _require(settings.label_studio_token, "--token", "Account & Settings in Label Studio has it")
+    made = commands.connect_project(
+        settings, settings.label_studio_url, settings.label_studio_token, project_id
+    )
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "key": made.project.key,
+                    "project": project_id,
+                    "problems": made.project.problems,
+                    **dataclasses.asdict(made.report),
+                },
+                default=str,
+            )
+        )
+        return 0
+    for step in made.report.steps:
+        console.print(f"  [green]✓[/green] {step}", highlight=False)
+    for problem in made.project.problems:
+        console.print(f"  [yellow]![/yellow] {problem}", highlight=False)
+    console.print(
+        f"Connected project {project_id} as [bold]{made.project.key}[/bold]. Press “Label All "
+        "Tasks” in Label Studio; `doubtless status` shows what happens.",
+        highlight=False,
+    )
+    return 0
+
+
+@command("doctor")
+@project_option
+def doctor(as_json: bool, reference: str | None) -> int:
+    """Look for what is wrong in Label Studio and here, and say the exact fix."""
+    settings = commands.with_running_stack(Settings.load())
+    database = Database(settings.database)
+    found = []
+    for project in _projects(database, reference):
+        for finding in commands.diagnose(settings, project):
+            found.append({"key": project.key, **dataclasses.asdict(finding)})
+    bad = [f for f in found if not f["ok"]]
+    if as_json:
+        click.echo(json.dumps({"ok": not bad, "findings": found}, default=str))
+        return 1 if bad else 0
+    for finding in found:
+        mark = "[green]✓[/green]" if finding["ok"] else "[red]✗[/red]"
+        console.print(f"{mark} {finding['message']}", highlight=False)
+        if not finding["ok"] and finding["fix"]:
+            console.print(f"    fix: {finding['fix']}", highlight=False)
+    console.print(f"{len(found) - len(bad)} of {len(found)} checks are fine.")
+    return 1 if bad else 0
+
+
+@command("status")
+@project_option
+def status(as_json: bool, reference: str | None) -> None:
+    """Show the queue, the running job, the live version, labels and accuracy."""
+    state = commands.status(Settings.load(), reference)
+    if as_json:
+        click.echo(json.dumps(state, default=str))
+        return
+    queue = state["queue"]
+    waiting = sum(queue["waiting"].values())
+    console.print(f"Queue: {queue['state']}, {queue['workers']} workers, {waiting} jobs waiting")
+    if not state["projects"]:
+        console.print("No project is connected: doubtless connect --url URL --token T --project ID")
+    for p in state["projects"]:
+        _show_project(p)
+
+
+@command("train")
+@project_option
+@wait_option
+@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+def train(as_json: bool, reference: str | None, wait: bool, timeout: float) -> None:
+    """Train now, whatever the retrain policy says."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    since = commands.train(settings, project, "asked for by `doubtless train`")
+    _follow(settings, project, ("train",), since, as_json, wait, timeout)
+
+
+@command("score")
+@project_option
+@click.option("--out", type=click.Path(path_type=Path), help="Write a CSV file.")
+@click.option("--publish", is_flag=True, help="Score the pool again and publish it first.")
+@click.option("--limit", default=20, help="Rows to print.")
+@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+def score(
+    as_json: bool,
+    reference: str | None,
+    out: Path | None,
+    publish: bool,
+    limit: int,
+    timeout: float,
+) -> None:
+    """Show what the live version says of every task, most doubtful first."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    if publish:
+        database = Database(settings.database)
+        if project.live_version is None:
+            raise BackendError(f"project {project.key} has no live version yet")
+        live = database.version(project.key, project.live_version)
+        since = commands.republish(settings, project, live, f"{live.name} scored again")
+        _follow(settings, project, ("republish",), since, False, True, timeout, quiet=as_json)
+        project = database.project(project.key)
+    rows = commands.scores(settings, project)
+    if out is not None:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["task"])
+            writer.writeheader()
+            writer.writerows(rows)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if out is not None:
+        console.print(f"{len(rows)} rows written to {out}")
+        return
+    table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
+    for row in rows[:limit]:
+        table.add_row(
+            str(row["task"]), row["prediction"] or "-", _number(row["p_right"]),
+            _number(row["score"], 4), _number(row["total"]), row["label"] or "",
+        )  # fmt: skip
+    console.print(table)
+
+
+@command("versions")
+@project_option
+def versions(as_json: bool, reference: str | None) -> None:
+    """List versions: what they were trained on, how good they are, and which is live."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    found = Database(settings.database).versions(project.key)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(v) for v in found], default=str))
+        return
+    table = Table("version", "status", "labels", "accuracy", "ECE", "made", "reason")
+    for v in found:
+        table.add_row(
+            v.name, v.status, str(v.labels), _number(v.metrics.get("random_accuracy")),
+            _number(v.metrics.get("ece")),
+            datetime.fromtimestamp(v.created_at).strftime("%m-%d %H:%M:%S"), v.reason,
+        )  # fmt: skip
+    console.print(table)
+
+
+@command("rollback")
+@click.argument("version")
+@project_option
+@wait_option
+@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+def rollback(
+    as_json: bool, version: str, reference: str | None, wait: bool, timeout: float
+) -> None:
+    """Publish the model of an earlier VERSION again, under a new number."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    source = commands.find_version(Database(settings.database), project, version)
+    since = commands.republish(settings, project, source, f"rolled back to {source.name}")
+    _follow(settings, project, ("republish",), since, as_json, wait, timeout)
+
+
+def _projects(database: Database, reference: str | None) -> list[Project]:
+    if reference is None and len(database.projects()) > 1:
+        return database.projects()
+    return [commands.find_project(database, reference)]
+
+
+def _project(settings: Settings, reference: str | None) -> Project:
+    return commands.find_project(Database(settings.database), reference)
+
+
+def _require(value: str, option: str, hint: str) -> None:
+    if not value:
+        raise BackendError(f"{option} is missing: {hint}")
+
+
+def _follow(
+    settings: Settings,
+    project: Project,
+    kinds: tuple[str, ...],
+    since: float,
+    as_json: bool,
+    wait: bool,
+    timeout: float,
+    *,
+    quiet: bool = False,
+) -> None:
+    """Show a run's progress until it ends."""
+    if not wait:
+        if as_json:
+            click.echo(json.dumps({"status": "queued"}))
+        else:
+            console.print("Queued; `doubtless status` shows how far it is.")
+        return
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=problems,
+        disable=as_json or quiet,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("waiting for a worker", total=1.0)
+        run = commands.wait_for(
+            settings, project, kinds, since, timeout_s=timeout,
+            show=lambda part, what: bar.update(task, completed=part, description=what),
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(run), default=str))
+    elif not quiet:
+        console.print(run.stage, highlight=False)
+
+
+def _show_project(p: dict[str, Any]) -> None:
+    tasks = p["tasks"]
+    console.print(
+        f"\n[bold]{p['title']}[/bold] ({p['key']}: project {p['project']} on {p['label_studio']})",
+        highlight=False,
+    )
+    extra = f", {tasks['broken']} unreadable" if tasks["broken"] else ""
+    extra += f", {tasks['new']} to be read" if tasks["new"] else ""
+    console.print(
+        f"  tasks {sum(tasks.values())}{extra}; labels {p['labels']} "
+        f"({p['random_labels']} drawn by chance)"
+    )
+    accuracy = _number(p["accuracy"])
+    if p["accuracy_interval"]:
+        low, high = p["accuracy_interval"]
+        accuracy += f" (95 %: {_number(low)} to {_number(high)})"
+    console.print(
+        f"  live version {p['live_version'] or 'none yet'}; accuracy on random labels {accuracy}"
+    )
+    for run in p["running"]:
+        console.print(
+            f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
+            f"({run['seconds']} s; {run['reason']})",
+            highlight=False,
+        )
+    nxt = p["next_training"]
+    console.print(f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}")
+    for problem in p["problems"]:
+        console.print(f"  [yellow]![/yellow] {problem}", highlight=False)
+    for item in p["unreadable"][:5]:
+        console.print(f"  [yellow]![/yellow] task {item['task']}: {item['why']}", highlight=False)
+    if p["last_error"]:
+        console.print(f"  last failure: {p['last_error']['error']}", highlight=False)
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "-" if value is None else f"{float(value):.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""What the commands do, without a terminal: each function returns plain values."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import requests
+from model.engine import Bundle
+
+from backend.connect import ConnectReport, connect
+from backend.doctor import Finding, examine
+from backend.edges.database import Database
+from backend.edges.labels.config import parse_config
+from backend.edges.labelstudio_api import LabelStudio
+from backend.edges.rq_queue import RqQueue
+from backend.edges.webhooks import project_uid
+from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
+from backend.events import request_training
+from backend.predictor import NO_VERSION
+from backend.records import Project, Run, Version
+from backend.scheduler import training_decision
+from backend.settings import Settings
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A connected project, what was done in Label Studio, and what cannot be predicted."""
+
+    project: Project
+    report: ConnectReport
+
+
+def with_running_stack(settings: Settings) -> Settings:
+    """Settings with the Redis of the `doubtless up` that runs on the same home, if one does."""
+    if settings.redis_url:
+        return settings
+    try:
+        state = json.loads((settings.home_path / "stack.json").read_text(encoding="utf-8"))
+        return replace(settings, redis_url=str(state["redis_url"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings
+
+
+def connect_project(
+    settings: Settings, url: str, token: str, project_id: int, *, check_server: bool = True
+) -> Connected:
+    """Connect a project of a Label Studio, or repair its connection.
+
+    Raises:
+        SettingError: the Doubtless server does not answer, so Label Studio could not reach it.
+        PlatformError: Label Studio refused; the message has the fix.
+    """
+    public = settings.reachable_url
+    if check_server:
+        _require_server(settings)
+    platform = LabelStudio(url, token)
+    facts = platform.project(project_id)
+    parsed = parse_config(str(facts.get("label_config") or ""))
+    database = Database(settings.database)
+    project = database.connect_project(
+        host=platform.url,
+        platform_id=project_id,
+        uid=project_uid(facts),
+        title=str(facts.get("title") or ""),
+        token=token,
+        label_config=str(facts.get("label_config") or ""),
+        config_hash=parsed.spec.config_hash if parsed.spec else "",
+        problems=list(parsed.problems),
+    )
+    report = connect(
+        platform, project_id, public_url=public, key=project.key, secret=project.secret
+    )
+    return Connected(project, report)
+
+
+def _require_server(settings: Settings) -> None:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    address = f"http://{host}:{settings.port}/health"
+    for candidate in (address, f"{settings.reachable_url}/health"):
+        try:
+            if requests.get(candidate, timeout=3).ok:
+                return
+        except requests.RequestException:
+            continue
+    raise SettingError(
+        f"no Doubtless server answers at {address}; start `doubtless up` first, or say where it "
+        "is with DOUBTLESS_PUBLIC_URL (or DOUBTLESS_PORT)"
+    )
+
+
+def find_project(database: Database, reference: str | None) -> Project:
+    """The project a person means: its key, its Label Studio id, or the only one there is.
+
+    Raises:
+        UnknownProjectError: none, or more than one, fits.
+    """
+    projects = database.projects()
+    listing = ", ".join(f"{p.key} ({p.platform_id} on {p.host})" for p in projects)
+    if not projects:
+        raise UnknownProjectError(
+            "no project is connected; run `doubtless connect --url URL --token TOKEN --project ID`"
+        )
+    if reference is None:
+        if len(projects) == 1:
+            return projects[0]
+        raise UnknownProjectError(f"say which project with --project: {listing}")
+    found = [p for p in projects if reference in (p.key, p.uid, str(p.platform_id))]
+    if len(found) != 1:
+        problem = "fits more than one" if found else "is not connected"
+        raise UnknownProjectError(f"project '{reference}' {problem}; there are: {listing}")
+    return found[0]
+
+
+def find_version(database: Database, project: Project, name: str) -> Version:
+    """The version of that name, such as ``v3`` or ``3``.
+
+    Raises:
+        UnknownVersionError: there is none.
+    """
+    versions = database.versions(project.key)
+    for version in versions:
+        if name in (version.name, str(version.number)):
+            return version
+    raise UnknownVersionError(
+        f"project {project.key} has no version '{name}'; it has: "
+        f"{', '.join(v.name for v in versions) or 'none yet'}"
+    )
+
+
+def live_bundle(settings: Settings, project: Project) -> Bundle | None:
+    """The trained bundle behind the live version; ``None`` before the first one."""
+    database = Database(settings.database)
+    try:
+        number = database.project(project.key).live_version
+        version = None if number is None else database.version(project.key, number)
+    finally:
+        database.close()
+    if version is None or version.bundle is None:
+        return None
+    return Bundle.load(settings.artifacts / "versions" / project.key / version.bundle)
+
+
+def diagnose(settings: Settings, project: Project) -> list[Finding]:
+    """What is wrong with a project's Label Studio, and how to mend it."""
+    database = Database(settings.database)
+    live = (
+        NO_VERSION
+        if project.live_version is None
+        else database.version(project.key, project.live_version).name
+    )
+    return examine(
+        LabelStudio(project.host, project.token),
+        project.platform_id,
+        public_url=settings.reachable_url,
+        key=project.key,
+        live_version=None if live == NO_VERSION else live,
+    )
+
+
+def status(settings: Settings, reference: str | None = None) -> dict[str, Any]:
+    """Queue, workers and every project: labels, live version, what runs, what comes next."""
+    settings = with_running_stack(settings)
+    database = Database(settings.database)
+    projects = database.projects()
+    if reference is not None:
+        projects = [find_project(database, reference)]
+    return {
+        "server": settings.reachable_url,
+        "home": str(settings.home_path),
+        "queue": _queue_state(settings),
+        "projects": [_project_status(settings, database, p) for p in projects],
+    }
+
+
+def _queue_state(settings: Settings) -> dict[str, Any]:
+    if not settings.redis_url:
+        return {"state": "not running", "workers": 0, "waiting": {}}
+    try:
+        queue = RqQueue(settings.redis_url)
+        return {"state": "ok", "workers": queue.workers(), "waiting": queue.depth()}
+    except Exception as exc:  # whatever the client raises, the queue does not answer
+        return {"state": f"down: {exc}", "workers": 0, "waiting": {}}
+
+
+def _project_status(settings: Settings, database: Database, project: Project) -> dict[str, Any]:
+    versions = database.versions(project.key)
+    live = next((v for v in versions if v.number == project.live_version), None)
+    trained = [v for v in versions if v.kind != "cold" and v.status in ("live", "superseded")]
+    failed = database.runs(project.key, status=("failed",), limit=1)
+    broken = database.tasks(project.key, state="broken")
+    decision = training_decision(settings, database, project, versions, time.time())
+    metrics = trained[-1].metrics if trained else {}
+    return {
+        "key": project.key,
+        "title": project.title,
+        "label_studio": project.host,
+        "project": project.platform_id,
+        "paused": project.paused,
+        "tasks": database.task_counts(project.key),
+        "labels": database.label_count(project.key),
+        "random_labels": len(
+            database.draws(project.key).keys() & database.labels(project.key).keys()
+        ),
+        "live_version": None if live is None else live.name,
+        "accuracy": metrics.get("random_accuracy"),
+        "accuracy_interval": metrics.get("random_accuracy_interval"),
+        "accuracy_out_of_fold": metrics.get("oof_accuracy"),
+        "ece": metrics.get("ece"),
+        "running": [_run_status(r) for r in database.runs(project.key)],
+        "next_training": asdict(decision),
+        "problems": project.problems,
+        "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],
+        "last_error": _run_status(failed[-1]) if failed else None,
+    }
+
+
+def _run_status(run: Run) -> dict[str, Any]:
+    now = time.time()
+    return {
+        "id": run.id,
+        "kind": run.kind,
+        "status": run.status,
+        "reason": run.reason,
+        "progress": run.progress,
+        "stage": run.stage,
+        "attempt": run.attempt,
+        "seconds": round((run.finished_at or now) - (run.started_at or run.created_at), 1),
+        "error": run.error,
+    }
+
+
+def train(settings: Settings, project: Project, reason: str) -> float:
+    """Ask for a training; returns the time of the request, to wait for its end."""
+    database = Database(settings.database)
+    if database.label_count(project.key) == 0:
+        raise BackendError(
+            f"project {project.key} has no labels yet; submit at least one in Label Studio"
+        )
+    now = time.time()
+    request_training(database, project, reason)
+    return now
+
+
+def wait_for(
+    settings: Settings,
+    project: Project,
+    kinds: tuple[str, ...],
+    since: float,
+    *,
+    show: Callable[[float, str], None],
+    timeout_s: float,
+) -> Run:
+    """Wait until a run of one of the kinds, made since then, has ended.
+
+    Raises:
+        BackendError: it failed, or nothing ended in time.
+    """
+    database = Database(settings.database)
+    deadline = time.time() + timeout_s
+    while time.time() < deadline:
+        runs = [
+            r
+            for r in database.runs(
+                project.key, status=("queued", "running", "done", "failed"), limit=50
+            )
+            if r.kind in kinds and r.created_at >= since - 0.001
+        ]
+        if runs:
+            run = runs[-1]
+            show(run.progress, run.stage or run.status)
+            if run.status == "done":
+                return run
+            if run.status == "failed":
+                raise BackendError(f"the {run.kind} run failed: {run.error}")
+        else:
+            show(0.0, "waiting for a worker")
+        time.sleep(0.2)
+    raise BackendError(
+        f"nothing ended within {timeout_s:.0f} s; is `doubtless up` running? See `doubtless status`"
+    )
+
+
+def republish(settings: Settings, project: Project, version: Version, reason: str) -> float:
+    """Ask that a version's model be published again; returns the time of the request."""
+    if version.bundle is None:
+        raise BackendError(
+            f"{version.name} has no model to publish: it is a cold-start order, or it was too old "
+            f"to keep (DOUBTLESS_KEEP_VERSIONS={settings.keep_versions})"
+        )
+    database = Database(settings.database)
+    now = time.time()
+    database.add_run(project.key, "republish", reason=reason, payload={"version": version.number})
+    return now
+
+
+def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
+    """What the live version says of every task, most doubtful first."""
+    database = Database(settings.database)
+    if project.live_version is None:
+        raise BackendError(f"project {project.key} has no live version yet; see `doubtless status`")
+    rows = database.scores(project.key, project.live_version).values()
+    labels = database.labels(project.key)
+    return [
+        {
+            "task": row.task_id,
+            "prediction": row.label,
+            "p_right": row.p_right,
+            "score": row.score,
+            "total": row.total,
+            "aleatoric": row.aleatoric,
+            "epistemic": row.epistemic,
+            "cluster": row.cluster,
+            "label": labels.get(row.task_id),
+        }
+        for row in sorted(rows, key=lambda row: (row.score, row.task_id))
+    ]

@@ -1,0 +1,128 @@
+"""What every job has: its run, its project, progress that others can see, and a heartbeat."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from backend import pacing
+from backend.app import App
+from backend.edges.labels.config import TaskSpec
+from backend.errors import BackendError, UnsupportedConfigError
+from backend.ports import MediaSource, Platform
+from backend.records import Project, Run
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 3.0
+# A run silent for this long has lost its worker; the scheduler starts it again.
+LOST_AFTER_S = 15.0
+
+
+class TakenAwayError(BackendError):
+    """This run was given to another worker: stop without touching anything more."""
+
+
+@dataclass
+class Job:
+    """One attempt at one run."""
+
+    app: App
+    run: Run
+    owner: str
+    sleep: Callable[[float], None] = time.sleep
+    _said: float = field(default=0.0, init=False)
+
+    @property
+    def project(self) -> Project:
+        """The project as it is now."""
+        return self.app.database.project(self.run.project)
+
+    @cached_property
+    def platform(self) -> Platform:
+        """Label Studio, with the project's token."""
+        return self.app.platform_for(self.project)
+
+    @cached_property
+    def media(self) -> MediaSource:
+        """Where this project's images come from."""
+        return self.app.media_for(self.project)
+
+    def require_spec(self, project: Project) -> TaskSpec:
+        """What of the project is predicted.
+
+        Raises:
+            UnsupportedConfigError: nothing is.
+        """
+        spec = self.app.spec(project)
+        if spec is None:
+            raise UnsupportedConfigError(
+                f"project {project.platform_id} has no <Choices> on an <Image> that Doubtless can "
+                f"predict: {' '.join(project.problems) or 'the labeling config is empty'}"
+            )
+        return spec
+
+    def say(self, progress: float, stage: str) -> None:
+        """Show how far the run is; at most twice a second, and always at a new stage.
+
+        Raises:
+            TakenAwayError: the run is no longer ours.
+        """
+        now = time.monotonic()
+        if now - self._said < 0.5 and progress < 1.0:
+            return
+        self._said = now
+        self.confirm(progress=round(min(max(progress, 0.0), 1.0), 4), stage=stage)
+
+    def confirm(self, **values: object) -> None:
+        """Make sure that the run is still ours.
+
+        Raises:
+            TakenAwayError: it is not.
+        """
+        if not self.app.database.beat(self.run.id, self.owner, **values):
+            raise TakenAwayError(f"run {self.run.id} was given to another worker")
+
+    def wait_for_good_moment(self, takes_s: float, *, patience_s: float = 10.0) -> float:
+        """Wait until a request of that length delays nobody who labels; returns seconds waited."""
+        start = time.time()
+        while True:
+            now = time.time()
+            wait = pacing.seconds_until_good_moment(
+                self.app.database.submit_times(self.project.host),
+                now,
+                takes_s=takes_s,
+                waited_s=now - start,
+                patience_s=patience_s,
+            )
+            if wait <= 0:
+                return now - start
+            self.sleep(min(wait, 0.5))
+
+
+class Heartbeat:
+    """Keeps saying that a run is alive while its job works; a thread, ended with the block."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def _beat(self) -> None:
+        while not self.stop.wait(HEARTBEAT_S):
+            try:
+                if not self.job.app.database.beat(self.job.run.id, self.job.owner):
+                    return
+            except Exception as exc:  # the database may be busy: the next beat will tell
+                log.warning("heartbeat of run %s: %s", self.job.run.id, exc)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(timeout=5)

@@ -1,0 +1,71 @@
+"""Tasks that came after the live version was published get its predictions too."""
+
+from __future__ import annotations
+
+import numpy as np
+from model.engine import Bundle
+
+from backend.jobs.base import Job
+from backend.jobs.publish import import_bulk, prediction
+from backend.jobs.rounds import read_pool
+from backend.ordering import LOWEST, UNREADABLE, published_score
+from backend.records import Score
+
+# Below this, single requests cost Label Studio less than the recount of one import.
+SINGLES = 20
+
+
+def run(job: Job) -> str:
+    """Score and import what the live version has not seen."""
+    app, key = job.app, job.run.project
+    project = job.project
+    if project.live_version is None:
+        return "no version is live yet"
+    version = app.database.version(key, project.live_version)
+    spec = job.require_spec(project)
+    done = app.database.scores(key, version.number).keys()
+    pool = read_pool(job)
+    fresh = np.flatnonzero(~np.isin(pool.task_ids, list(done)))
+    rows: list[Score] = []
+    if version.bundle is not None and len(fresh):
+        bundle = Bundle.load(app.versions_folder(key) / version.bundle)
+        said = bundle.predict(pool.features[fresh])
+        for n, row in enumerate(fresh):
+            label = bundle.classes[int(said.label[n])]
+            rows.append(
+                Score(
+                    task_id=int(pool.task_ids[row]),
+                    label=label if label in spec.classes else None,
+                    score=published_score(float(said.p_right[n])),
+                    p_right=float(said.p_right[n]),
+                    total=float(said.total[n]),
+                    aleatoric=float(said.aleatoric[n]),
+                    epistemic=float(said.epistemic[n]),
+                )
+            )
+    else:
+        # Cold start: behind the typical images that lead the queue, in chance order.
+        ranks = np.random.default_rng(job.run.id).permutation(len(fresh))
+        rows = [
+            Score(
+                task_id=int(pool.task_ids[row]),
+                label=None,
+                score=LOWEST * (1 + (rank + 1) / (len(fresh) + 1)),
+                p_right=None,
+            )
+            for row, rank in zip(fresh, ranks, strict=True)
+        ]
+    rows += [
+        Score(task_id=t.task_id, label=None, score=UNREADABLE, p_right=None)
+        for t in app.database.tasks(key, state="broken")
+        if t.task_id not in done
+    ]
+    if not rows:
+        return "nothing new"
+    if len(rows) <= SINGLES:
+        for row in rows:
+            job.platform.create_prediction(prediction(spec, version.name, row))
+    else:
+        import_bulk(job, version.name, spec, rows, label="publishing new tasks")
+    app.database.put_scores(key, version.number, rows)
+    return f"{len(rows)} new tasks have predictions of {version.name}"

@@ -1,0 +1,224 @@
+"""Put a version's predictions into Label Studio so that nobody ever sees half of it.
+
+Order: import everything under the new name, tag the front of the queue with clusters, then one
+PATCH that makes the version live. A crash before the PATCH leaves the old version in force; the
+half-imported one is abandoned, never continued, and deleted later: a name is used once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from model.engine import Bundle
+
+from backend.edges.labels.choices import check_prediction, to_result
+from backend.edges.labels.config import TaskSpec
+from backend.errors import PlatformError
+from backend.jobs.base import Job
+from backend.jobs.rounds import Pool, front_size, next_round
+from backend.ordering import UNREADABLE, Placed, place, published_score
+from backend.records import Score, Version
+
+log = logging.getLogger(__name__)
+
+SAMPLING = "Uncertainty sampling"
+# Any import makes Label Studio recount the whole project, so requests are large.
+IMPORT_CHUNK = 20_000
+# Seconds an import takes, before one was measured: a fixed part and one for each task.
+IMPORT_S = (0.3, 0.9e-3)
+
+
+def score_pool(
+    job: Job,
+    pool: Pool,
+    bundle: Bundle,
+    spec: TaskSpec,
+    version: Version,
+    labels: Mapping[int, str],
+) -> list[Score]:
+    """Score every task with a trained bundle, choose the next round, and store both."""
+    app = job.app
+    predictions = bundle.predict(pool.features)
+    chosen = next_round(
+        job,
+        pool,
+        version=version.number,
+        labels=labels,
+        classes=bundle.classes,
+        predictions=predictions,
+        front=front_size(job, len(labels)),
+        acquisition=app.settings.acquisition,
+    )
+    _, cluster = app.database.take_numbers(
+        version.project, clusters=len(chosen.draws) + len(chosen.chosen)
+    )
+    p_right = dict(zip(pool.task_ids.tolist(), predictions.p_right.tolist(), strict=True))
+    placed = place(p_right, chosen.chosen, chosen.draws, cluster)
+    index = pool.index
+    rows = [
+        Score(
+            task_id=item.task_id,
+            label=_known(bundle.classes[int(predictions.label[row])], spec),
+            score=item.score,
+            p_right=float(predictions.p_right[row]),
+            total=float(predictions.total[row]),
+            aleatoric=float(predictions.aleatoric[row]),
+            epistemic=float(predictions.epistemic[row]),
+            cluster=item.cluster,
+        )
+        for item in placed
+        for row in [index[item.task_id]]
+    ]
+    return store(job, version, rows)
+
+
+def store(job: Job, version: Version, rows: Sequence[Score]) -> list[Score]:
+    """Store a version's scores, unreadable tasks included (last in the queue, never accepted)."""
+    database = job.app.database
+    known = {row.task_id for row in rows}
+    broken = [
+        Score(task_id=t.task_id, label=None, score=UNREADABLE, p_right=None)
+        for t in database.tasks(version.project, state="broken")
+        if t.task_id not in known
+    ]
+    everything = [*rows, *broken]
+    database.put_scores(version.project, version.number, everything)
+    return everything
+
+
+def placed_scores(placed: Sequence[Placed]) -> list[Score]:
+    """Cold-start places as scores: there is no label and no P(right) yet."""
+    return [
+        Score(task_id=p.task_id, label=None, score=p.score, p_right=None, cluster=p.cluster)
+        for p in placed
+    ]
+
+
+def prediction(spec: TaskSpec, version: str, row: Score) -> dict[str, Any]:
+    """One prediction as Label Studio takes it."""
+    item: dict[str, Any] = {
+        "task": row.task_id,
+        "score": row.score,
+        "model_version": version,
+        "result": [] if row.label is None else to_result(spec, row.label, row.p_right),
+    }
+    if row.cluster is not None:
+        item["cluster"] = row.cluster
+    return item
+
+
+def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -> None:
+    """Import, tag, flip. See the module's first lines.
+
+    Raises:
+        PlatformError: Label Studio refused something; the version before stays in force.
+        TakenAwayError: another worker has this run now.
+    """
+    database, project = job.app.database, job.project
+    job.confirm()
+    database.update_version(project.key, version.number, status="publishing", on_platform=True)
+    started = time.perf_counter()
+    tagged = [row for row in rows if row.cluster is not None]
+    # Only so many are created one by one before the flip; the rest of a large front afterwards.
+    first = sorted(tagged, key=lambda row: row.score)[: job.app.settings.front + _draws(tagged)]
+    early = {row.task_id for row in first}
+    bulk = [row for row in rows if row.task_id not in early]
+    import_s = import_bulk(job, version.name, spec, bulk, label=f"publishing {version.name}")
+    for n, row in enumerate(first):
+        job.say(0.85 + 0.1 * n / len(first), f"tagging the front: {n} of {len(first)}")
+        _create(job, spec, version.name, row)
+    job.confirm(stage=f"switching to {version.name}", progress=0.96)
+    job.platform.update_project(
+        project.platform_id,
+        model_version=version.name,
+        sampling=SAMPLING,
+        show_collab_predictions=True,
+    )
+    if not database.go_live(project.key, version.number, expected=project.live_version):
+        raise PlatformError(
+            f"another version went live while {version.name} was published; it will be repeated"
+        )
+    seconds = {"publish": round(time.perf_counter() - started, 3), "import": round(import_s, 3)}
+    metrics = {**version.metrics, "publish_seconds": seconds, "published": len(rows)}
+    database.update_version(project.key, version.number, metrics=metrics)
+    late = [row for row in tagged if row.task_id not in early]
+    for n, row in enumerate(late):
+        job.say(0.97, f"tagging more of the queue: {n} of {len(late)}")
+        _tag(job, version.name, row)
+
+
+def import_bulk(
+    job: Job, version: str, spec: TaskSpec, rows: Sequence[Score], *, label: str
+) -> float:
+    """Import predictions in as few requests as possible, each at a good moment.
+
+    Returns:
+        Seconds Label Studio took.
+    """
+    took = 0.0
+    sent = 0
+    for start in range(0, len(rows), IMPORT_CHUNK):
+        items = [prediction(spec, version, row) for row in rows[start : start + IMPORT_CHUNK]]
+        for item in items:
+            problems = check_prediction(spec, item)
+            if problems:
+                raise PlatformError(
+                    f"prediction of task {item['task']} would be refused: {'; '.join(problems)}"
+                )
+        job.say(0.6 + 0.25 * sent / len(rows), f"{label}: {sent} of {len(rows)}")
+        job.wait_for_good_moment(_expected_s(job, len(items)))
+        job.confirm(stage=f"{label}: {sent} of {len(rows)}")
+        begin = time.perf_counter()
+        created = job.platform.import_predictions(job.project.platform_id, items)
+        took += time.perf_counter() - begin
+        sent += len(items)
+        if created != len(items):
+            # Label Studio drops what it finds invalid and still answers 201.
+            raise PlatformError(
+                f"Label Studio took {created} of {len(items)} predictions of {version}; run "
+                "`doubtless doctor`: its labeling config may have changed in between"
+            )
+    return took
+
+
+def _create(job: Job, spec: TaskSpec, version: str, row: Score) -> None:
+    try:
+        job.platform.create_prediction(prediction(spec, version, row))
+    except PlatformError as exc:
+        if exc.code not in (400, 404):
+            raise
+        log.warning("task %s is gone: %s", row.task_id, exc)
+
+
+def _tag(job: Job, version: str, row: Score) -> None:
+    """Give a task that was imported in bulk its cluster, unless it has been labelled."""
+    for found in job.platform.predictions_of(row.task_id):
+        if found.get("model_version") == version:
+            job.platform.update_prediction(int(found["id"]), cluster=row.cluster)
+
+
+def _draws(tagged: Sequence[Score]) -> int:
+    return sum(row.p_right is not None and row.score < published_score(0.0) for row in tagged)
+
+
+def _expected_s(job: Job, n: int) -> float:
+    """How long an import of `n` will take: as the last one did, per prediction."""
+    for version in reversed(job.app.database.versions(job.run.project)):
+        seconds = version.metrics.get("publish_seconds", {}).get("import")
+        count = version.metrics.get("published")
+        if seconds and count:
+            return float(seconds) * max(0.5, n / count)
+    return IMPORT_S[0] + IMPORT_S[1] * n
+
+
+def _known(label: str, spec: TaskSpec) -> str | None:
+    return label if label in spec.classes else None
+
+
+def as_score(row: Score | None) -> float:
+    """The published score of a task; one that was never scored stands last."""
+    return UNREADABLE if row is None or not np.isfinite(row.score) else row.score

@@ -1,0 +1,130 @@
+"""What one round asks for: random draws first, then what acquisition chooses from the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.jobs.base import Job
+from backend.ordering import draws_wanted, random_draws
+from backend.records import Draw, PoolTask
+from backend.retraining import round_size
+from model.acquisition import select
+from model.types import Predictions
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Readable tasks of a project with their features, and who is labelled.
+
+    Attributes:
+        task_ids: ``(N,)`` of every readable task, ascending.
+        features: ``(N, D)`` float32, in the order of `task_ids`.
+        open: ``(N,)`` whether nobody has submitted or skipped the task yet.
+    """
+
+    task_ids: NDArray[np.int64]
+    features: NDArray[np.float32]
+    open: NDArray[np.bool_]
+
+    @property
+    def index(self) -> dict[int, int]:
+        """Task id -> row."""
+        return {int(task): row for row, task in enumerate(self.task_ids)}
+
+
+@dataclass(frozen=True)
+class Round:
+    """The front of the queue: draws in the order they were made, then the chosen tasks."""
+
+    draws: list[int]
+    chosen: list[int]
+
+
+def read_pool(job: Job) -> Pool:
+    """Features of every readable task, from the cache."""
+    app = job.app
+    ready: list[PoolTask] = app.database.tasks(job.run.project, state="ready")
+    code = app.backbone_hash(app.settings.backbone)
+    touched = app.database.touched_tasks(job.run.project)
+    return Pool(
+        task_ids=np.array([t.task_id for t in ready], np.int64),
+        features=app.features.load(code, [t.image_hash or "" for t in ready]),
+        open=np.array([t.task_id not in touched for t in ready], bool),
+    )
+
+
+def next_round(
+    job: Job,
+    pool: Pool,
+    *,
+    version: int,
+    labels: Mapping[int, str],
+    classes: Sequence[str],
+    predictions: Predictions | None,
+    front: int,
+    acquisition: str,
+) -> Round:
+    """Choose the front of the queue and record the new draws.
+
+    Args:
+        job: the job that asks.
+        pool: all readable tasks.
+        version: number of the version this is for.
+        labels: task -> label, of the labelled tasks.
+        classes: classes of the project.
+        predictions: of every row of `pool`, or ``None`` when nothing is trained.
+        front: tasks to choose besides the draws.
+        acquisition: name of the rule.
+    """
+    app, settings = job.app, job.app.settings
+    size = round_size(
+        len(labels), retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
+    )
+    index = pool.index
+    earlier = app.database.draws(job.run.project)
+    waiting = [i for i in earlier if i in index and pool.open[index[i]]]
+    wanted = draws_wanted(
+        share=settings.random_share,
+        labels=len(labels),
+        drawn_labels=sum(i in labels for i in earlier),
+        waiting=len(waiting),
+        size=size,
+    )
+    candidates = pool.task_ids[pool.open & ~np.isin(pool.task_ids, waiting)]
+    drawn, probability = random_draws(candidates, wanted, seed=version)
+    app.database.add_draws(
+        job.run.project,
+        [
+            Draw(task_id=int(i), kind="random", version=version, probability=probability)
+            for i in drawn
+        ],
+    )
+    draws = waiting + [int(i) for i in drawn]
+
+    rows = np.flatnonzero(pool.open & ~np.isin(pool.task_ids, draws))
+    known = [index[i] for i in labels if i in index]
+    counts = np.array([sum(v == c for v in labels.values()) for c in classes], np.int64)
+    picked = select(
+        acquisition,
+        pool=pool.features[rows],
+        n=min(front, len(rows)),
+        labelled=pool.features[known] if known else None,
+        label_counts=counts,
+        predictions=None if predictions is None else predictions.take(rows),
+        seed=version,
+    )
+    return Round(draws=draws, chosen=[int(i) for i in pool.task_ids[rows[picked]]])
+
+
+def front_size(job: Job, labels: int) -> int:
+    """Tasks to choose: the setting, or a round with something to spare when that is more."""
+    settings = job.app.settings
+    size = round_size(
+        labels, retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
+    )
+    return max(settings.front, math.ceil(1.2 * size))

@@ -1,0 +1,144 @@
+"""Bring the database in line with Label Studio, the source of truth for tasks and labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from backend.edges.labels.choices import from_result
+from backend.edges.labels.config import TaskSpec, parse_config
+from backend.edges.labelstudio_api import AnnotationRecord, TaskRecord
+from backend.jobs.base import Job
+from backend.records import Project
+
+# Clocks differ, and a transaction becomes visible after its timestamp was taken.
+OVERLAP = timedelta(seconds=30)
+FULL_EVERY_S = 6 * 3600.0
+BATCH = 1000
+
+
+def run(job: Job) -> str:
+    """Read what changed; everything, when the counters say that something was missed."""
+    return synchronise(job, full=bool(job.run.payload.get("full")))
+
+
+def synchronise(job: Job, *, full: bool = False) -> str:
+    """Read tasks and annotations touched since the last time, and repair what differs.
+
+    Returns:
+        One line that says what was found.
+    """
+    database = job.app.database
+    before = job.project
+    started = time.time()
+    facts = job.platform.project(before.platform_id)
+    project = refresh_config(job, before, facts)
+    spec = job.app.spec(project)
+    if spec is None:
+        database.update_project(project.key, synced_at=started, sync_requested_at=None)
+        return "nothing to predict: " + " ".join(project.problems)
+    reconfigured = project.config_hash != before.config_hash
+    old = started - (project.full_sync_at or 0.0) > FULL_EVERY_S
+    full = full or reconfigured or old or project.sync_cursor is None
+    cursor = datetime.fromtimestamp(started, UTC)
+    since = None if full else datetime.fromisoformat(project.sync_cursor or "") - OVERLAP
+    seen, changed = _read(job, project, spec, since)
+    if not full and _missed(job, project, facts):
+        full = True
+        seen, more = _read(job, project, spec, None)
+        changed += more
+    if full:
+        gone = [t.task_id for t in database.tasks(project.key) if t.task_id not in seen]
+        database.drop_tasks(project.key, gone)
+        changed += len(gone)
+        database.update_project(project.key, full_sync_at=started)
+    values: dict[str, Any] = {"synced_at": started, "sync_cursor": cursor.isoformat()}
+    if project.sync_requested_at is not None and project.sync_requested_at <= started:
+        values["sync_requested_at"] = None
+    database.update_project(project.key, **values)
+    return f"{'all' if full else 'recent'} tasks read ({len(seen)}), {changed} changes"
+
+
+def refresh_config(job: Job, project: Project, facts: dict[str, Any]) -> Project:
+    """Take over a changed labeling config or title."""
+    config = str(facts.get("label_config") or "")
+    title = str(facts.get("title") or project.title)
+    if (config, title) != (project.label_config, project.title):
+        parsed = parse_config(config)
+        job.app.database.update_project(
+            project.key,
+            label_config=config,
+            title=title,
+            config_hash=parsed.spec.config_hash if parsed.spec else "",
+            problems=list(parsed.problems),
+        )
+    return job.app.database.project(project.key)
+
+
+def annotation_rows(
+    spec: TaskSpec, annotations: Iterable[AnnotationRecord]
+) -> list[dict[str, Any]]:
+    """Annotations as rows of the database; skips and empty ones have no label."""
+    return [
+        {
+            "annotation_id": a.id,
+            "task_id": a.task_id,
+            "label": None if a.was_cancelled else from_result(spec, a.result),
+            "cancelled": a.was_cancelled,
+            "completed_by": a.completed_by,
+            "updated_at": a.updated_at,
+        }
+        for a in annotations
+    ]
+
+
+def reference_of(spec: TaskSpec, data: dict[str, Any]) -> str:
+    """The image of a task; empty when the task has none under the config's key."""
+    value = data.get(spec.value_key)
+    return value if isinstance(value, str) else ""
+
+
+def _read(
+    job: Job, project: Project, spec: TaskSpec, since: datetime | None
+) -> tuple[set[int], int]:
+    database = job.app.database
+    known = database.annotation_ids_by_task(project.key)
+    seen: set[int] = set()
+    changed = 0
+    batch: list[TaskRecord] = []
+
+    def flush() -> int:
+        ids = {a.id for record in batch for a in record.annotations}
+        deleted = [a for record in batch for a in known.get(record.id, ()) if a not in ids]
+        count = database.put_tasks(
+            project.key, {record.id: reference_of(spec, record.data) for record in batch}
+        )
+        count += database.put_annotations(
+            project.key,
+            annotation_rows(spec, [a for record in batch for a in record.annotations]),
+        )
+        count += database.drop_annotations(project.key, deleted) if deleted else 0
+        batch.clear()
+        return count
+
+    for record in job.platform.tasks(project.platform_id, updated_since=since):
+        seen.add(record.id)
+        batch.append(record)
+        if len(batch) >= BATCH:
+            changed += flush()
+            job.say(0.5, f"reading tasks: {len(seen)}")
+    return seen, changed + flush()
+
+
+def _missed(job: Job, project: Project, facts: dict[str, Any]) -> bool:
+    """Whether Label Studio's counters differ from ours: an event was lost."""
+    submitted, skipped = job.app.database.annotation_counts(project.key)
+    ours = (sum(job.app.database.task_counts(project.key).values()), submitted, skipped)
+    theirs = (
+        facts.get("task_number"),
+        facts.get("total_annotations_number"),
+        facts.get("skipped_annotations_number"),
+    )
+    return any(b is not None and a != b for a, b in zip(ours, theirs, strict=True))

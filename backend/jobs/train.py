@@ -1,0 +1,124 @@
+"""Train a version on the labels there are, judge it, and publish it if it is no worse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from model.engine import Bundle, EngineConfig, Labelled, fit
+from numpy.typing import NDArray
+
+from backend.edges.labels.config import TaskSpec
+from backend.errors import BackendError
+from backend.jobs import features
+from backend.jobs.base import Job
+from backend.jobs.publish import publish, score_pool
+from backend.jobs.rounds import Pool, read_pool
+from backend.jobs.sync import synchronise
+from backend.records import Project, Version
+from backend.retraining import Verdict, compare
+
+
+def run(job: Job) -> str:
+    """Labels -> features -> head -> calibration -> evaluation -> version -> publication."""
+    app, key = job.app, job.run.project
+    database = app.database
+    began = time.time()
+    job.say(0.02, "reading labels")
+    synchronise(job)
+    project = job.project
+    spec = job.require_spec(project)
+    changes = project.changes
+    labels = {i: c for i, c in database.labels(key).items() if c in spec.classes}
+    waiting = {t.task_id for t in database.tasks(key, state="new")} & labels.keys()
+    if waiting:
+        features.compute(job, sorted(waiting))
+    pool = read_pool(job)
+    index = pool.index
+    usable = {i: c for i, c in labels.items() if i in index}
+    if not usable:
+        database.update_project(key, requested_at=None, request_reason=None)
+        raise BackendError(
+            f"none of the {len(labels)} labelled tasks has a readable image; "
+            "see `doubtless status` for the reasons"
+        )
+    job.say(0.2, f"training on {len(usable)} labels")
+    bundle, right = _fit(job, pool, usable, spec)
+    number, _ = database.take_numbers(key, versions=1)
+    folder = f"v{number}"
+    bundle.save(app.versions_folder(key) / folder)
+    verdict = _judge(job, project, spec, usable, right)
+    version = Version(
+        project=key, number=number, name=f"v{number}", kind="trained",
+        status="building" if verdict.promote else "kept", reason=verdict.reason,
+        created_at=time.time(), published_at=None, changes=changes, labels=len(usable),
+        config_hash=spec.config_hash, bundle=folder, metrics=bundle.metrics, on_platform=False,
+    )  # fmt: skip
+    job.confirm()
+    database.add_version(version)
+    database.put_judgements(key, number, right)
+    if not verdict.promote:
+        _answer_request(job, began)
+        return f"{version.name} was trained and kept back: {verdict.reason}"
+    job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
+    placed = score_pool(job, pool, bundle, spec, version, usable)
+    publish(job, version, spec, placed)
+    _answer_request(job, began)
+    return f"{version.name} is live: {len(usable)} labels, {verdict.reason}"
+
+
+def _answer_request(job: Job, began: float) -> None:
+    """A "Start Training" from before this training is served; a later one is not."""
+    if (job.project.requested_at or 0.0) <= began:
+        job.app.database.update_project(job.run.project, requested_at=None, request_reason=None)
+
+
+def _fit(
+    job: Job, pool: Pool, labels: Mapping[int, str], spec: TaskSpec
+) -> tuple[Bundle, dict[int, bool]]:
+    """Fit on the labelled rows; also, task -> right out of fold, of the random-share labels."""
+    index = pool.index
+    order = sorted(labels)
+    rows: NDArray[np.int64] = np.array([index[i] for i in order], np.int64)
+    code = {c: n for n, c in enumerate(spec.classes)}
+    draws = job.app.database.draws(job.run.project)
+    random = np.array([i in draws for i in order], bool)
+    data = Labelled(
+        features=pool.features[rows],
+        labels=np.array([code[labels[i]] for i in order], np.int64),
+        random=random,
+    )
+    settings = job.app.settings
+    bundle = fit(
+        data,
+        spec.classes,
+        pool=pool.features,
+        config=EngineConfig(estimator=settings.estimator, acquisition=settings.acquisition),
+        progress=lambda part, what: job.say(0.2 + 0.3 * part, what),
+    )
+    right = bundle.out_of_fold_right
+    return bundle, {
+        task: bool(right[n]) for n, task in enumerate(order) if random[n] and right is not None
+    }
+
+
+def _judge(
+    job: Job,
+    project: Project,
+    spec: TaskSpec,
+    labels: Mapping[int, str],
+    candidate: Mapping[int, bool],
+) -> Verdict:
+    """Compare with the live version on labels neither was fitted to."""
+    database = job.app.database
+    if project.live_version is None:
+        return compare(candidate, None)
+    live = database.version(project.key, project.live_version)
+    if live.kind == "cold" or live.bundle is None:
+        return compare(candidate, None)
+    # Out of fold for labels the live version was trained on; what it published for newer ones.
+    said = database.scores(project.key, live.number, list(candidate))
+    known = {i: s.label == labels[i] for i, s in said.items() if s.label is not None}
+    known |= database.judgements(project.key, live.number)
+    return compare(candidate, known, outdated=live.config_hash != spec.config_hash)

@@ -1,0 +1,171 @@
+"""Looks at the facts and says what has to be done; losing Redis or a worker changes nothing.
+
+Debounce, retries and repairs are all decided here, from the database alone: nothing is remembered
+in Redis that could be lost with it. One `Scheduler` ticks in the web process; two of them would
+only look twice, because a project never has two runs of one kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.app import App
+from backend.edges.database import Database
+from backend.jobs.base import LOST_AFTER_S
+from backend.records import Project, Version
+from backend.retraining import Decision, decide
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHARD = 256
+# Kinds that write predictions into Label Studio: one of them at a time for each project.
+PUBLISHING = ("cold", "train", "republish", "extend")
+RETRY_S = (5.0, 300.0)
+FINISHED = ("live", "superseded", "kept")
+TIDY_EVERY_S = 3600.0
+
+
+@dataclass
+class Scheduler:
+    """Turns facts into runs, and runs into jobs."""
+
+    app: App
+    clock: Callable[[], float] = time.time
+    _checked: float = field(default=0.0, init=False)
+    _tidied: float = field(default=0.0, init=False)
+
+    def tick(self) -> None:
+        """Look once. Cheap: a handful of indexed queries for each project."""
+        for run in self.app.database.requeue_lost(LOST_AFTER_S):
+            log.warning("run %s (%s of %s) lost its worker", run.id, run.kind, run.project)
+        for project in self.app.database.projects():
+            try:
+                self._plan(project)
+            except Exception:
+                log.exception("planning of project %s failed", project.key)
+        self._hand_out()
+        now = self.clock()
+        if now - self._tidied > TIDY_EVERY_S:
+            self._tidied = now
+            self.app.database.tidy_runs()
+
+    def _hand_out(self) -> None:
+        """Give new runs to the queue, and those again that the queue has forgotten."""
+        now = self.clock()
+        look_closer = now - self._checked >= 2.0
+        for run in self.app.database.runs(status=("queued",)):
+            known = run.enqueued_at is not None
+            if known and not look_closer:
+                continue
+            if known and self.app.queue.holds(run.id, run.kind, run.attempt):
+                continue
+            self.app.queue.enqueue(run.id, run.kind, run.attempt)
+            self.app.database.update_run(run.id, enqueued_at=now)
+        if look_closer:
+            self._checked = now
+
+    def _plan(self, project: Project) -> None:
+        database, settings = self.app.database, self.app.settings
+        active = database.runs(project.key)
+        kinds = {run.kind for run in active}
+        busy = kinds & set(PUBLISHING)
+        versions = database.versions(project.key)
+        if not busy:
+            self._abandon(project, versions)
+        overdue = self.clock() - (project.synced_at or 0.0) > settings.reconcile_s
+        if "sync" not in kinds and (project.sync_requested_at is not None or overdue):
+            reason = "tasks or labels changed" if project.sync_requested_at else "regular look"
+            self._start(project, "sync", reason)
+        if project.paused or self.app.spec(project) is None or project.synced_at is None:
+            return
+        counts = database.task_counts(project.key)
+        if counts["new"] and "features" not in kinds:
+            self._start_features(project)
+        if busy:
+            return
+        ready = counts["ready"] > 0
+        decision = self.decision(project, versions)
+        if ready and decision.due and self._start(project, "train", decision.reason):
+            return
+        if project.live_version is None:
+            if counts["ready"] and not counts["new"] and "features" not in kinds:
+                self._start(project, "cold", "nothing is published yet")
+            return
+        if not counts["new"] and database.unscored(project.key, project.live_version):
+            self._start(project, "extend", "new tasks")
+        elif "prune" not in kinds and self._prunable(versions):
+            self._start(project, "prune", "superseded versions")
+
+    def decision(self, project: Project, versions: Sequence[Version]) -> Decision:
+        """Whether this project should train now, and why."""
+        return training_decision(
+            self.app.settings, self.app.database, project, versions, self.clock()
+        )
+
+    def _start(
+        self, project: Project, kind: str, reason: str, payloads: Sequence[dict[str, Any]] = ({},)
+    ) -> bool:
+        """Record runs, unless the last of their kind failed a moment ago."""
+        history = [
+            r
+            for r in self.app.database.runs(project.key, status=("done", "failed"), limit=50)
+            if r.kind == kind
+        ]
+        failures = list(itertools.takewhile(lambda r: r.status == "failed", reversed(history)))
+        if failures:
+            pause = min(RETRY_S[0] * 2 ** (len(failures) - 1), RETRY_S[1])
+            if self.clock() - (failures[0].finished_at or 0.0) < pause:
+                return False
+        for payload in payloads:
+            self.app.database.add_run(project.key, kind, reason=reason, payload=payload)
+        return True
+
+    def _start_features(self, project: Project) -> None:
+        todo = [t.task_id for t in self.app.database.tasks(project.key, state="new")]
+        shards = [{"task_ids": todo[i : i + SHARD]} for i in range(0, len(todo), SHARD)]
+        self._start(project, "features", f"{len(todo)} new images", shards)
+
+    def _abandon(self, project: Project, versions: Sequence[Version]) -> None:
+        """Versions whose publication broke off are never continued."""
+        for version in versions:
+            if version.status in ("building", "publishing"):
+                log.warning("version %s of %s is abandoned", version.name, project.key)
+                self.app.database.update_version(
+                    project.key, version.number, status="abandoned",
+                    reason="its publication broke off; a later version replaces it",
+                )  # fmt: skip
+
+    def _prunable(self, versions: Sequence[Version]) -> bool:
+        doomed = [v for v in versions if v.status in ("superseded", "abandoned", "kept")]
+        keep = self.app.settings.keep_versions
+        return any(v.on_platform for v in doomed) or (
+            len({v.bundle for v in doomed if v.bundle}) > keep + 1
+        )
+
+
+def training_decision(
+    settings: Settings,
+    database: Database,
+    project: Project,
+    versions: Sequence[Version],
+    now: float,
+) -> Decision:
+    """Whether a project should train now, from the facts in the database."""
+    finished = [v for v in versions if v.kind != "cold" and v.status in FINISHED]
+    latest = finished[-1] if finished else None
+    return decide(
+        new=project.changes - max((v.changes for v in finished), default=0),
+        labels=database.label_count(project.key),
+        quiet_for_s=None if project.changed_at is None else now - project.changed_at,
+        requested=project.request_reason if project.requested_at else None,
+        outdated=latest is not None and latest.config_hash != project.config_hash,
+        retrain_after=settings.retrain_after,
+        retrain_growth=settings.retrain_growth,
+        quiet_s=settings.quiet_s,
+    )
