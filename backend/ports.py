@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -41,9 +41,13 @@ class Platform(Protocol):
         """Change settings of the project."""
 
     def tasks(
-        self, project_id: int, *, updated_since: datetime | None = None
+        self,
+        project_id: int,
+        *,
+        updated_since: datetime | None = None,
+        only_annotated: bool = False,
     ) -> Iterator[TaskRecord]:
-        """Tasks with their annotations; all, or those touched since."""
+        """Tasks with all their annotations; all, those touched since, those with annotations."""
 
     def import_predictions(self, project_id: int, items: list[dict[str, Any]]) -> int:
         """Import predictions in one request; returns how many Label Studio took."""
@@ -51,11 +55,19 @@ class Platform(Protocol):
     def create_prediction(self, item: dict[str, Any]) -> int:
         """Create one prediction, with its cluster; returns its id."""
 
+    def update_prediction(self, prediction_id: int, **fields: Any) -> None:
+        """Change fields of one prediction."""
+
     def delete_prediction(self, prediction_id: int) -> None:
         """Delete one prediction; a missing one is fine."""
 
     def predictions_of(self, task_id: int) -> list[dict[str, Any]]:
         """Predictions of a task, of every version."""
+
+    def predictions_of_many(
+        self, project_id: int, task_ids: Sequence[int]
+    ) -> dict[int, list[dict[str, Any]]]:
+        """The same for many tasks."""
 
 
 class MediaSource(Protocol):

@@ -63,8 +63,8 @@ def run(job: Job) -> str:
     if not rows:
         return "nothing new"
     if len(rows) <= SINGLES:
-        for row in rows:
-            job.platform.create_prediction(prediction(spec, version.name, row))
+        for new in rows:
+            job.platform.create_prediction(prediction(spec, version.name, new))
     else:
         import_bulk(job, version.name, spec, rows, label="publishing new tasks")
     app.database.put_scores(key, version.number, rows)

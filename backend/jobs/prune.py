@@ -6,6 +6,7 @@ predictions; one by one they cost 0.1 s each and nobody notices.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 
@@ -14,6 +15,10 @@ from backend.jobs.base import Job
 
 # A slice of work, after which more urgent jobs get their turn.
 SLICE_S = 8.0
+# Tasks whose predictions are looked up in one request, and what the requests cost.
+LOOK_UP = 20
+LOOK_UP_S = 0.25
+DELETE_S = 0.15
 DOOMED = ("superseded", "abandoned", "kept")
 
 
@@ -31,22 +36,19 @@ def run(job: Job) -> str:
     todo = [i for i in tasks if i >= begin]
     deadline = time.monotonic() + SLICE_S
     deleted = 0
-    for n, task_id in enumerate(todo):
-        job.say((len(tasks) - len(todo) + n) / len(tasks), f"deleting old predictions: {deleted}")
-        for found in job.platform.predictions_of(task_id):
-            if found.get("model_version") not in names:
-                continue
-            while job.wait_for_good_moment(0.15, patience_s=1.0) > 0.0:
-                pass
-            start = time.perf_counter()
-            job.platform.delete_prediction(int(found["id"]))
-            deleted += 1
-            took = time.perf_counter() - start
-            job.sleep(pacing.rest_after(took, app.database.submit_times(project.host), time.time()))
-        if time.monotonic() > deadline and n + 1 < len(todo):
-            payload = {"from_task": todo[n + 1], "versions": sorted(names)}
+    for start in range(0, len(todo), LOOK_UP):
+        if start and time.monotonic() > deadline:
+            payload = {"from_task": todo[start], "versions": sorted(names)}
             app.database.add_run(key, "prune", reason="more to delete", payload=payload)
             return f"{deleted} old predictions deleted, more to do"
+        part = todo[start : start + LOOK_UP]
+        job.say((len(tasks) - len(todo) + start) / len(tasks), f"{deleted} deleted")
+        job.wait_for_good_moment(LOOK_UP_S, patience_s=1.0)
+        found = job.platform.predictions_of_many(project.platform_id, part)
+        for item in itertools.chain.from_iterable(found.values()):
+            if item.get("model_version") in names:
+                _delete(job, int(item["id"]), project.host)
+                deleted += 1
     # Versions that were superseded meanwhile were not looked for at the first tasks.
     swept = set(job.run.payload.get("versions", names))
     for version in doomed:
@@ -55,6 +57,15 @@ def run(job: Job) -> str:
             if version.status != "kept":
                 app.database.drop_scores(key, version.number)
     return f"{deleted} old predictions deleted; {', '.join(sorted(swept))} are gone"
+
+
+def _delete(job: Job, prediction_id: int, host: str) -> None:
+    """Delete one prediction in a pause between submits, then let Label Studio rest."""
+    job.wait_for_good_moment(DELETE_S, patience_s=1.0)
+    start = time.perf_counter()
+    job.platform.delete_prediction(prediction_id)
+    took = time.perf_counter() - start
+    job.sleep(pacing.rest_after(took, job.app.database.submit_times(host), time.time()))
 
 
 def tidy(job: Job) -> str:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from model.engine import Bundle
 
 from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import TaskSpec
+from backend.edges.labelstudio_api import TasksGoneError
 from backend.errors import PlatformError
 from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round
@@ -173,7 +173,11 @@ def import_bulk(
         job.wait_for_good_moment(_expected_s(job, len(items)))
         job.confirm(stage=f"{label}: {sent} of {len(rows)}")
         begin = time.perf_counter()
-        created = job.platform.import_predictions(job.project.platform_id, items)
+        try:
+            created = job.platform.import_predictions(job.project.platform_id, items)
+        except TasksGoneError as exc:
+            job.app.database.drop_tasks(job.run.project, exc.task_ids)
+            raise
         took += time.perf_counter() - begin
         sent += len(items)
         if created != len(items):
@@ -211,14 +215,9 @@ def _expected_s(job: Job, n: int) -> float:
         seconds = version.metrics.get("publish_seconds", {}).get("import")
         count = version.metrics.get("published")
         if seconds and count:
-            return float(seconds) * max(0.5, n / count)
+            return float(seconds * max(0.5, n / count))
     return IMPORT_S[0] + IMPORT_S[1] * n
 
 
 def _known(label: str, spec: TaskSpec) -> str | None:
     return label if label in spec.classes else None
-
-
-def as_score(row: Score | None) -> float:
-    """The published score of a task; one that was never scored stands last."""
-    return UNREADABLE if row is None or not np.isfinite(row.score) else row.score

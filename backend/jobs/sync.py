@@ -24,8 +24,16 @@ def run(job: Job) -> str:
     return synchronise(job, full=bool(job.run.payload.get("full")))
 
 
-def synchronise(job: Job, *, full: bool = False) -> str:
-    """Read tasks and annotations touched since the last time, and repair what differs.
+def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -> str:
+    """Read annotations touched since the last time, and repair what differs.
+
+    Webhooks tell of most changes at once. What they missed shows in Label Studio's counters; a
+    lost update of an annotation, which no counter shows, is found by the time of its task.
+
+    Args:
+        job: the job that asks.
+        full: read all tasks.
+        only_if_missed: read nothing when the counters agree, for callers in a hurry.
 
     Returns:
         One line that says what was found.
@@ -42,23 +50,29 @@ def synchronise(job: Job, *, full: bool = False) -> str:
     reconfigured = project.config_hash != before.config_hash
     old = started - (project.full_sync_at or 0.0) > FULL_EVERY_S
     full = full or reconfigured or old or project.sync_cursor is None
-    cursor = datetime.fromtimestamp(started, UTC)
-    since = None if full else datetime.fromisoformat(project.sync_cursor or "") - OVERLAP
-    seen, changed = _read(job, project, spec, since)
-    if not full and _missed(job, project, facts):
-        full = True
-        seen, more = _read(job, project, spec, None)
-        changed += more
+    if only_if_missed and not full and not missed(job, project, facts):
+        return "nothing was missed"
+    read = 0
+    changed = 0
+    if not full:
+        since = datetime.fromisoformat(project.sync_cursor or "") - OVERLAP
+        touched = job.platform.tasks(project.platform_id, updated_since=since, only_annotated=True)
+        seen, changed = _read(job, project, spec, touched)
+        read = len(seen)
+        full = missed(job, project, facts)
     if full:
+        seen, more = _read(job, project, spec, job.platform.tasks(project.platform_id))
         gone = [t.task_id for t in database.tasks(project.key) if t.task_id not in seen]
         database.drop_tasks(project.key, gone)
-        changed += len(gone)
+        changed += more + len(gone)
+        read = len(seen)
         database.update_project(project.key, full_sync_at=started)
-    values: dict[str, Any] = {"synced_at": started, "sync_cursor": cursor.isoformat()}
+    cursor = datetime.fromtimestamp(started, UTC).isoformat()
+    values: dict[str, Any] = {"synced_at": started, "sync_cursor": cursor}
     if project.sync_requested_at is not None and project.sync_requested_at <= started:
         values["sync_requested_at"] = None
     database.update_project(project.key, **values)
-    return f"{'all' if full else 'recent'} tasks read ({len(seen)}), {changed} changes"
+    return f"{'all' if full else 'recent'} tasks read ({read}), {changed} changes"
 
 
 def refresh_config(job: Job, project: Project, facts: dict[str, Any]) -> Project:
@@ -101,7 +115,7 @@ def reference_of(spec: TaskSpec, data: dict[str, Any]) -> str:
 
 
 def _read(
-    job: Job, project: Project, spec: TaskSpec, since: datetime | None
+    job: Job, project: Project, spec: TaskSpec, records: Iterable[TaskRecord]
 ) -> tuple[set[int], int]:
     database = job.app.database
     known = database.annotation_ids_by_task(project.key)
@@ -123,7 +137,7 @@ def _read(
         batch.clear()
         return count
 
-    for record in job.platform.tasks(project.platform_id, updated_since=since):
+    for record in records:
         seen.add(record.id)
         batch.append(record)
         if len(batch) >= BATCH:
@@ -132,7 +146,7 @@ def _read(
     return seen, changed + flush()
 
 
-def _missed(job: Job, project: Project, facts: dict[str, Any]) -> bool:
+def missed(job: Job, project: Project, facts: dict[str, Any]) -> bool:
     """Whether Label Studio's counters differ from ours: an event was lost."""
     submitted, skipped = job.app.database.annotation_counts(project.key)
     ours = (sum(job.app.database.task_counts(project.key).values()), submitted, skipped)

@@ -26,7 +26,7 @@ def run(job: Job) -> str:
     database = app.database
     began = time.time()
     job.say(0.02, "reading labels")
-    synchronise(job)
+    synchronise(job, only_if_missed=True)
     project = job.project
     spec = job.require_spec(project)
     changes = project.changes
