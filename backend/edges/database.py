@@ -203,9 +203,7 @@ class Database:
                     sa.select(t.tasks.c.task_id, t.tasks.c.reference).where(
                         t.tasks.c.project == key
                     )
-                )
-                .tuples()
-                .all()
+                ).all()
             )
             fresh = [
                 {"project": key, "task_id": i, "reference": ref, "state": "new"}
@@ -260,7 +258,7 @@ class Database:
                 sa.select(t.tasks.c.state, sa.func.count())
                 .where(t.tasks.c.project == key)
                 .group_by(t.tasks.c.state)
-            ).tuples()
+            )
             return {"new": 0, "ready": 0, "broken": 0} | dict(rows.all())
 
     def mark_images(self, key: str, ready: Mapping[int, str], broken: Mapping[int, str]) -> None:
@@ -360,7 +358,7 @@ class Database:
         with self.reader.connect() as c:
             for task, annotation in c.execute(
                 sa.select(a.task_id, a.annotation_id).where(a.project == key)
-            ).tuples():
+            ):
                 found.setdefault(task, []).append(annotation)
         return found
 
@@ -372,9 +370,7 @@ class Database:
                     sa.select(t.answers.c.cancelled, sa.func.count())
                     .where(t.answers.c.project == key)
                     .group_by(t.answers.c.cancelled)
-                )
-                .tuples()
-                .all()
+                ).all()
             )
         return int(rows.get(False, 0)), int(rows.get(True, 0))
 
@@ -388,7 +384,7 @@ class Database:
         )
         votes: dict[int, dict[str, list[int]]] = {}
         with self.reader.connect() as c:
-            for order, (task_id, label) in enumerate(c.execute(query).tuples()):
+            for order, (task_id, label) in enumerate(c.execute(query)):
                 entry = votes.setdefault(task_id, {}).setdefault(str(label), [0, 0])
                 entry[0] += 1
                 entry[1] = order
@@ -594,7 +590,7 @@ class Database:
         with self.reader.connect() as c:
             rows = c.execute(
                 sa.select(j.task_id, j.right).where((j.project == key) & (j.version == number))
-            ).tuples()
+            )
             return {int(i): bool(ok) for i, ok in rows}
 
     # --- runs ----------------------------------------------------------------------------

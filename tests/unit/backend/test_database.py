@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from backend.edges.database import Database
+from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
+from backend.records import Draw, Score, Version
+
+
+@pytest.fixture
+def database():
+    made = Database("sqlite://")
+    yield made
+    made.close()
+
+
+def connected(database, host="http://a", uid="1.5"):
+    return database.connect_project(
+        host=host, platform_id=1, uid=uid, title="t", token="x", label_config="<View/>",
+        config_hash="h", problems=[],
+    )  # fmt: skip
+
+
+def note(i, task, label="cat", at="2026-01-01", cancelled=False, by=1):
+    return {
+        "annotation_id": i, "task_id": task, "label": label, "cancelled": cancelled,
+        "completed_by": by, "updated_at": at,
+    }  # fmt: skip
+
+
+def a_version(key, number, status="building", kind="trained"):
+    return Version(
+        project=key, number=number, name=f"v{number}", kind=kind, status=status, reason="",
+        created_at=1.0, published_at=None, changes=0, labels=0, config_hash="h", bundle=None,
+        metrics={}, on_platform=False,
+    )  # fmt: skip
+
+
+def test_connecting_again_keeps_key_and_secret(database):
+    first, second = connected(database), connected(database)
+    assert (first.key, first.secret) == (second.key, second.secret)
+    assert len(database.projects()) == 1
+
+
+def test_two_hosts_with_the_same_project_id_stay_apart(database):
+    a, b = connected(database, "http://a"), connected(database, "http://b")
+    database.put_annotations(a.key, [note(1, 1, "cat")])
+    database.put_annotations(b.key, [note(1, 1, "dog")])
+    assert database.labels(a.key) == {1: "cat"}
+    assert database.labels(b.key) == {1: "dog"}
+
+
+def test_secrets_do_not_show_in_a_repr(database):
+    project = connected(database)
+    assert project.secret not in repr(project)
+
+
+def test_a_label_counts_as_a_change_once(database):
+    key = connected(database).key
+    assert database.put_annotations(key, [note(1, 1)]) == 1
+    assert database.put_annotations(key, [note(1, 1)]) == 0
+    assert database.put_annotations(key, [note(1, 1, at="2026-01-02")]) == 0
+    assert database.put_annotations(key, [note(1, 1, "dog", at="2026-01-03")]) == 1
+    assert database.project(key).changes == 2
+
+
+def test_an_older_message_does_not_undo_a_newer_one(database):
+    key = connected(database).key
+    database.put_annotations(key, [note(1, 1, "dog", at="2026-01-03")])
+    database.put_annotations(key, [note(1, 1, "cat", at="2026-01-02")])
+    assert database.labels(key) == {1: "dog"}
+
+
+def test_the_majority_of_annotators_wins_and_the_newest_among_equals(database):
+    key = connected(database).key
+    database.put_annotations(key, [note(1, 1, "a"), note(2, 1, "b"), note(3, 1, "a")])
+    database.put_annotations(key, [note(4, 2, "a", "2026-01-01"), note(5, 2, "b", "2026-01-02")])
+    assert database.labels(key) == {1: "a", 2: "b"}
+
+
+def test_skips_are_no_labels_but_leave_the_pool(database):
+    key = connected(database).key
+    database.put_annotations(key, [note(1, 1, None, cancelled=True)])
+    assert database.labels(key) == {}
+    assert database.touched_tasks(key) == {1}
+    assert database.annotation_counts(key) == (0, 1)
+
+
+def test_deleted_tasks_take_their_labels_along(database):
+    key = connected(database).key
+    database.put_tasks(key, {1: "a", 2: "b"})
+    database.put_annotations(key, [note(1, 1), note(2, 2)])
+    before = database.project(key).changes
+    database.drop_tasks(key, [1])
+    assert database.labels(key) == {2: "cat"}
+    assert database.project(key).changes > before
+
+
+def test_a_changed_reference_is_read_again(database):
+    key = connected(database).key
+    assert database.put_tasks(key, {1: "a"}) == 1
+    database.mark_images(key, {1: "hash"}, {})
+    assert database.put_tasks(key, {1: "a"}) == 0
+    assert database.task_counts(key)["ready"] == 1
+    assert database.put_tasks(key, {1: "b"}) == 1
+    assert database.task_counts(key)["new"] == 1
+
+
+def test_numbers_are_given_out_once(database):
+    key = connected(database).key
+    assert database.take_numbers(key, versions=1, clusters=20) == (1, 1)
+    assert database.take_numbers(key, versions=1, clusters=5) == (2, 21)
+    assert database.take_numbers(key, clusters=1) == (3, 26)
+
+
+def test_going_live_is_compare_and_swap(database):
+    key = connected(database).key
+    for number in (1, 2, 3):
+        database.add_version(a_version(key, number))
+    assert database.go_live(key, 1, expected=None)
+    assert not database.go_live(key, 2, expected=None)
+    assert database.go_live(key, 3, expected=1)
+    assert [v.status for v in database.versions(key)] == ["superseded", "building", "live"]
+
+
+def test_a_draw_is_remembered_as_first_made(database):
+    key = connected(database).key
+    database.add_draws(key, [Draw(task_id=1, kind="random", version=1, probability=0.1)])
+    database.add_draws(key, [Draw(task_id=1, kind="random", version=9, probability=0.9)])
+    assert database.draws(key)[1].version == 1
+
+
+def test_scores_are_replaced_not_doubled(database):
+    key = connected(database).key
+    database.put_tasks(key, {i: str(i) for i in range(3)})
+    rows = [Score(task_id=i, label="a", score=0.5, p_right=0.5) for i in range(3)]
+    database.put_scores(key, 1, rows)
+    database.put_scores(key, 1, [Score(task_id=1, label="b", score=0.2, p_right=0.2)])
+    assert {i: s.label for i, s in database.scores(key, 1).items()} == {0: "a", 1: "b", 2: "a"}
+    assert database.scores(key, 1, [1])[1].score == 0.2
+
+
+def test_unscored_tasks_are_counted_once_their_image_is_settled(database):
+    key = connected(database).key
+    database.put_tasks(key, {1: "a", 2: "b", 3: "c"})
+    assert database.unscored(key, 1) == 0
+    database.mark_images(key, {1: "h"}, {2: "torn"})
+    assert database.unscored(key, 1) == 2
+
+
+def test_a_run_is_claimed_once_and_taken_back_when_silent(database):
+    key = connected(database).key
+    run = database.add_run(key, "train", payload={"a": 1})
+    assert database.claim_run(run, "me").payload == {"a": 1}
+    assert database.claim_run(run, "you") is None
+    assert database.requeue_lost(1000.0) == []
+    database.update_run(run, heartbeat_at=1.0)
+    assert [r.id for r in database.requeue_lost(10.0)] == [run]
+    assert not database.beat(run, "me")
+    assert database.claim_run(run, "you").attempt == 2
+
+
+def test_an_event_is_recorded_once(database):
+    key = connected(database).key
+    assert database.record_event(key, "k", "ANNOTATION_CREATED")
+    assert not database.record_event(key, "k", "ANNOTATION_CREATED")
+    assert len(database.submit_times("http://a")) == 1
+
+
+def test_unknown_names_are_said(database):
+    with pytest.raises(UnknownProjectError, match="'nope'"):
+        database.project("nope")
+    with pytest.raises(UnknownVersionError, match="no version 9"):
+        database.version(connected(database).key, 9)
+
+
+def test_the_file_with_the_tokens_is_private(tmp_path):
+    path = tmp_path / "sub" / "doubtless.db"
+    Database(f"sqlite:///{path}").close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path / 'd.db'}"
+    made = Database(url)
+    with made.transaction() as c:
+        c.exec_driver_sql("UPDATE meta SET value = '99'")
+    made.close()
+    with pytest.raises(BackendError, match="newer release"):
+        Database(url)

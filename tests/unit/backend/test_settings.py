@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from backend.errors import SettingError
+from backend.settings import Settings
+
+
+def test_defaults_need_no_environment():
+    assert Settings.load({}).retrain_after == 10
+
+
+def test_environment_beats_file_and_command_line_beats_both(tmp_path):
+    file = tmp_path / "doubtless.toml"
+    file.write_text("port = 1111\nworkers = 3\nquiet_s = 5\n")
+    settings = Settings.load({"DOUBTLESS_PORT": "2222"}, file)
+    assert (settings.port, settings.workers, settings.quiet_s) == (2222, 3, 5.0)
+    assert Settings.load({"DOUBTLESS_PORT": "2222"}, file, port=3333).port == 3333
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("RETRAIN_AFTER", "many", "is not a whole number; unset it to use 10"),
+        ("RANDOM_SHARE", "2", "is out of range"),
+        ("REQUIRE_AUTH", "perhaps", "is not true or false"),
+        ("LOG_FORMAT", "xml", "use text or json"),
+        ("PORT", "0", "out of range"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_fix(variable, value, said):
+    with pytest.raises(SettingError, match=said):
+        Settings.load({f"DOUBTLESS_{variable}": value})
+
+
+def test_an_unknown_name_in_the_file_is_refused(tmp_path):
+    file = tmp_path / "doubtless.toml"
+    file.write_text("prot = 1\n")
+    with pytest.raises(SettingError, match="unknown setting 'prot'"):
+        Settings.load({}, file)
+
+
+def test_booleans_are_words():
+    assert Settings.load({"DOUBTLESS_REQUIRE_AUTH": "Yes"}).require_auth is True
