@@ -74,7 +74,7 @@ class AnnotationRecord:
                 updated_at=str(body.get("updated_at") or ""),
                 ground_truth=bool(body.get("ground_truth", False)),
             )
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise PlatformError(
                 f"An annotation of Label Studio lacks {exc}: {body!r:.200}"
             ) from exc
@@ -118,7 +118,7 @@ class TaskRecord:
                 is_labeled=bool(body.get("is_labeled", False)),
                 total_predictions=int(body.get("total_predictions") or 0),
             )
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise PlatformError(f"A task lacks {exc}: {body!r:.200}") from exc
 
 

@@ -1,0 +1,134 @@
+"""Label Studio's result of a single choice: writing it, reading it, and checking what we send."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.edges.labels.config import TaskSpec
+
+TYPE = "choices"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a person's result says about our control.
+
+    Attributes:
+        label: the class, or ``None``.
+        reason: why there is no label, one sentence; ``None`` when there is one.
+    """
+
+    label: str | None
+    reason: str | None = None
+
+
+def to_result(spec: TaskSpec, label: str, score: float | None) -> list[dict[str, Any]]:
+    """The result of a prediction that answers `label`.
+
+    Args:
+        spec: of the project.
+        label: one of ``spec.classes``.
+        score: calibrated P(label is right), or ``None`` to leave it out.
+
+    Raises:
+        ValueError: `label` is no class of `spec`, or `score` is not in [0, 1].
+    """
+    if label not in spec.classes:
+        raise ValueError(f"'{label}' is no choice of '{spec.control}': {', '.join(spec.classes)}.")
+    region: dict[str, Any] = {
+        "from_name": spec.control,
+        "to_name": spec.object,
+        "type": TYPE,
+        "value": {"choices": [label]},
+    }
+    if score is not None:
+        problem = _score_problem("score of the region", score)
+        if problem:
+            raise ValueError(problem)
+        region["score"] = float(score)
+    return [region]
+
+
+def from_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> str | None:
+    """The class a person gave, or ``None``; `classify_result` also says why there is none."""
+    return classify_result(spec, result).label
+
+
+def classify_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> Reading:
+    """Read the answer to our control out of an annotation's regions."""
+    ours = [r for r in result if r.get("from_name") == spec.control and r.get("type") == TYPE]
+    if not ours:
+        return Reading(None, f"'{spec.control}' has no answer.")
+    answers: list[Any] = []
+    for region in ours:
+        value = region.get("value")
+        chosen = value.get("choices") if isinstance(value, Mapping) else None
+        answers.extend(chosen if isinstance(chosen, list) else [chosen] if chosen else [])
+    if not answers:
+        return Reading(None, f"'{spec.control}' has no answer.")
+    if len(set(map(str, answers))) > 1:
+        given = ", ".join(map(str, answers[:5]))
+        return Reading(None, f"'{spec.control}' has {len(answers)} answers ({given}); one counts.")
+    label = answers[0]
+    if not isinstance(label, str) or label not in spec.classes:
+        return Reading(None, f"'{label}' is no choice of '{spec.control}' any more.")
+    return Reading(label)
+
+
+def check_prediction(spec: TaskSpec, item: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a prediction we are about to send; empty when nothing is.
+
+    Everything Label Studio's own validator would drop is found here (bulk import drops without a
+    word), and more: a missing score is served first or last at random, a missing version cannot
+    be deleted, and a score of a region must be a probability too.
+    """
+    problems: list[str] = []
+    if not isinstance(item.get("task"), int) or isinstance(item.get("task"), bool):
+        problems.append(f"task must be a whole number, got {item.get('task')!r}")
+    if not isinstance(item.get("model_version"), str) or not item.get("model_version"):
+        problems.append(f"model_version must be a name, got {item.get('model_version')!r}")
+    problem = _score_problem("score", item.get("score"))
+    if problem:
+        problems.append(problem)
+    result = item.get("result")
+    if not isinstance(result, list):
+        return [*problems, f"result must be a list, got {type(result).__name__}"]
+    for index, region in enumerate(result):
+        problems.extend(f"region {index}: {text}" for text in _region_problems(spec, region))
+    return problems
+
+
+def _region_problems(spec: TaskSpec, region: Any) -> list[str]:
+    if not isinstance(region, Mapping):
+        return [f"must be an object, got {type(region).__name__}"]
+    problems = [
+        f"{key} must be '{expected}', got {region.get(key)!r}"
+        for key, expected in (
+            ("from_name", spec.control),
+            ("to_name", spec.object),
+            ("type", TYPE),
+        )
+        if region.get(key) != expected
+    ]
+    value = region.get("value")
+    chosen = value.get("choices") if isinstance(value, Mapping) else None
+    if not isinstance(chosen, list) or len(chosen) != 1:
+        problems.append(f"value.choices must be a list of one label, got {chosen!r}")
+    elif chosen[0] not in spec.classes:
+        problems.append(f"{chosen[0]!r} is none of {', '.join(spec.classes)}")
+    if region.get("score") is not None:
+        problem = _score_problem("score", region["score"])
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def _score_problem(name: str, score: Any) -> str | None:
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return f"{name} must be a number, got {score!r}"
+    if not math.isfinite(score) or not 0.0 <= score <= 1.0:
+        return f"{name} must be between 0 and 1, got {score!r}"
+    return None
