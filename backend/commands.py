@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import requests
-from model.engine import Bundle
 
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
@@ -24,6 +23,7 @@ from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
 from backend.settings import Settings
+from model.bundle import Bundle
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from backend.app import App
 from backend.edges.database import Database
@@ -61,7 +62,7 @@ def take_config(app: App, project: Project, label_config: str) -> None:
     """Use a changed labeling config from now on, and read all labels again under it."""
     parsed = parse_config(label_config)
     config_hash = parsed.spec.config_hash if parsed.spec else ""
-    values = {
+    values: dict[str, Any] = {
         "label_config": label_config,
         "config_hash": config_hash,
         "problems": list(parsed.problems),

@@ -10,8 +10,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.engine import Bundle
-
 from backend.app import App
 from backend.edges.labels.choices import to_result
 from backend.edges.labels.config import TaskSpec
@@ -19,6 +17,7 @@ from backend.errors import MediaError
 from backend.jobs.sync import reference_of
 from backend.ordering import UNREADABLE, published_score
 from backend.records import Project, Score, Version
+from model.bundle import Bundle
 from model.errors import ModelError
 from model.extract import extract
 
@@ -111,7 +110,7 @@ class Predictor:
         """Predict tasks the version has no stored score of; nothing is published from here."""
         bundle = self._bundle(project, version)
         deadline = time.monotonic() + self.budget_s
-        references = {int(t["id"]): reference_of(spec, t["data"]) for t in tasks}
+        references = {int(t["id"]): reference_of(spec, dict(t["data"])) for t in tasks}
         code = self.app.backbone_hash(self.app.settings.backbone)
         owners: dict[str, list[int]] = {}
         fresh: list[tuple[str, bytes]] = []
@@ -129,7 +128,11 @@ class Predictor:
                 )
                 break
         with self._network:
-            batches = extract(self.app.backbone(), iter(fresh)) if fresh else ()
+            batches = extract(
+                self.app.backbone(),
+                iter(fresh),
+                max_megapixels=self.app.settings.max_image_megapixels,
+            )
             for keys, features, errors in batches:
                 for key, why in errors.items():
                     log.warning("tasks %s: %s", owners.pop(key), why)

@@ -9,6 +9,8 @@ from math import comb
 
 # A version is held back only when it is worse beyond what chance explains this often.
 SIGNIFICANCE = 0.05
+# One label alone fits nothing.
+FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def decide(
         retrain_growth: share of the labels that starts one when that is more.
         quiet_s: seconds without a change after which even one starts a training.
     """
-    if labels == 0:
-        return Decision(False, "no labels yet")
+    if labels < FEWEST:
+        return Decision(False, f"{labels} of the {FEWEST} labels a first training needs")
     if requested is not None:
         return Decision(True, requested)
     if outdated:

@@ -117,7 +117,7 @@ def find_project(app: App, uid: str) -> Project:
         )
     if len(found) > 1:
         raise BadRequestError(
-            f"project '{uid}' exists on {', '.join(p.host for p in found)}; run `doubtless connect` "
-            "for both, so that each sends its own password"
+            f"project '{uid}' exists on {', '.join(p.host for p in found)}; run "
+            "`doubtless connect` for both, so that each sends its own password"
         )
     return found[0]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from model.engine import Bundle
 
 from backend.jobs.base import Job
 from backend.jobs.publish import import_bulk, prediction
 from backend.jobs.rounds import read_pool
 from backend.ordering import LOWEST, UNREADABLE, published_score
 from backend.records import Score
+from model.bundle import Bundle
 
 # Below this, single requests cost Label Studio less than the recount of one import.
 SINGLES = 20

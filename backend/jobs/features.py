@@ -38,7 +38,10 @@ def compute(job: Job, task_ids: Sequence[int]) -> tuple[int, int, int]:
     }
     code = app.backbone_hash(app.settings.backbone)
     owners: dict[str, list[int]] = {}
-    broken: dict[int, str] = {}
+    spec = job.require_spec(job.project)
+    missing = f"the task has no image under '{spec.value_key}'; check the labeling config"
+    broken: dict[int, str] = {i: missing for i, reference in todo.items() if not reference}
+    todo = {i: reference for i, reference in todo.items() if reference}
     later: dict[int, str] = {}
     arrived = 0
 
@@ -56,7 +59,12 @@ def compute(job: Job, task_ids: Sequence[int]) -> tuple[int, int, int]:
                 yield key, got
 
     bad: dict[str, str] = {}
-    for keys, features, errors in extract(app.backbone(), unseen(), batch=BATCH):
+    for keys, features, errors in extract(
+        app.backbone(),
+        unseen(),
+        batch=BATCH,
+        max_megapixels=app.settings.max_image_megapixels,
+    ):
         bad |= errors
         if keys:
             app.features.add(code, keys, features)

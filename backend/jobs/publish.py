@@ -12,8 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.engine import Bundle
-
 from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labelstudio_api import TasksGoneError
@@ -22,6 +20,7 @@ from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round
 from backend.ordering import UNREADABLE, Placed, place, published_score
 from backend.records import Score, Version
+from model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 
-from model.engine import Bundle
-
 from backend.errors import BackendError
 from backend.jobs.base import Job
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import read_pool
 from backend.records import Version
+from model.bundle import Bundle
 
 
 def run(job: Job) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from backend.edges.labels.choices import from_result
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import AnnotationRecord, TaskRecord
+from backend.errors import MediaError
 from backend.jobs.base import Job
 from backend.records import Project
 
@@ -110,8 +111,10 @@ def annotation_rows(
 
 def reference_of(spec: TaskSpec, data: dict[str, Any]) -> str:
     """The image of a task; empty when the task has none under the config's key."""
-    value = data.get(spec.value_key)
-    return value if isinstance(value, str) else ""
+    try:
+        return spec.reference(data)
+    except MediaError:
+        return ""
 
 
 def _read(

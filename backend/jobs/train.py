@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-from model.engine import Bundle, EngineConfig, Labelled, fit
 from numpy.typing import NDArray
 
 from backend.edges.labels.config import TaskSpec
@@ -18,6 +17,9 @@ from backend.jobs.rounds import Pool, read_pool
 from backend.jobs.sync import synchronise
 from backend.records import Project, Version
 from backend.retraining import Verdict, compare
+from model.bundle import Bundle
+from model.engine import EngineConfig, fit
+from model.types import Labelled
 
 
 def run(job: Job) -> str:
@@ -53,7 +55,8 @@ def run(job: Job) -> str:
         project=key, number=number, name=f"v{number}", kind="trained",
         status="building" if verdict.promote else "kept", reason=verdict.reason,
         created_at=time.time(), published_at=None, changes=changes, labels=len(usable),
-        config_hash=spec.config_hash, bundle=folder, metrics=bundle.metrics, on_platform=False,
+        config_hash=spec.config_hash, bundle=folder, metrics=dict(bundle.metrics),
+        on_platform=False,
     )  # fmt: skip
     job.confirm()
     database.add_version(version)
@@ -90,12 +93,13 @@ def _fit(
         random=random,
     )
     settings = job.app.settings
+    began, span = 0.2, 0.3
     bundle = fit(
         data,
         spec.classes,
         pool=pool.features,
         config=EngineConfig(estimator=settings.estimator, acquisition=settings.acquisition),
-        progress=lambda part, what: job.say(0.2 + 0.3 * part, what),
+        progress=lambda part, what: job.say(began + span * part, what),
     )
     right = bundle.out_of_fold_right
     return bundle, {
