@@ -58,3 +58,7 @@ class BundleError(ModelError):
 
 class BackboneError(ModelError):
     """A backbone could not be built, exported or checked."""
+
+
+class DataError(ModelError):
+    """A labelled set on disk cannot be read."""

@@ -1,0 +1,178 @@
+"""One trained version: what it was fitted on, how to predict with it, and how it is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from model.calibration.temperature import soften
+from model.errors import BundleError, ModelError, ShapeError
+from model.types import Predictions
+from model.uncertainty import ESTIMATORS, Estimator
+from model.uncertainty.measures import decompose, margin
+
+FORMAT = 1
+BLOCK_ROWS = 4096
+ARRAYS_FILE = "arrays.safetensors"
+FACTS_FILE = "bundle.json"
+_SURE = 1e-6
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How much of the stated probability of being right to believe while labels are few.
+
+    ``p_right = trust * p + (1 - trust) * base``: the order of items stays, the range narrows.
+
+    Attributes:
+        trust: 0 to 1.
+        base: what is believed of any prediction without looking at it.
+    """
+
+    trust: float
+    base: float
+
+    def apply(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Shrink probabilities, and keep them inside (0, 1)."""
+        shrunk = self.trust * p + (1.0 - self.trust) * self.base
+        return np.clip(shrunk, _SURE, 1.0 - _SURE)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A fitted and calibrated version; immutable.
+
+    Attributes:
+        classes: names, in the order of the probabilities.
+        metrics: JSON-able facts measured when it was fitted, see `model.engine.fit`.
+        out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
+            was not fitted on it; only of a version just fitted, not stored.
+    """
+
+    classes: tuple[str, ...]
+    estimator_name: str
+    estimator: Estimator
+    temperature: float
+    doubt: Doubt
+    dim: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    out_of_fold_right: NDArray[np.bool_] | None = None
+
+    def predict(self, features: NDArray[np.float32]) -> Predictions:
+        """Predict from cached features, in blocks, so that memory grows with N times C only.
+
+        Args:
+            features: ``(N, D)`` of the backbone the version was fitted with; N may be 0.
+
+        Raises:
+            ShapeError: features of another length, that is of another backbone.
+            ModelError: a feature is not finite.
+        """
+        if features.ndim != 2 or (len(features) and features.shape[1] != self.dim):
+            raise ShapeError("features", expected=f"(N, {self.dim})", got=features.shape)
+        count, classes = len(features), len(self.classes)
+        probs = np.empty((count, classes))
+        parts = np.empty((3, count))
+        for start in range(0, count, BLOCK_ROWS):
+            block = features[start : start + BLOCK_ROWS].astype(np.float32, copy=False)
+            if not np.isfinite(block).all():
+                raise ModelError(
+                    f"features of rows {start} to {start + len(block)} are not all finite; "
+                    "extract them again"
+                )
+            passes = soften(self.estimator.sample(block), self.temperature)
+            probs[start : start + len(block)] = passes.mean(axis=1)
+            parts[:, start : start + len(block)] = decompose(passes)
+        label = probs.argmax(axis=1).astype(np.int64)
+        p_right = self.doubt.apply(probs[np.arange(count), label])
+        total, aleatoric, epistemic = parts
+        return Predictions(probs, label, p_right, margin(probs), total, aleatoric, epistemic)
+
+    def save(self, folder: Path) -> None:
+        """Write the version as a new folder: complete or not there at all.
+
+        Raises:
+            BundleError: the folder exists already.
+        """
+        if folder.exists():
+            raise BundleError(f"{folder} exists already; a version is never overwritten")
+        temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}.tmp")
+        temporary.mkdir(parents=True)
+        facts = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "estimator": self.estimator_name,
+            "temperature": self.temperature,
+            "doubt": {"trust": self.doubt.trust, "base": self.doubt.base},
+            "dim": self.dim,
+            "metrics": dict(self.metrics),
+        }
+        try:
+            text = json.dumps(facts, indent=1, allow_nan=False)
+            arrays = {k: np.ascontiguousarray(v) for k, v in self.estimator.arrays().items()}
+            save_file(arrays, temporary / ARRAYS_FILE)
+            (temporary / FACTS_FILE).write_text(text, encoding="utf-8")
+            for name in (ARRAYS_FILE, FACTS_FILE):
+                _sync(temporary / name)
+            _sync(temporary)
+            temporary.rename(folder)
+            _sync(folder.parent)
+        except OSError as exc:
+            raise BundleError(f"version {folder} cannot be written: {exc}") from exc
+        finally:
+            _remove(temporary)
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read a version back.
+
+        Raises:
+            BundleError: it is incomplete, damaged, or of another format.
+        """
+        try:
+            facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+            if facts["format"] != FORMAT:
+                raise BundleError(f"{folder} has format {facts['format']}, expected {FORMAT}")
+            arrays = load_file(folder / ARRAYS_FILE)
+            return cls(
+                classes=tuple(facts["classes"]),
+                estimator_name=facts["estimator"],
+                estimator=ESTIMATORS[facts["estimator"]].restore(arrays),
+                temperature=float(facts["temperature"]),
+                doubt=Doubt(**facts["doubt"]),
+                dim=int(facts["dim"]),
+                metrics=facts["metrics"],
+            )
+        except BundleError:
+            raise
+        except (OSError, SafetensorError) as exc:
+            raise BundleError(f"version {folder} is incomplete: {exc}") from exc
+        except (ValueError, KeyError, TypeError, ModelError) as exc:
+            raise BundleError(f"version {folder} is damaged: {exc!r}") from exc
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()

@@ -1,0 +1,1 @@
+"""Probabilities that match frequencies, and the numbers that say how well they do."""

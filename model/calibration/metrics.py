@@ -1,0 +1,141 @@
+"""How good probabilities are: calibration, ranking of errors, selective risk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv
+
+from model.errors import ShapeError
+
+Array = NDArray[np.float64]
+
+
+def ece(p_right: Array, right: NDArray[np.bool_], *, bins: int = 15) -> float:
+    """Expected calibration error over bins of equal mass.
+
+    Args:
+        p_right: ``(N,)`` stated probability of being right.
+        right: ``(N,)`` whether it was.
+        bins: number of bins; items are sorted by `p_right` and split into that many equal parts.
+
+    Returns:
+        Mean over items of |mean stated - share right| of their bin, 0 to 1; smaller is better.
+
+    Raises:
+        ShapeError: nothing to measure, or the lengths differ.
+
+    Source:
+        Nguyen and O'Connor 2015, arXiv:1508.05154 (bins of equal mass).
+
+    Example:
+        >>> ece(np.array([0.5, 0.5, 0.5, 0.5]), np.array([True, False, True, False]), bins=1)
+        0.0
+    """
+    _check(p_right, right)
+    order = np.argsort(p_right, kind="stable")
+    stated, happened = p_right[order], right[order].astype(np.float64)
+    edges = np.unique(np.linspace(0, len(order), min(bins, len(order)) + 1).round().astype(int))
+    gap = np.add.reduceat(stated - happened, edges[:-1])
+    return float(np.abs(gap).sum() / len(order))
+
+
+def brier(probs: Array, labels: NDArray[np.int64]) -> float:
+    """Mean squared distance between the probabilities and the one-hot truth.
+
+    Args:
+        probs: ``(N, C)`` summing to 1.
+        labels: ``(N,)`` the true classes.
+
+    Returns:
+        0 (certain and right) to 2 (certain and wrong).
+
+    Source:
+        Brier 1950, summed over classes as in the original.
+    """
+    _check_probs(probs, labels)
+    truth = probs[np.arange(len(labels)), labels]
+    return float(np.mean((probs**2).sum(axis=1) - 2.0 * truth + 1.0))
+
+
+def nll(probs: Array, labels: NDArray[np.int64]) -> float:
+    """Mean negative log probability of the truth, in nats; a probability below 1e-12 counts so."""
+    _check_probs(probs, labels)
+    return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def error_auroc(p_right: Array, right: NDArray[np.bool_]) -> float | None:
+    """Probability that a wrong item has a lower `p_right` than a right one; ties count half.
+
+    Returns:
+        0.5 for a score that says nothing, 1 for a perfect ranking; None when all are right or all
+        are wrong.
+    """
+    _check(p_right, right)
+    n_right, n_wrong = int(right.sum()), int((~right).sum())
+    if n_right == 0 or n_wrong == 0:
+        return None
+    values, inverse, counts = np.unique(p_right, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2.0  # mean rank of each distinct value, from 1
+    rank_sum = float(ranks[inverse][right].sum())
+    del values
+    return (rank_sum - n_right * (n_right + 1) / 2.0) / (n_right * n_wrong)
+
+
+def aurc(p_right: Array, right: NDArray[np.bool_]) -> float:
+    """Area under the risk-coverage curve: mean over k of the error rate among the k surest.
+
+    Ties are broken by averaging: each member of a group counts with the group's mean error.
+
+    Source:
+        Geifman et al. 2019, arXiv:1805.08206.
+    """
+    wrong = _wrong_by_confidence(p_right, right)
+    return float(np.mean(np.cumsum(wrong) / np.arange(1, len(wrong) + 1)))
+
+
+def augrc(p_right: Array, right: NDArray[np.bool_]) -> float:
+    """Area under the generalised risk-coverage curve: mean over k of (errors in the k surest) / N.
+
+    Unlike AURC it does not give the first few items the weight of all.
+
+    Source:
+        Traub et al. 2024, arXiv:2407.01032.
+    """
+    wrong = _wrong_by_confidence(p_right, right)
+    return float(np.mean(np.cumsum(wrong)) / len(wrong))
+
+
+def proportion_interval(successes: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson interval of a proportion; exact, so never too narrow.
+
+    Example:
+        >>> tuple(round(bound, 4) for bound in proportion_interval(0, 10))
+        (0.0, 0.3085)
+    """
+    tail = (1.0 - level) / 2.0
+    low = 0.0 if successes == 0 else betaincinv(successes, trials - successes + 1, tail)
+    high = 1.0 if successes == trials else betaincinv(successes + 1, trials - successes, 1.0 - tail)
+    return float(low), float(high)
+
+
+def _wrong_by_confidence(p_right: Array, right: NDArray[np.bool_]) -> Array:
+    _check(p_right, right)
+    wrong = (~right).astype(np.float64)
+    _, inverse, counts = np.unique(-p_right, return_inverse=True, return_counts=True)
+    mean_wrong = np.bincount(inverse, weights=wrong) / counts
+    return np.repeat(mean_wrong, counts)
+
+
+def _check(p_right: Array, right: NDArray[np.bool_]) -> None:
+    if p_right.ndim != 1 or len(p_right) == 0:
+        raise ShapeError("p_right", expected="(N>=1,)", got=p_right.shape)
+    if right.shape != p_right.shape:
+        raise ShapeError("right", expected=str(p_right.shape), got=right.shape)
+
+
+def _check_probs(probs: Array, labels: NDArray[np.int64]) -> None:
+    if probs.ndim != 2 or len(probs) == 0:
+        raise ShapeError("probs", expected="(N>=1, C)", got=probs.shape)
+    if labels.shape != probs.shape[:1]:
+        raise ShapeError("labels", expected=f"({len(probs)},)", got=labels.shape)

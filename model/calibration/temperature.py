@@ -1,0 +1,82 @@
+"""One number that makes probabilities match frequencies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from model.errors import ShapeError
+
+PRIOR_SD = 0.5
+_LOG_RANGE = 3.0
+_TINY = 1e-12
+
+
+def soften(passes: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Raise probabilities to the power of ``1 / temperature`` and normalise.
+
+    Args:
+        passes: ``(..., C)`` probabilities.
+        temperature: above 1 makes them less certain, below 1 more.
+
+    Returns:
+        The same shape; 1 leaves them as they are.
+
+    Source:
+        Guo et al. 2017, arXiv:1706.04599, with the log probabilities as logits.
+    """
+    if temperature == 1.0:
+        return passes
+    logits = np.log(np.maximum(passes, _TINY)) / temperature
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits
+
+
+def fit_temperature(passes: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Choose the temperature under which the mean of the passes has the least Brier score.
+
+    By Brier score rather than likelihood: a fold that lacks a class gives its items a probability
+    near 0, whose logarithm then outweighs every other label (measured: ECE 0.47 instead of 0.08 at
+    100 labels of 43 classes). A prior ``log T ~ N(0, 0.5)``, worth one label, holds it near 1.
+
+    Args:
+        passes: ``(N, K, C)`` out-of-fold probabilities.
+        labels: ``(N,)`` true classes.
+
+    Returns:
+        A temperature between 0.05 and 20; 1 without labels.
+
+    Raises:
+        ShapeError: `passes` is not 3-D, or the lengths differ.
+    """
+    if passes.ndim != 3:
+        raise ShapeError("passes", expected="(N, K, C)", got=passes.shape)
+    if labels.shape != passes.shape[:1]:
+        raise ShapeError("labels", expected=f"({len(passes)},)", got=labels.shape)
+    count, _, classes = passes.shape
+    if count == 0 or classes < 2:
+        return 1.0
+    logits = np.log(np.maximum(passes, _TINY))
+    rows = np.arange(count)
+
+    def objective(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        scaled -= scaled.max(axis=-1, keepdims=True)
+        np.exp(scaled, out=scaled)
+        scaled /= scaled.sum(axis=-1, keepdims=True)
+        mean = scaled.mean(axis=1)
+        loss = (mean**2).sum(axis=1) - 2.0 * mean[rows, labels]
+        prior = (log_temperature / PRIOR_SD) ** 2 / (2.0 * count)
+        return float(loss.mean() + prior)
+
+    # Two steps, since the curve may have a second minimum far out: a coarse look, then the valley.
+    grid = np.linspace(-_LOG_RANGE, _LOG_RANGE, 13)
+    best = float(grid[int(np.argmin([objective(value) for value in grid]))])
+    step = float(grid[1] - grid[0])
+    found = minimize_scalar(
+        objective, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-3}
+    )
+    return float(np.exp(np.clip(found.x, -_LOG_RANGE, _LOG_RANGE)))

@@ -1,0 +1,168 @@
+"""Labels in, a calibrated version out: the one way the rest of the program fits models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.acquisition.base import mean_row
+from model.bundle import Bundle, Doubt
+from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_interval
+from model.calibration.temperature import fit_temperature, soften
+from model.errors import ModelError, NotEnoughLabelsError, ShapeError
+from model.types import Labelled
+from model.uncertainty import ESTIMATORS
+
+MIN_LABELS = 2
+FULL_TRUST_LABELS = 5  # a class; below, stated probabilities are shrunk towards what is known
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """What an engineer may choose by name.
+
+    Attributes:
+        estimator: one of `model.uncertainty.ESTIMATORS`.
+        acquisition: one of `model.acquisition.ACQUISITIONS`.
+        seed: of everything random.
+    """
+
+    estimator: str = "softmax"
+    acquisition: str = "auto"
+    seed: int = 0
+
+
+def _silent(share: float, what: str) -> None:
+    del share, what
+
+
+def fit(
+    data: Labelled,
+    classes: Sequence[str],
+    *,
+    pool: NDArray[np.float32] | None = None,
+    config: EngineConfig | None = None,
+    progress: Progress = _silent,
+) -> Bundle:
+    """Fit, calibrate and measure one version.
+
+    Everything measured is out of fold: no label is predicted by a head that was fitted on it.
+
+    Args:
+        data: the labels.
+        classes: all classes of the project, also those without labels.
+        pool: ``(M, D)`` features of all images, for centring; the labelled ones serve without.
+        config: the choices; the defaults without.
+        progress: called with a share from 0 to 1 and what is being done.
+
+    Returns:
+        A version whose `metrics` hold: ``n_labels``, ``n_random``, ``class_counts``,
+        ``oof_accuracy`` (all labels: pessimistic when they were chosen for being doubtful),
+        ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
+        without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
+        is wrong) with ``random_ece`` on the random share, ``temperature``, ``l2``, ``seconds``.
+        With labels of one class only it predicts that class, and says how little it knows.
+
+    Raises:
+        NotEnoughLabelsError: fewer than 2 labels.
+        ShapeError: arrays that do not belong together.
+        ModelError: a label outside the classes, or features that are not finite.
+        UnknownNameError: no estimator has that name.
+    """
+    config = config or EngineConfig()
+    begin = time.perf_counter()
+    _check(data, classes, pool)
+    family = ESTIMATORS[config.estimator]
+    centre = mean_row(data.features if pool is None or not len(pool) else pool)
+    fitted = family.fit(
+        data.features, data.labels, len(classes), centre=centre, seed=config.seed, progress=progress
+    )
+    progress(0.9, "calibrating")
+    temperature = fit_temperature(fitted.out_of_fold, data.labels)
+    probs = soften(fitted.out_of_fold, temperature).mean(axis=1)
+    right = probs.argmax(axis=1) == data.labels
+    doubt = _doubt(right, data.random, len(classes))
+    metrics = _measure(data, classes, probs, right, doubt)
+    metrics |= {"temperature": temperature, **fitted.facts}
+    metrics["seconds"] = time.perf_counter() - begin
+    progress(1.0, "fitted")
+    return Bundle(
+        classes=tuple(classes),
+        estimator_name=config.estimator,
+        estimator=fitted.estimator,
+        temperature=temperature,
+        doubt=doubt,
+        dim=data.features.shape[1],
+        metrics=metrics,
+        out_of_fold_right=right,
+    )
+
+
+def _doubt(right: NDArray[np.bool_], random: NDArray[np.bool_], n_classes: int) -> Doubt:
+    """Trust the stated probability in full from 5 labels a class on.
+
+    Below, the base is the out-of-fold accuracy, of the random share where there is one, started
+    from one guess in C that counts as one label.
+    """
+    judged = right[random] if random.any() else right
+    base = (float(judged.sum()) + 1.0 / n_classes) / (len(judged) + 1.0)
+    trust = min(1.0, len(right) / (FULL_TRUST_LABELS * n_classes))
+    return Doubt(trust=trust, base=base)
+
+
+def _measure(
+    data: Labelled,
+    classes: Sequence[str],
+    probs: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    doubt: Doubt,
+) -> dict[str, Any]:
+    counts = np.bincount(data.labels, minlength=len(classes))
+    p_right = doubt.apply(probs.max(axis=1))
+    n_random = int(data.random.sum())
+    random_right = right[data.random]
+    return {
+        "n_labels": len(data.labels),
+        "n_random": n_random,
+        "class_counts": {name: int(n) for name, n in zip(classes, counts, strict=True)},
+        "oof_accuracy": float(right.mean()),
+        "random_accuracy": float(random_right.mean()) if n_random else None,
+        "random_accuracy_interval": (
+            list(proportion_interval(int(random_right.sum()), n_random)) if n_random else None
+        ),
+        "ece": ece(p_right, right),
+        "random_ece": ece(p_right[data.random], random_right) if n_random else None,
+        "brier": brier(probs, data.labels),
+        "nll": nll(probs, data.labels),
+        "error_auroc": error_auroc(p_right, right),
+    }
+
+
+def _check(data: Labelled, classes: Sequence[str], pool: NDArray[np.float32] | None) -> None:
+    features, labels = data.features, data.labels
+    if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):
+        raise ShapeError("features", expected=f"({len(labels)}, D)", got=features.shape)
+    if data.random.shape != labels.shape:
+        raise ShapeError("random", expected=str(labels.shape), got=data.random.shape)
+    if len(labels) < MIN_LABELS:
+        raise NotEnoughLabelsError(
+            f"{len(labels)} labels are too few to fit anything; label at least {MIN_LABELS} images"
+        )
+    if pool is not None and len(pool) and pool.shape[1:] != features.shape[1:]:
+        raise ShapeError("pool", expected=f"(M, {features.shape[1]})", got=pool.shape)
+    if len(set(classes)) != len(classes):
+        raise ModelError(f"a class is named twice among {list(classes)}")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ModelError(
+            f"label {int(labels.max() if labels.min() >= 0 else labels.min())} is outside the "
+            f"{len(classes)} classes"
+        )
+    if not np.isfinite(features).all():
+        raise ModelError("features are not all finite; extract them again")

@@ -1,0 +1,1 @@
+"""Small models on cached features, one file a task type."""

@@ -1,0 +1,12 @@
+"""Uncertainty estimators by name; a new one is a new file and one line here."""
+
+from __future__ import annotations
+
+from model.registry import Registry
+from model.uncertainty.base import Estimator, EstimatorFamily, FittedEstimator
+from model.uncertainty.softmax import AveragedHeads
+
+__all__ = ["ESTIMATORS", "Estimator", "EstimatorFamily", "FittedEstimator"]
+
+ESTIMATORS: Registry[EstimatorFamily] = Registry("uncertainty estimator")
+ESTIMATORS.register("softmax")(AveragedHeads())

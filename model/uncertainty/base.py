@@ -1,0 +1,71 @@
+"""The protocol every uncertainty estimator follows, so that each is one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Estimator(Protocol):
+    """A fitted estimator: K predictions an image from its cached features.
+
+    How the K differ is epistemic, what each is unsure of is aleatoric.
+    """
+
+    @property
+    def passes(self) -> int:
+        """K."""
+
+    def sample(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``(N, D)`` features to probabilities ``(N, K, C)``; the same every time it is called."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything `EstimatorFamily.restore` needs, as plain arrays."""
+
+
+@dataclass(frozen=True)
+class FittedEstimator:
+    """What fitting gives.
+
+    Attributes:
+        estimator: fitted on all labels.
+        out_of_fold: ``(N, K, C)`` probabilities of each label's image by estimators that have not
+            seen that label: what calibration and metrics may use.
+        facts: JSON-able facts worth showing, such as the regularisation chosen.
+    """
+
+    estimator: Estimator
+    out_of_fold: NDArray[np.float64]
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+class EstimatorFamily(Protocol):
+    """How an estimator of one kind is fitted and brought back from disk."""
+
+    def fit(
+        self,
+        features: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        n_classes: int,
+        *,
+        centre: NDArray[np.float32],
+        seed: int,
+        progress: Callable[[float, str], None],
+    ) -> FittedEstimator:
+        """Fit on ``(N, D)`` features with labels in ``0..n_classes - 1``, N >= 2.
+
+        Args:
+            features: as they come from the cache.
+            labels: ``(N,)``; a class may have no label at all.
+            n_classes: number of classes of the project.
+            centre: ``(D,)`` mean of the pool, which is subtracted first.
+            seed: of everything random.
+            progress: called with a share from 0 to 1 and what is being done.
+        """
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Estimator:
+        """Rebuild what `Estimator.arrays` described."""
