@@ -60,15 +60,12 @@ class Predictor:
         spec = self.app.spec(project)
         if version is None or spec is None:
             return [_empty(name) for _ in tasks]
-        ids = [t["id"] for t in tasks if isinstance(t, dict) and isinstance(t.get("id"), int)]
+        ids = [_id(t) for t in tasks if _id(t) >= 0]
         said = self.app.database.scores(project.key, version.number, ids)
         missing = [
             t
             for t in tasks
-            if isinstance(t, dict)
-            and isinstance(t.get("id"), int)
-            and t["id"] not in said
-            and isinstance(t.get("data"), dict)
+            if _id(t) >= 0 and _id(t) not in said and isinstance(t.get("data"), dict)
         ]
         if missing and version.bundle is not None:
             try:
@@ -163,7 +160,7 @@ class Predictor:
 
 def _id(task: Any) -> int:
     found = task.get("id") if isinstance(task, dict) else None
-    return found if isinstance(found, int) else -1
+    return found if type(found) is int else -1  # True is an int as well
 
 
 def _empty(version: str) -> dict[str, Any]:
