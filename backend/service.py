@@ -102,6 +102,14 @@ class DoubtlessModel(LabelStudioMLBase):  # type: ignore[misc]  # the package is
         """The labeling config in force."""
         return self._label_config or self.project.label_config
 
+    def get(self, key: str) -> Any:
+        """What the 2.x server asks the cache of its base class for; ours is the database."""
+        return {"model_version": self.model_version, "label_config": self.label_config}.get(key)
+
+    def has(self, key: str) -> bool:
+        """Whether `get` knows that key."""
+        return key in ("model_version", "label_config")
+
     def setup(self) -> None:
         """Nothing to load: versions are read when first asked for."""
 
@@ -128,7 +136,9 @@ def find_project(app: App, uid: str) -> Project:
         UnknownProjectError: it is not connected.
         BadRequestError: two Label Studios have a project of that id and second.
     """
-    found = app.database.find_projects(uid=uid)
+    # The server of the 2.x line cuts the creation time off and passes the bare id.
+    bare = int(uid) if uid.isdecimal() else None
+    found = app.database.find_projects(uid=uid if bare is None else None, platform_id=bare)
     if not found:
         number = uid.partition(".")[0] or "ID"
         raise UnknownProjectError(

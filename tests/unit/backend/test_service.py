@@ -54,3 +54,7 @@ def test_an_ambiguous_project_names_both_hosts(world):
     )  # fmt: skip
     with pytest.raises(BadRequestError, match=r"http://other"):
         find_project(world.app, UID)
+
+
+def test_the_bare_id_of_the_2x_server_finds_the_project(world):
+    assert find_project(world.app, "1").key == world.key
