@@ -124,6 +124,8 @@ class Fetcher:
         if scheme in CLOUD_SCHEMES:
             return self._cloud(reference, task_id)
         if scheme in ("http", "https"):
+            if self._platform is not None and reference.startswith(f"{self._platform.url}/"):
+                return self._relative(reference.removeprefix(self._platform.url))
             return self._get(_quoted(reference))
         if scheme:
             raise MediaError(

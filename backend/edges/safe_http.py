@@ -182,6 +182,9 @@ class _Wire:
         return io.BufferedReader(_Stream(self._sock, self), _CHUNK)
 
     def close(self) -> None:
+        """Nothing: `http.client` calls this while the body of a last answer is still to come."""
+
+    def hang_up(self) -> None:
         self._sock.close()
 
 
@@ -196,7 +199,7 @@ class _Link:
     def close(self) -> None:
         """Hang up."""
         self.connection.close()
-        self.wire.close()
+        self.wire.hang_up()
 
     def done(self) -> None:
         """Hang up, unless the link was kept for the next request."""
@@ -393,7 +396,7 @@ class SafeHttp:
         if not open_:
             raise MediaError(
                 f"'{origin.host}' is on the private or reserved address {', '.join(found)}. If "
-                f"images belong there, add it: DOUBTLESS_FETCH_ALLOW_HOSTS={origin.host}"
+                f"images belong there, add {origin.host} to DOUBTLESS_FETCH_ALLOW_HOSTS"
             )
         return open_
 

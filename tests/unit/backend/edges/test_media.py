@@ -62,6 +62,12 @@ def test_missing_upload_is_final_not_transient(web: WebServer) -> None:
     assert "'/data/upload/4/a.png' of task 7" in str(caught.value)
 
 
+def test_absolute_address_of_label_studio_is_treated_as_its_own(web: WebServer) -> None:
+    web.serve("/ls/data/upload/4/a.png", status=500)
+    web.serve("/ls/storage-data/uploaded/", PNG)
+    assert fetcher(web, "/ls").fetch(web.url + "/ls/data/upload/4/a.png") == PNG
+
+
 def test_path_prefix_of_label_studio_is_put_in_front_once(web: WebServer) -> None:
     web.serve("/ls/data/upload/4/a.png", PNG)
     for reference in ("/data/upload/4/a.png", "/ls/data/upload/4/a.png"):
@@ -144,7 +150,7 @@ def test_token_never_goes_to_another_port_or_host(
     ],
 )
 def test_private_addresses_are_refused_with_the_fix(url: str) -> None:
-    with pytest.raises(MediaError, match="DOUBTLESS_FETCH_ALLOW_HOSTS=") as caught:
+    with pytest.raises(MediaError, match="to DOUBTLESS_FETCH_ALLOW_HOSTS") as caught:
         fetcher().fetch(url)
     assert not caught.value.transient
 
@@ -310,6 +316,21 @@ def test_connection_is_kept_and_made_again_when_the_server_closed_it(web: WebSer
     for _ in range(4):
         assert get.fetch(web.url + "/a.png") == PNG
     assert ports[0] == ports[1] != ports[2] == ports[3]
+
+
+def test_answer_that_ends_with_the_connection_is_read_to_its_end(web: WebServer) -> None:
+    """So Label Studio's own server answers for uploads."""
+
+    def route(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(PNG * 10_000)
+
+    web.routes["/a.png"] = route
+    get = local()
+    for _ in range(2):
+        assert get.fetch(web.url + "/a.png") == PNG * 10_000
 
 
 def test_gzip_is_undone_and_query_strings_and_unicode_survive(web: WebServer) -> None:
