@@ -19,7 +19,7 @@ from model.calibration.temperature import soften
 from model.errors import BundleError, ModelError, ShapeError
 from model.types import Predictions
 from model.uncertainty import ESTIMATORS, Estimator
-from model.uncertainty.measures import decompose, margin
+from model.uncertainty.measures import decompose, entropy, margin
 
 FORMAT = 1
 BLOCK_ROWS = 4096
@@ -90,9 +90,10 @@ class Bundle:
                     f"features of rows {start} to {start + len(block)} are not all finite; "
                     "extract them again"
                 )
-            passes = soften(self.estimator.sample(block), self.temperature)
-            probs[start : start + len(block)] = passes.mean(axis=1)
-            parts[:, start : start + len(block)] = decompose(passes)
+            passes = self.estimator.sample(block)
+            stop = start + len(block)
+            probs[start:stop] = soften(passes.mean(axis=1), self.temperature)
+            parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop])
         label = probs.argmax(axis=1).astype(np.int64)
         p_right = self.doubt.apply(probs[np.arange(count), label])
         total, aleatoric, epistemic = parts
@@ -159,6 +160,22 @@ class Bundle:
             raise BundleError(f"version {folder} is incomplete: {exc}") from exc
         except (ValueError, KeyError, TypeError, ModelError) as exc:
             raise BundleError(f"version {folder} is damaged: {exc!r}") from exc
+
+
+def _calibrated_parts(
+    passes_NKC: NDArray[np.float64], probs_NC: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Total, aleatoric and epistemic ``(3, N)`` in nats of the calibrated mean.
+
+    Calibration acts on the mean, so its entropy is split as the passes split theirs.
+    """
+    raw_total, _, raw_epistemic = decompose(passes_NKC)
+    total = entropy(probs_NC)
+    share = np.divide(
+        raw_epistemic, raw_total, out=np.zeros_like(raw_total), where=raw_total > 1e-12
+    )
+    epistemic = total * np.clip(share, 0.0, 1.0)
+    return np.stack([total, total - epistemic, epistemic])
 
 
 def _sync(path: Path) -> None:

@@ -85,8 +85,9 @@ def fit(
         data.features, data.labels, len(classes), centre=centre, seed=config.seed, progress=progress
     )
     progress(0.9, "calibrating")
-    temperature = fit_temperature(fitted.out_of_fold, data.labels)
-    probs = soften(fitted.out_of_fold, temperature).mean(axis=1)
+    mean = fitted.out_of_fold.mean(axis=1)
+    temperature = fit_temperature(mean, data.labels)
+    probs = soften(mean, temperature)
     right = probs.argmax(axis=1) == data.labels
     doubt = _doubt(right, data.random, len(classes))
     metrics = _measure(data, classes, probs, right, doubt)

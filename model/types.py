@@ -36,8 +36,8 @@ class Predictions:
         p_right: ``(N,)`` calibrated probability in (0, 1) that `label` is right.
         margin: ``(N,)`` largest minus second largest probability; 1 with a single class.
         total: ``(N,)`` nats, entropy of the mean probability.
-        aleatoric: ``(N,)`` nats, mean entropy of the passes.
-        epistemic: ``(N,)`` nats, total minus aleatoric, never negative.
+        aleatoric: ``(N,)`` nats, the part of total that is each pass's own doubt.
+        epistemic: ``(N,)`` nats, the part that is their disagreement: total - aleatoric, >= 0.
     """
 
     probs: NDArray[np.float64]

@@ -35,8 +35,8 @@ def ece(p_right: Array, right: NDArray[np.bool_], *, bins: int = 15) -> float:
     _check(p_right, right)
     order = np.argsort(p_right, kind="stable")
     stated, happened = p_right[order], right[order].astype(np.float64)
-    edges = np.unique(np.linspace(0, len(order), min(bins, len(order)) + 1).round().astype(int))
-    gap = np.add.reduceat(stated - happened, edges[:-1])
+    parts = np.array_split(stated - happened, min(bins, len(order)))
+    gap = np.array([part.sum() for part in parts])
     return float(np.abs(gap).sum() / len(order))
 
 
@@ -75,10 +75,9 @@ def error_auroc(p_right: Array, right: NDArray[np.bool_]) -> float | None:
     n_right, n_wrong = int(right.sum()), int((~right).sum())
     if n_right == 0 or n_wrong == 0:
         return None
-    values, inverse, counts = np.unique(p_right, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(p_right, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2.0  # mean rank of each distinct value, from 1
     rank_sum = float(ranks[inverse][right].sum())
-    del values
     return (rank_sum - n_right * (n_right + 1) / 2.0) / (n_right * n_wrong)
 
 
