@@ -76,7 +76,7 @@ class AnnotationRecord:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
             raise PlatformError(
-                f"An annotation of Label Studio lacks {exc}: {body!r:.200}"
+                f"An annotation of Label Studio cannot be read ({exc!r}): {body!r:.200}"
             ) from exc
 
 
@@ -119,7 +119,9 @@ class TaskRecord:
                 total_predictions=int(body.get("total_predictions") or 0),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as exc:
-            raise PlatformError(f"A task lacks {exc}: {body!r:.200}") from exc
+            raise PlatformError(
+                f"A task of Label Studio cannot be read ({exc!r}): {body!r:.200}"
+            ) from exc
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,13 @@ from typing import Any
 
 import requests
 from requests.auth import AuthBase
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from backend.errors import PlatformError, TokenError
 
@@ -200,7 +206,8 @@ class Transport:
         retrying = Retrying(
             retry=retry_if_exception(lambda exc: isinstance(exc, _TransientError)),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=self._backoff_s, max=5.0, jitter=self._backoff_s),
+            wait=wait_exponential(multiplier=self._backoff_s, max=5.0)
+            + wait_random(0, self._backoff_s),
             reraise=True,
         )
         for attempt in retrying:

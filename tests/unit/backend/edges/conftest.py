@@ -50,6 +50,7 @@ def make_server() -> Iterator[Callable[[], WebServer]]:
             protocol_version = "HTTP/1.1"
 
             def _answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 web.asked.append((self.command, self.path, dict(self.headers)))
                 route = web.routes.get(self.path.partition("?")[0])
                 if route is None:
