@@ -71,6 +71,6 @@ def build(settings: Settings, *, database: Database | None = None) -> App:
         platform_for=lambda project: LabelStudio(project.host, project.token),
         media_for=lambda project: Fetcher(LabelStudio(project.host, project.token), settings),
         backbone_for=lambda name: load_backbone(
-            name, settings.artifacts, threads=settings.thread_count()
+            name, settings.cache_path, threads=settings.thread_count()
         ),
     )

@@ -27,6 +27,7 @@ class Settings:
         "~/.local/share/doubtless",
         "Folder for the database, versions, features and the embedded Valkey.",
     )
+    cache: str = knob("~/.cache/doubtless", "Folder of exported backbones; safe to delete.")
     database_url: str = knob(
         "", "SQLAlchemy URL, such as postgresql+psycopg://…; empty: SQLite in `home`."
     )
@@ -139,6 +140,11 @@ class Settings:
     def home_path(self) -> Path:
         """`home` with ``~`` expanded, absolute."""
         return Path(self.home).expanduser().resolve()
+
+    @property
+    def cache_path(self) -> Path:
+        """`cache` with ``~`` expanded, absolute."""
+        return Path(self.cache).expanduser().resolve()
 
     @property
     def database(self) -> str:
