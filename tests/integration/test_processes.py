@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import redis
-from support import until
+from support.installation import until
 
 
 def first_version(installation):
