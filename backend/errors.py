@@ -15,6 +15,12 @@ class SettingError(BackendError):
     status = 500
 
 
+class LaunchError(BackendError):
+    """A process of ours cannot run: no program, a taken port, or another one on the same data."""
+
+    status = 500
+
+
 class BadRequestError(BackendError):
     """The request itself is wrong: not JSON, a field missing, a wrong type."""
 
