@@ -232,6 +232,20 @@ class LabelStudio:
             latest_change=str(newest[0]["updated_at"]) if newest else "",
         )
 
+    def unscored_open_tasks(self, project_id: int) -> int:
+        """Tasks without annotation that have no score of ``project.model_version``."""
+        items = [
+            _filter("total_annotations", "equal", "Number", 0),
+            _filter("predictions_score", "empty", "Number", True),
+        ]
+        try:
+            page = self._task_page(project_id, _query(items), page_size=1, full=False)
+        except PlatformError as exc:
+            if exc.code == 500 and "predictions_score" in str(exc):
+                return 0  # so Label Studio answers for a project without any task
+            raise
+        return int(page["total"])
+
     # Tasks
 
     def tasks(
