@@ -103,10 +103,23 @@ def stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of a child and its session, at once."""
+    """End what is left of a child and its session, at once: also what an rq worker forked."""
+    for pid in _session_members(process.pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _session_members(session: int) -> list[int]:
+    """Processes of a session, whatever their group (Linux; elsewhere none)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(entry.name)) == session:
+                found.append(int(entry.name))
+    return found
 
 
 def free_port() -> int:
