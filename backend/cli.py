@@ -157,19 +157,20 @@ def doctor(as_json: bool, reference: str | None) -> int:
     """Look for what is wrong in Label Studio and here, and say the exact fix."""
     settings = commands.with_running_stack(Settings.load())
     database = Database(settings.database)
-    found = []
-    for project in _projects(database, reference):
-        for finding in commands.diagnose(settings, project):
-            found.append({"key": project.key, **dataclasses.asdict(finding)})
+    found = [
+        {"key": project.key, **dataclasses.asdict(finding)}
+        for project in _projects(database, reference)
+        for finding in commands.diagnose(settings, project)
+    ]
     bad = [f for f in found if not f["ok"]]
     if as_json:
         click.echo(json.dumps({"ok": not bad, "findings": found}, default=str))
         return 1 if bad else 0
-    for finding in found:
-        mark = "[green]✓[/green]" if finding["ok"] else "[red]✗[/red]"
-        console.print(f"{mark} {finding['message']}", highlight=False)
-        if not finding["ok"] and finding["fix"]:
-            console.print(f"    fix: {finding['fix']}", highlight=False)
+    for item in found:
+        mark = "[green]✓[/green]" if item["ok"] else "[red]✗[/red]"
+        console.print(f"{mark} {item['message']}", highlight=False)
+        if not item["ok"] and item["fix"]:
+            console.print(f"    fix: {item['fix']}", highlight=False)
     console.print(f"{len(found) - len(bad)} of {len(found)} checks are fine.")
     return 1 if bad else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
 from backend.settings import Settings
+from backend.supervisor import read_state
 from model.bundle import Bundle
 
 
@@ -35,14 +35,13 @@ class Connected:
 
 
 def with_running_stack(settings: Settings) -> Settings:
-    """Settings with the Redis of the `doubtless up` that runs on the same home, if one does."""
-    if settings.redis_url:
+    """Settings with Redis and address of the `doubtless up` that runs on the same home, if any."""
+    state = read_state(settings.home_path)
+    if state is None or settings.redis_url:
         return settings
-    try:
-        state = json.loads((settings.home_path / "stack.json").read_text(encoding="utf-8"))
-        return replace(settings, redis_url=str(state["redis_url"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return settings
+    return replace(
+        settings, redis_url=state["redis_url"], host=state["host"], port=int(state["port"])
+    )
 
 
 def connect_project(
@@ -54,6 +53,7 @@ def connect_project(
         SettingError: the Doubtless server does not answer, so Label Studio could not reach it.
         PlatformError: Label Studio refused; the message has the fix.
     """
+    settings = with_running_stack(settings)
     public = settings.reachable_url
     if check_server:
         _require_server(settings)

@@ -151,7 +151,7 @@ class Database:
                         connected_at=now,
                         sync_requested_at=now,
                         **values,
-                    )  # fmt: skip
+                    )
                 )
             else:
                 c.execute(
@@ -607,7 +607,7 @@ class Database:
                     reason=reason,
                     payload=dict(payload or {}),
                     created_at=time.time(),
-                )  # fmt: skip
+                )
             )
             assert result.inserted_primary_key is not None
             return int(result.inserted_primary_key[0])
@@ -679,7 +679,7 @@ class Database:
                         enqueued_at=None,
                         attempt=run.attempt + 1,
                         stage="its worker went silent; starting again",
-                    )  # fmt: skip
+                    )
                 )
             if done.rowcount == 1:
                 requeued.append(run)
