@@ -230,7 +230,11 @@ def is_our_webhook(row: dict[str, Any], url: str, key: str) -> bool:
 
 def _settings(work: _Work) -> None:
     project = work.platform.project(work.project_id)
-    wanted: dict[str, Any] = {"sampling": SAMPLING, "show_collab_predictions": True}
+    wanted: dict[str, Any] = {
+        "sampling": SAMPLING,
+        "show_collab_predictions": True,
+        "evaluate_predictions_automatically": False,  # else opening the Data Manager waits for us
+    }
     if project.get("model_version") == work.title:
         # Connecting puts the title there; no stored score has that version, so the queue would be
         # random, and every task served would wait for /predict. Publishing puts the version there.
