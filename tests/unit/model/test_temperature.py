@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.calibration.temperature import fit_temperature, soften
+from model.calibration.temperature import fit_temperature, fold_weights, soften
 from model.errors import ShapeError
 
 
@@ -49,3 +49,20 @@ def test_zero_probabilities_and_no_labels_are_defined() -> None:
         fit_temperature(np.zeros((3, 2, 2)), np.zeros(3, np.int64))
     with pytest.raises(ShapeError):
         fit_temperature(np.zeros((3, 2)), np.zeros(4, np.int64))
+
+
+def test_weights_count_labels_as_copies_would() -> None:
+    probs, labels = drawn(60)
+    copies = np.random.default_rng(1).integers(0, 4, 60)
+    weighted = fit_temperature(probs, labels, copies.astype(float))
+    assert weighted == pytest.approx(
+        fit_temperature(np.repeat(probs, copies, axis=0), np.repeat(labels, copies)), rel=1e-2
+    )
+    assert fit_temperature(probs, labels, np.zeros(60)) == 1.0
+    with pytest.raises(ShapeError):
+        fit_temperature(probs, labels, np.ones(3))
+
+
+def test_a_label_counts_as_far_as_its_class_survives_holding_it_out() -> None:
+    weights = fold_weights(np.array([0, 1, 1, 5, 5, 5, 5]))
+    assert weights.tolist() == pytest.approx([0, 1 / 16, 1 / 16, *[81 / 256] * 4])
