@@ -162,7 +162,7 @@ def install_torch(venv: Path, version: str, *, say: Say) -> None:
         InstallError: no CPU build can be found, or pip failed otherwise.
     """
     what = f"torch {version}"
-    if _installed(venv, "torch").partition("+")[0] == version:
+    if installed_version(venv, "torch").partition("+")[0] == version:
         return
     if sys.platform != "linux" or os.environ.get("DOUBTLESS_ALLOW_CUDA_TORCH") == "1":
         extra = [] if sys.platform == "linux" else ["--no-deps"]
@@ -186,6 +186,15 @@ def install_torch(venv: Path, version: str, *, say: Say) -> None:
         if _mentions(output, ("no space left",)):
             raise InstallError(explain(output, what))
         raise InstallError(CUDA_ADVICE.format(version=version))
+
+
+def installed_version(venv: Path, package: str) -> str:
+    """Version of a package in an environment; empty when it is not there."""
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    done = subprocess.run(
+        [str(python_of(venv)), "-I", "-c", code], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def explain(output: str, what: str) -> str:
@@ -240,14 +249,6 @@ def _runs(python: Path) -> bool:
         )
     except OSError:
         return False
-
-
-def _installed(venv: Path, package: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    done = subprocess.run(
-        [str(python_of(venv)), "-I", "-c", code], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _run(command: Sequence[str], log: Path, what: str, say: Say) -> str | None:
