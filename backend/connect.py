@@ -50,14 +50,14 @@ class ConnectReport:
         steps: one sentence each, in order.
         backend_id: our row under Settings > Model.
         webhook_id: our row under Settings > Webhooks.
-        view_id: our tab in the Data Manager.
+        view_id: our tab in the Data Manager; ``None`` while the project has no task.
         changed: whether anything in Label Studio was changed.
     """
 
     steps: tuple[str, ...]
     backend_id: int
     webhook_id: int
-    view_id: int
+    view_id: int | None
     changed: bool
 
 
@@ -118,7 +118,9 @@ def connect(
     backend_id = _backend(work)
     webhook_id = _webhook(work)
     _settings(work)
-    view_id = _tab(work)
+    view_id, step, made = ensure_tab(platform, project_id)
+    work.steps.append(step)
+    work.changed |= made
     return ConnectReport(tuple(work.steps), backend_id, webhook_id, view_id, work.changed)
 
 
@@ -248,8 +250,17 @@ def _settings(work: _Work) -> None:
         work.steps.append("The project serves the lowest score first.")
 
 
-def _tab(work: _Work) -> int:
-    platform, project_id = work.platform, work.project_id
+def ensure_tab(platform: LabelStudio, project_id: int) -> tuple[int | None, str, bool]:
+    """Add or repair the tab "Most doubtful first"; cheap when it is as it should be.
+
+    Label Studio 1.23.2 answers 500 for a tab that is ordered by score in a project without tasks,
+    so such a project gets the tab later.
+
+    Returns:
+        Id of the tab or ``None``, one sentence on what was done, and whether anything was changed.
+    """
+    if not platform.project(project_id).get("task_number"):
+        return None, f"The tab '{TAB_TITLE}' is added once the project has tasks.", False
     views = platform.views(project_id)
     view = next((v for v in views if v.get("data", {}).get("title") == TAB_TITLE), None)
     if view is None:
@@ -260,16 +271,13 @@ def _tab(work: _Work) -> int:
                 project_id, _tab_data({"title": "Default", "hiddenColumns": hidden})
             )
         made = platform.create_view(project_id, _repaired_tab({"title": TAB_TITLE}))
-        work.did(f"Added the tab '{TAB_TITLE}' to the Data Manager.")
-        return int(made["id"])
+        return int(made["id"]), f"Added the tab '{TAB_TITLE}' to the Data Manager.", True
     data = dict(view["data"])
     repaired = _repaired_tab(data)
-    if repaired != data:
-        platform.update_view(int(view["id"]), project_id, repaired)
-        work.did(f"Repaired the tab '{TAB_TITLE}'.")
-    else:
-        work.steps.append(f"The tab '{TAB_TITLE}' is there.")
-    return int(view["id"])
+    if repaired == data:
+        return int(view["id"]), f"The tab '{TAB_TITLE}' is there.", False
+    platform.update_view(int(view["id"]), project_id, repaired)
+    return int(view["id"]), f"Repaired the tab '{TAB_TITLE}'.", True
 
 
 def _tab_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -431,9 +431,11 @@ def _tab(case: _Case) -> Iterator[Finding]:
     good = data is not None and data.get("ordering") == [SCORE_COLUMN]
     yield _check(
         "tab",
-        not good,
+        not good and bool(case.project.get("task_number")),
         "warning",
-        f"The tab '{TAB_TITLE}' is there.",
+        f"The tab '{TAB_TITLE}' is there."
+        if good
+        else f"The tab '{TAB_TITLE}' is added once the project has tasks.",
         f"The tab '{TAB_TITLE}' is not there, or in another order.",
         case.connect,
     )

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -264,6 +265,8 @@ class Transport:
         if session is None:
             session = self._local.session = requests.Session()
             session.auth = _Auth(self.credentials)
+            # Label Studio opens a session for every token; sending its cookie would bring CSRF in.
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             session.headers["User-Agent"] = "doubtless"
         return session
 

@@ -223,7 +223,12 @@ def test_connect_is_idempotent_heals_and_delivers_signed_events(
         found = examine(platform, project, public_url=backend.url, key=KEY, live_version=live)
         return {finding.code for finding in found if not finding.ok}
 
-    assert {"backend", "webhook", "sampling", "tab"} <= faults()
+    assert {"backend", "webhook", "sampling"} <= faults()
+    assert (
+        connect(platform, project, public_url=backend.url, key=KEY, secret=SECRET).view_id is None
+    )
+    platform.import_tasks(project, [{"data": {"image": "first.png"}}])
+    assert faults() == {"tab"}
     assert run()
     assert faults() == set()
     assert not run()
@@ -240,7 +245,7 @@ def test_connect_is_idempotent_heals_and_delivers_signed_events(
     backend.events.clear()
     backend.headers.clear()
     platform.import_tasks(project, [{"data": {"image": "a.png"}}])
-    task = next(platform.tasks(project))
+    task = next(t for t in platform.tasks(project) if t.data == {"image": "a.png"})
     assert backend.predictions == 0
     platform.submit(task.id, to_result(SPEC, "hund", None))
     actions = [event.action for event in backend.events]
@@ -254,8 +259,8 @@ def test_connect_is_idempotent_heals_and_delivers_signed_events(
 def test_doctor_sees_the_version_mismatch_that_makes_the_queue_random(
     platform: LabelStudio, project: int, backend: Backend
 ) -> None:
-    connect(platform, project, public_url=backend.url, key=KEY, secret=SECRET)
     platform.import_tasks(project, [{"data": {"image": f"{n}.png"}} for n in range(2)])
+    connect(platform, project, public_url=backend.url, key=KEY, secret=SECRET)
     first, second = (task.id for task in platform.tasks(project))
 
     def faults() -> set[str]:

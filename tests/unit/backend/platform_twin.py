@@ -41,6 +41,7 @@ class PlatformTwin:
             "show_collab_predictions": True,
             "evaluate_predictions_automatically": False,
             "model_version": "",
+            "task_number": 20,
             "maximum_annotations": 1,
             "min_annotations_to_start_training": 0,
         }

@@ -161,3 +161,13 @@ def test_unreachable_address_says_how_docker_sees_it() -> None:
     twin.down = True
     with pytest.raises(PlatformError, match="cannot reach"):
         run(twin)
+
+
+def test_tab_waits_for_the_first_task() -> None:
+    """Label Studio answers 500 for a tab ordered by score in a project without tasks."""
+    twin = PlatformTwin()
+    twin.settings["task_number"] = 0
+    assert run(twin).view_id is None
+    assert twin.tabs == {}
+    twin.settings["task_number"] = 3
+    assert run(twin).view_id is not None

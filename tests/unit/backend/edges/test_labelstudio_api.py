@@ -82,6 +82,14 @@ def test_legacy_token_is_sent_as_it_is(web: WebServer) -> None:
     assert web.asked[0][2]["Authorization"] == "Token legacy-token-0123"
 
 
+def test_session_cookie_is_not_sent_back(web: WebServer) -> None:
+    web.serve("/api/version", b"{}", headers={"Set-Cookie": "sessionid=abc; Path=/"})
+    client = platform(web)
+    client.version()
+    client.version()
+    assert all("Cookie" not in headers for _, _, headers in web.asked)
+
+
 def test_personal_token_is_exchanged_once_and_again_when_refused(web: WebServer) -> None:
     desk = TokenDesk(web)
     client = platform(web, PAT)
