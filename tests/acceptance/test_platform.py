@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -100,34 +99,29 @@ def project(platform: LabelStudio) -> Iterator[int]:
     platform.delete_project(made)
 
 
-def personal_token(label_studio: Any) -> str:
-    """A personal access token, made as the account page makes it; any older one is revoked."""
+@pytest.fixture
+def personal_token(label_studio: Any) -> Iterator[str]:
+    """A personal access token as the account page makes it; one a user, so it is revoked after."""
     session = requests.Session()
     address = f"{label_studio.url}/user/login/"
-    page = session.get(address, timeout=30).text
-    found = re.search(r'csrfmiddlewaretoken" value="([^"]+)"', page)
-    assert found
-    session.post(
-        address,
-        data={
-            "email": label_studio.user,
-            "password": label_studio.password,
-            "csrfmiddlewaretoken": found.group(1),
-        },
-        headers={"Referer": address},
-        timeout=30,
-    )
-    csrf = {"X-CSRFToken": session.cookies.get("csrftoken", ""), "Referer": address}
-    for old in session.get(f"{label_studio.url}/api/token/", timeout=30).json():
-        session.post(
-            f"{label_studio.url}/api/token/blacklist/",
-            json={"refresh": old["token"]},
-            headers=csrf,
-            timeout=30,
-        )
+    session.get(address, timeout=30)
+    csrf = {"X-CSRFToken": session.cookies["csrftoken"], "Referer": address}
+    form = {"email": label_studio.user, "password": label_studio.password}
+    form["csrfmiddlewaretoken"] = session.cookies["csrftoken"]
+    session.post(address, data=form, headers=csrf, timeout=30)
+    csrf["X-CSRFToken"] = session.cookies["csrftoken"]
+
+    def revoke() -> None:
+        url = f"{label_studio.url}/api/token/"
+        for found in session.get(url, timeout=30).json():
+            old = {"refresh": found["token"]}
+            session.post(f"{url}blacklist/", json=old, headers=csrf, timeout=30)
+
+    revoke()
     answer = session.post(f"{label_studio.url}/api/token/", headers=csrf, timeout=30)
     assert answer.status_code == 201, answer.text
-    return str(answer.json()["token"])
+    yield str(answer.json()["token"])
+    revoke()
 
 
 def moment(text: str) -> datetime:
@@ -135,10 +129,10 @@ def moment(text: str) -> datetime:
 
 
 def test_both_kinds_of_token_read_the_project_and_its_uploads(
-    label_studio: Any, platform: LabelStudio, project: int
+    label_studio: Any, personal_token: str, platform: LabelStudio, project: int
 ) -> None:
     platform.upload_files(project, [("a ü.png", png(1)), ("b.png", png(2))])
-    personal = LabelStudio(label_studio.url, personal_token(label_studio))
+    personal = LabelStudio(label_studio.url, personal_token)
     assert (platform.token_kind, personal.token_kind) == ("legacy", "refresh")
     for client in (platform, personal):
         tasks = list(client.tasks(project))
