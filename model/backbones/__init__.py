@@ -21,8 +21,9 @@ DEFAULT = "efficientnet-lite2"
 
 BACKBONES: Registry[BackboneSpec] = Registry("backbone")
 for _spec in (
-    lite(2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
-    lite(0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    lite(2, size_px=260),
+    lite(0, size_px=224),
+    lite(2, 0, size_px=260),  # 2,560 values: 2 points more accurate, a third slower
 ):
     BACKBONES.register(_spec.name)(_spec)
 

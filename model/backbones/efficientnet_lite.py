@@ -22,24 +22,31 @@ from model.backbones.base import BackboneSpec
 from model.errors import BackboneError
 
 OPSET = 17
+DIM = 1280  # of every member's features
 _MEAN, _SCALE = 127.0, 128.0  # what the weights were trained with
 
 
-def lite(version: int, size_px: int, weights_sha256: str) -> BackboneSpec:
-    """Describe one member of the family by the numbers that differ."""
+WEIGHTS_SHA256 = {
+    0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+
+
+def lite(*versions: int, size_px: int) -> BackboneSpec:
+    """Describe one member of the family, or several side by side on the same input."""
     return BackboneSpec(
-        name=f"efficientnet-lite{version}",
-        dim=1280,
+        name="efficientnet-" + "+".join(f"lite{version}" for version in versions),
+        dim=DIM * len(versions),
         size_px=size_px,
         mean=_MEAN,
         scale=_SCALE,
-        weights_sha256=weights_sha256,
-        export=partial(export, version, size_px, weights_sha256),
+        weights_sha256="+".join(WEIGHTS_SHA256[version] for version in versions),
+        export=partial(export, versions, size_px),
     )
 
 
-def load_eager(version: int, weights_sha256: str) -> Any:
-    """Build the network in torch, in evaluation mode.
+def load_eager(version: int, size_px: int) -> Any:
+    """Build one network in torch, in evaluation mode, padded for that input size.
 
     Raises:
         BackboneError: torch or a weights package is missing, or the weights are not the known ones.
@@ -57,35 +64,36 @@ def load_eager(version: int, weights_sha256: str) -> Any:
         ) from exc
     path = Path(getattr(weights, f"EfficientnetLite{version}ModelFile").get_model_file_path())
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != weights_sha256:
+    if found != WEIGHTS_SHA256[version]:
         raise BackboneError(
-            f"{path} has sha256 {found}, expected {weights_sha256}; reinstall {package}"
+            f"{path} has sha256 {found}, expected {WEIGHTS_SHA256[version]}; reinstall {package}"
         )
-    network = EfficientNet.from_name(f"efficientnet-lite{version}")
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints while it builds
+        network = EfficientNet.from_name(f"efficientnet-lite{version}", image_size=size_px)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()
 
 
-def export(version: int, size_px: int, weights_sha256: str, path: Path) -> float:
-    """Write ``pixels (B, 3, size, size) -> features (B, 1280)`` as ONNX.
+def export(versions: tuple[int, ...], size_px: int, path: Path) -> float:
+    """Write ``pixels (B, 3, size, size) -> features (B, 1280 * networks)`` as ONNX.
 
     Returns:
-        The largest absolute difference between ONNX Runtime and the eager network.
+        The largest absolute difference between ONNX Runtime and the eager networks.
     """
     import onnx
     import torch
 
-    with contextlib.redirect_stdout(io.StringIO()):  # the package prints while it builds
-        network = load_eager(version, weights_sha256)
+    networks = [load_eager(version, size_px) for version in versions]
     with torch.no_grad():
         graph = _Graph()
-        out = _write_network(graph, network)
+        parts = [_write_network(graph, network) for network in networks]
+    out = parts[0] if len(parts) == 1 else graph.add("Concat", parts, axis=1)
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
-            f"efficientnet-lite{version}",
+            "efficientnet-lite",
             [_value("pixels", "batch", 3, size_px, size_px)],
-            [_value(out, "batch", 1280)],
+            [_value(out, "batch", DIM * len(parts))],
             graph.weights,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -93,7 +101,7 @@ def export(version: int, size_px: int, weights_sha256: str, path: Path) -> float
     )
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    return _difference(path, network, size_px)
+    return _difference(path, networks, size_px)
 
 
 def _value(name: str, *shape: int | str) -> Any:
@@ -164,7 +172,7 @@ def _write_network(graph: _Graph, network: Any) -> str:
     return graph.add("Flatten", [graph.add("GlobalAveragePool", [x])], axis=1)
 
 
-def _difference(path: Path, network: Any, size_px: int) -> float:
+def _difference(path: Path, networks: list[Any], size_px: int) -> float:
     import onnxruntime
     import torch
 
@@ -173,7 +181,8 @@ def _difference(path: Path, network: Any, size_px: int) -> float:
     coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     pixels = torch.nn.functional.interpolate(coarse, size=(size_px, size_px), mode="bicubic")
     with torch.no_grad():
-        eager = network.extract_features(pixels).mean(dim=(2, 3)).numpy()
+        parts = [network.extract_features(pixels).mean(dim=(2, 3)) for network in networks]
+        eager = torch.cat(parts, dim=1).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (exported,) = session.run(None, {"pixels": pixels.numpy()})
     return float(np.abs(exported - eager).max())
