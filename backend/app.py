@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+from backend.connect import ensure_tab
 from backend.edges.database import Database
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import LabelStudio
@@ -34,6 +36,8 @@ class App:
     media_for: Callable[[Project], MediaSource]
     backbone_for: Callable[[str], Backbone]
     backbone_hash: Callable[[str], str] = backbone_hash
+    # Called after a project's first publication: Label Studio makes no tab by score before.
+    first_published: Callable[[Project], None] = lambda project: None
     _backbones: dict[str, Backbone] = field(default_factory=dict)
 
     def backbone(self) -> Backbone:
@@ -63,13 +67,23 @@ def build(settings: Settings, *, database: Database | None = None) -> App:
             "DOUBTLESS_REDIS_URL is not set and no `doubtless up` runs on this home; start "
             "`doubtless up` (it brings its own Valkey) or set DOUBTLESS_REDIS_URL"
         )
+
+    @lru_cache(maxsize=64)
+    def platform(host: str, token: str) -> LabelStudio:
+        # Shared: each new one would exchange the personal token again.
+        return LabelStudio(host, token)
+
+    def first_published(project: Project) -> None:
+        ensure_tab(platform(project.host, project.token), project.platform_id)
+
     return App(
         settings=settings,
         database=database or Database(settings.database),
         queue=RqQueue(settings.redis_url, job_timeout_s=settings.job_timeout_s),
         features=FeatureStore(settings.artifacts / "features"),
-        platform_for=lambda project: LabelStudio(project.host, project.token),
-        media_for=lambda project: Fetcher(LabelStudio(project.host, project.token), settings),
+        platform_for=lambda project: platform(project.host, project.token),
+        media_for=lambda project: Fetcher(platform(project.host, project.token), settings),
+        first_published=first_published,
         backbone_for=lambda name: load_backbone(
             name, settings.cache_path, threads=settings.thread_count()
         ),

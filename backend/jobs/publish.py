@@ -144,6 +144,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     seconds = {"publish": round(time.perf_counter() - started, 3), "import": round(import_s, 3)}
     metrics = {**version.metrics, "publish_seconds": seconds, "published": len(rows)}
     database.update_version(project.key, version.number, metrics=metrics)
+    if project.live_version is None:
+        job.app.first_published(project)
     late = [row for row in tagged if row.task_id not in early]
     for n, row in enumerate(late):
         job.say(0.97, f"tagging more of the queue: {n} of {len(late)}")

@@ -162,7 +162,7 @@ def test_classes_change_and_bad_images_harm_nothing_else(start_stack, make_proje
     torn = digits()[70][0][:200]
     inline = "data:image/png;base64," + base64.b64encode(torn).decode()
     bad = [
-        {"image": inline}, {"image": "/data/upload/999/absent.png"}, {"picture": "x"},
+        {"image": inline}, {"image": "/data/upload/999/absent.png"}, {"image": "no scheme.png"},
         {"image": "http://169.254.169.254/latest/meta-data"}, {"image": "ftp://a/b.png"},
         {"image": ""}, {"image": "data:text/plain,hello"},
     ]  # fmt: skip

@@ -1,0 +1,113 @@
+"""The commands, run as a terminal runs them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from support.world import CONFIG
+
+from backend.cli import main
+from backend.edges.database import Database
+from backend.edges.labels.config import parse_config
+from backend.records import Score, Version
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_HOME", str(tmp_path))
+    monkeypatch.delenv("DOUBTLESS_REDIS_URL", raising=False)
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0):
+    done = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done
+
+
+@pytest.fixture
+def project(home):
+    database = Database(f"sqlite:///{home / 'doubtless.db'}")
+    made = database.connect_project(
+        host="http://127.0.0.1:1", platform_id=7, uid="7.1", title="Cats", token="secret-token",
+        label_config=CONFIG, config_hash=parse_config(CONFIG).spec.config_hash, problems=[],
+    )  # fmt: skip
+    database.put_tasks(made.key, {1: "a", 2: "b"})
+    database.mark_images(made.key, {1: "h"}, {2: "torn file"})
+    database.add_version(
+        Version(
+            project=made.key, number=1, name="v1", kind="trained", status="building",
+            reason="first", created_at=1.0, published_at=None, changes=0, labels=12,
+            config_hash="", bundle=None, metrics={"random_accuracy": 0.5}, on_platform=True,
+        )
+    )  # fmt: skip
+    database.go_live(made.key, 1, expected=None)
+    database.put_scores(made.key, 1, [Score(task_id=1, label="red", score=0.4, p_right=0.4)])
+    return made
+
+
+def test_status_without_projects_says_what_to_do(home):
+    assert "doubtless connect" in run("status").output
+    assert json.loads(run("status", "--json").output)["projects"] == []
+
+
+def test_status_shows_labels_version_accuracy_and_what_is_unreadable(project):
+    said = run("status").output
+    for part in ("Cats", "v1", "0.500", "torn file", "1 unreadable"):
+        assert part in said
+    state = json.loads(run("status", "--json").output)["projects"][0]
+    assert state["tasks"] == {"new": 0, "ready": 1, "broken": 1}
+
+
+def test_no_command_shows_a_token_or_secret(project):
+    for command in ("status", "versions", "score"):
+        for flag in ([], ["--json"]):
+            said = run(command, *flag).output
+            assert "secret-token" not in said
+            assert project.secret not in said
+
+
+def test_versions_and_scores_are_listed(project, tmp_path):
+    assert "v1" in run("versions").output
+    assert json.loads(run("score", "--json").output)[0]["prediction"] == "red"
+    out = tmp_path / "scores.csv"
+    run("score", "--out", str(out))
+    assert out.read_text().splitlines()[1].startswith("1,red,0.4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train"], "has no labels yet"),
+        (["rollback", "v1"], "no model to publish"),
+        (["rollback", "v9"], "no version 'v9'; it has: v1"),
+        (["status", "--project", "nope"], "'nope' is not connected"),
+        (["connect", "--project", "1"], "--url is missing"),
+        (["connect", "--project", "1", "--url", "http://127.0.0.1:1"], "--token is missing"),
+    ],
+)
+def test_what_is_refused_is_one_sentence(project, arguments, said):
+    done = run(*arguments, "--json", code=1)
+    assert said in json.loads(done.output)["error"]
+
+
+def test_connect_without_a_server_says_to_start_it(project, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_PORT", "1")
+    done = run(
+        "connect", "--project", "1", "--url", "http://127.0.0.1:1", "--token", "t" * 10, "--json",
+        code=1,
+    )  # fmt: skip
+    assert "doubtless up" in json.loads(done.output)["error"]
+
+
+def test_every_command_has_help():
+    for name in main.commands:
+        assert "--json" in run(name, "--help").output
+
+
+def test_a_wrong_setting_is_named(home, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_PORT", "many")
+    done = CliRunner().invoke(main, ["status", "--json"])
+    assert "DOUBTLESS_PORT='many' is not a whole number" in done.output

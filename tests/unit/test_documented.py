@@ -1,0 +1,51 @@
+"""Every setting and every command is in README."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from backend.cli import main
+from backend.settings import Settings
+from model.acquisition import ACQUISITIONS
+from model.backbones import BACKBONES
+from model.uncertainty import ESTIMATORS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda f: f.name)
+def test_setting_is_documented_with_its_default(field):
+    row = next(
+        (line for line in README.splitlines() if f"`DOUBTLESS_{field.name.upper()}`" in line), None
+    )
+    assert row is not None, f"README has no row for DOUBTLESS_{field.name.upper()}"
+    shown = (
+        ""
+        if field.default == ""
+        else f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    )
+    assert row.split("|")[2].strip() == shown
+    assert field.metadata["help"].split(";")[0].split(".")[0] in row
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_command_is_documented_and_helps(command):
+    assert f"`doubtless {command}" in README
+    assert main.commands[command].help
+    assert any("--json" in p.opts for p in main.commands[command].params)
+
+
+@pytest.mark.parametrize("name", [*ACQUISITIONS, *ESTIMATORS, *BACKBONES])
+def test_name_a_user_may_write_is_documented(name):
+    assert f"`{name}`" in README
+
+
+def test_readme_quotes_only_files_that_exist():
+    import re
+
+    for target in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
+        assert (ROOT / target).exists(), target
