@@ -56,12 +56,18 @@ def mean_row(features: F32) -> F32:
     return (total / len(features)).astype(np.float32)
 
 
-def squared_distances(rows: F32, centres: F32) -> F32:
-    """``(N, K)``, never negative."""
+def squared_lengths(rows: F32) -> F32:
+    """``(N,)``."""
+    lengths: F32 = np.einsum("nd,nd->n", rows, rows)
+    return lengths
+
+
+def squared_distances(rows: F32, centres: F32, lengths: F32 | None = None) -> F32:
+    """``(N, K)``, never negative; `lengths` are the rows' squared lengths where they are known."""
     squares: F32 = rows @ centres.T
     squares *= -2.0
-    squares += (rows * rows).sum(axis=1)[:, None]
-    squares += (centres * centres).sum(axis=1)[None, :]
+    squares += (squared_lengths(rows) if lengths is None else lengths)[:, None]
+    squares += squared_lengths(centres)[None, :]
     return np.maximum(squares, 0.0, out=squares)
 
 
@@ -75,14 +81,15 @@ def seed_centres(rows: F32, weights: F64, k: int, rng: np.random.Generator) -> I
         Arthur and Vassilvitskii 2007.
     """
     chosen = [_draw(weights, rng)]
-    nearest = squared_distances(rows, rows[chosen])[:, 0].astype(np.float64)
+    lengths = squared_lengths(rows)
+    nearest = squared_distances(rows, rows[chosen], lengths)[:, 0].astype(np.float64)
     for _ in range(min(k, len(rows)) - 1):
         nearest[chosen[-1]] = 0.0
         mass = weights * np.where(nearest > 1e-9, nearest, 0.0)
         if mass.sum() <= 0.0:
             break
         chosen.append(_draw(mass, rng))
-        np.minimum(nearest, squared_distances(rows, rows[chosen[-1:]])[:, 0], out=nearest)
+        np.minimum(nearest, squared_distances(rows, rows[chosen[-1:]], lengths)[:, 0], out=nearest)
     return np.array(chosen, np.int64)
 
 
@@ -109,9 +116,10 @@ def k_means(
     centres = rows[seed_centres(rows, weights, k, rng)].copy()
     cluster = np.full(len(rows), -1, np.int64)
     distance = np.zeros(len(rows), np.float32)
+    lengths = squared_lengths(rows)
     for _ in range(iterations):
         before = cluster
-        cluster, distance = assign(rows, centres)
+        cluster, distance = assign(rows, centres, lengths)
         if np.array_equal(before, cluster):
             break
         mass = np.bincount(cluster, weights=weights, minlength=len(centres))
@@ -125,12 +133,14 @@ def k_means(
     return cluster, distance
 
 
-def assign(rows: F32, centres: F32) -> tuple[Ints, F32]:
+def assign(rows: F32, centres: F32, lengths: F32 | None = None) -> tuple[Ints, F32]:
     """Nearest centre of each row and the squared distance to it, in blocks."""
+    lengths = squared_lengths(rows) if lengths is None else lengths
     cluster = np.empty(len(rows), np.int64)
     distance = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), BLOCK_ROWS):
-        squares = squared_distances(rows[start : start + BLOCK_ROWS], centres)
+        stop = start + BLOCK_ROWS
+        squares = squared_distances(rows[start:stop], centres, lengths[start:stop])
         nearest = squares.argmin(axis=1)
         cluster[start : start + BLOCK_ROWS] = nearest
         distance[start : start + BLOCK_ROWS] = squares[np.arange(len(nearest)), nearest]

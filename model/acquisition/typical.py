@@ -18,7 +18,7 @@ from model.acquisition.base import (
 
 NEIGHBOURS = 20
 MOST_CLUSTERS = 500
-SAMPLE_ROWS = 12_000  # k-means on more changes no choice worth its time
+SAMPLE_ROWS = 8_000  # k-means on more changes no choice worth its time
 CLUSTER_ROWS = 1_000
 
 
@@ -59,7 +59,7 @@ def _cluster(
     count = len(features)
     sample = np.arange(count) if count <= SAMPLE_ROWS else rng.permutation(count)[:SAMPLE_ROWS]
     rows = unit_rows(np.concatenate([features[sample], known]), centre)
-    found, _ = k_means(rows, np.ones(len(rows)), k, rng)
+    found, _ = k_means(rows, np.ones(len(rows)), k, rng, iterations=10)
     known_cluster = found[len(sample) :]
     if len(sample) == count:
         return found[:count], known_cluster
