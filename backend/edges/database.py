@@ -740,7 +740,7 @@ class Database:
         dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         statement = dialect.insert(table).on_conflict_do_nothing()
         if len(rows) == 1:
-            return int(c.execute(statement, rows[0]).rowcount)
+            return len(c.execute(statement.returning(sa.literal(1)), rows[0]).all())
         c.execute(statement, list(rows))
         return len(rows)
 

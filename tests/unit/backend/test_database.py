@@ -3,16 +3,33 @@ from __future__ import annotations
 import stat
 
 import pytest
+from support.postgresql import PostgreSQL, programs
 
 from backend.edges.database import Database
 from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
 from backend.records import Draw, Score, Version
 
 
-@pytest.fixture
-def database():
-    made = Database("sqlite://")
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory):
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed; its part of the contract is not run")
+    made = PostgreSQL(tmp_path_factory.mktemp("postgresql"), binaries)
     yield made
+    made.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request):
+    """One contract, run over both databases."""
+    url = "sqlite://"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").url
+    made = Database(url)
+    yield made
+    for project in made.projects():
+        made.forget_project(project.key)
     made.close()
 
 
