@@ -117,32 +117,36 @@ class Predictor:
             else:
                 key = hashlib.sha256(got).hexdigest()
                 owners.setdefault(key, []).append(task_id)
-                if len(owners[key]) == 1 and self.app.features.missing(code, [key]):
+                if len(owners[key]) == 1:
                     fresh.append((key, got))
             if time.monotonic() > deadline:
                 log.warning(
                     "%d tasks asked for at once: the rest is left to the workers", len(tasks)
                 )
                 break
+        # One at a time: the feature store is for one thread, and two networks would only compete.
         with self._network:
+            cached = {key for key, _ in fresh} - set(self.app.features.missing(code, list(owners)))
+            fresh = [(key, data) for key, data in fresh if key not in cached]
             batches = extract(
                 self.app.backbone(),
                 iter(fresh),
                 max_megapixels=self.app.settings.max_image_megapixels,
             )
-            for keys, features, errors in batches:
+            for keys, rows, errors in batches:
                 for key, why in errors.items():
                     log.warning("tasks %s: %s", owners.pop(key), why)
                 if keys:
-                    self.app.features.add(code, keys, features)
+                    self.app.features.add(code, keys, rows)
                 if time.monotonic() > deadline:
                     break
-        absent = set(self.app.features.missing(code, list(owners)))
-        usable = [key for key in owners if key not in absent]
+            absent = set(self.app.features.missing(code, list(owners)))
+            usable = [key for key in owners if key not in absent]
+            features = self.app.features.load(code, usable)
         if not usable:
             return {}
         try:
-            said = bundle.predict(self.app.features.load(code, usable))
+            said = bundle.predict(features)
         except ModelError as exc:
             log.error("version %s of %s: %s", version.name, project.key, exc)
             return {}

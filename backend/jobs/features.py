@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backend.errors import MediaError
 from backend.jobs.base import Job
 from model.extract import extract
@@ -15,6 +18,8 @@ BATCH = 16
 def run(job: Job) -> str:
     """Compute the features of the tasks in the run's payload."""
     ready, broken, later = compute(job, [int(i) for i in job.run.payload["task_ids"]])
+    if not job.app.database.task_counts(job.run.project)["new"]:
+        job.app.features.compact(job.app.backbone_hash(job.app.settings.backbone))
     said = f"{ready} images read"
     if broken:
         said += f", {broken} unreadable"
@@ -59,6 +64,8 @@ def compute(job: Job, task_ids: Sequence[int]) -> tuple[int, int, int]:
                 yield key, got
 
     bad: dict[str, str] = {}
+    done: list[str] = []
+    rows: list[NDArray[np.float32]] = []
     for keys, features, errors in extract(
         app.backbone(),
         unseen(),
@@ -66,8 +73,11 @@ def compute(job: Job, task_ids: Sequence[int]) -> tuple[int, int, int]:
         max_megapixels=app.settings.max_image_megapixels,
     ):
         bad |= errors
-        if keys:
-            app.features.add(code, keys, features)
+        done += keys
+        rows.append(features)
+    if done:
+        # One shard a job: many small ones would make every later read slower.
+        app.features.add(code, done, np.concatenate(rows))
     ready = {i: key for key, ids in owners.items() if key not in bad for i in ids}
     broken |= {i: bad[key] for key, ids in owners.items() if key in bad for i in ids}
     app.database.mark_images(job.run.project, ready, broken)
