@@ -287,7 +287,8 @@ class Stack:
             try:
                 code = on_ready(self)
             except BaseException as exc:
-                self.failure = exc
+                if not self.stopping.is_set():  # else it only met what was being stopped
+                    self.failure = exc
             finally:
                 if not self.stopping.is_set():
                     self.request_stop(code)

@@ -2,7 +2,8 @@
 
 `.venv/bin/python scripts/lock.py` walks the requirements of pyproject.toml through the installed
 packages and pins what it meets: `requirements.lock` is what serving, training and the demo need,
-`requirements-dev.lock` what tests and lint need besides.
+`requirements-dev.lock` what tests and lint need besides, `requirements-image.lock` what runs in the
+Docker image: no torch, because networks are exported when it is built.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME_EXTRAS = ("embedded", "train", "demo")
+IMAGE_EXTRAS = ("embedded", "postgres")
 HEAD = "# Written by scripts/lock.py. ./run installs it without resolving, torch as a CPU build.\n"
 # Needed on interpreters other than the one the lock is written with.
-ELSEWHERE = {"async-timeout": 'async-timeout==5.0.1 ; python_full_version < "3.11.3"'}
+ELSEWHERE = ['async-timeout==5.0.1 ; python_full_version < "3.11.3"']
 
 
 def canonical(name: str) -> str:
@@ -62,6 +64,8 @@ def closure(requirements: list[str]) -> set[str]:
 def pins(names: set[str]) -> str:
     """Lines of a lock file. A build tag such as ``+cpu`` is not part of the version we need."""
     lines = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
+    if "redis" in names:
+        lines += ELSEWHERE
     return HEAD + "".join(f"{line}\n" for line in sorted(lines))
 
 
@@ -69,14 +73,21 @@ def main() -> None:
     """Write both files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(r for name in RUNTIME_EXTRAS for r in extras[name])]
-    # The build back end, so that installing the project itself asks no index.
-    runtime = closure([*wanted, "setuptools"])
+    base = project["dependencies"]
+    # With the build back end, so that installing the project itself asks no index.
+    runtime = closure([*base, *_of(extras, RUNTIME_EXTRAS), "setuptools"])
+    image = closure([*base, *_of(extras, IMAGE_EXTRAS), "setuptools"])
     dev = closure(extras["dev"]) - runtime
-    text = pins(runtime).splitlines(keepends=True)
-    body = sorted([*text[1:], *(line + "\n" for line in ELSEWHERE.values())])
-    (ROOT / "requirements.lock").write_text(text[0] + "".join(body), encoding="utf-8")
-    (ROOT / "requirements-dev.lock").write_text(pins(dev), encoding="utf-8")
+    for name, names in (
+        ("requirements.lock", runtime),
+        ("requirements-dev.lock", dev),
+        ("requirements-image.lock", image),
+    ):
+        (ROOT / name).write_text(pins(names), encoding="utf-8")
+
+
+def _of(extras: dict[str, list[str]], names: tuple[str, ...]) -> list[str]:
+    return [requirement for name in names for requirement in extras[name]]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,517 @@
+"""The demonstration: Label Studio, Doubtless and a project of real images, in one terminal.
+
+``python -m backend.demo``, which is what ``./run demo`` runs. With ``--auto`` an annotator is
+played who gives the true labels in the order in which Label Studio's queue serves the tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from backend import commands
+from backend.demo_curve import Point, checkpoints, labels_saved_ratio, random_curve
+from backend.demo_data import (
+    DemoData,
+    features_of,
+    label_config,
+    load_demo_data,
+    original_name,
+)  # fmt: skip
+from backend.demo_view import LiveView, State, summary, write_result
+from backend.edges import label_studio_server
+from backend.edges.database import Database
+from backend.edges.labels.choices import to_result
+from backend.edges.labels.config import parse_config
+from backend.edges.labelstudio_api import FILES_PER_REQUEST, LabelStudio
+from backend.errors import BackendError, LaunchError, PlatformError, SettingError
+from backend.records import Project, Version
+from backend.retraining import round_size
+from backend.scheduler import FINISHED, training_decision
+from backend.settings import Settings
+from backend.supervisor import Service, Stack, read_state, run_stack
+from model.backbones import load_backbone
+from model.errors import ModelError
+from model.features import FeatureStore
+
+HOME = "~/.local/share/doubtless-demo"
+USER = "admin@example.com"
+# One trains at once while the other still deletes what an earlier version published.
+WORKERS = 2
+TRAINING_LIMIT_S = 300.0
+FIRST_ORDER_LIMIT_S = 1800.0
+
+
+@dataclass
+class Memory:
+    """What the demonstration remembers between starts, in ``demo.json``.
+
+    Attributes:
+        password: of the user in Label Studio.
+        token: their legacy token.
+        projects: by data set: the project's id, and the points measured so far.
+    """
+
+    path: Path
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+    token: str = field(default_factory=lambda: secrets.token_hex(20))
+    projects: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Memory:
+        """Read the file; made anew where there is none."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(path, stored["password"], stored["token"], stored["projects"])
+        except FileNotFoundError:
+            made = cls(path)
+            made.save()
+            return made
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise SettingError(
+                f"{path} cannot be read ({exc}); delete the folder {path.parent} to begin anew, or "
+                "choose another with --home"
+            ) from exc
+
+    def save(self) -> None:
+        """Write the file, for us alone: it holds the password."""
+        body = {"password": self.password, "token": self.token, "projects": self.projects}
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
+            temporary.replace(self.path)
+        except OSError as exc:
+            raise LaunchError(
+                f"{self.path.parent} cannot be written ({exc.strerror or exc}); choose another "
+                "folder with --home"
+            ) from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be chosen on the command line."""
+
+    auto: bool = False
+    data: str = "digits"
+    home: str = HOME
+    port: int = 9090
+    ls_port: int = 8080
+    until: int = 200
+    seeds: int = 5
+    limit: int | None = None
+    classes: tuple[str, ...] = ()
+    browser: bool = True
+    result: Path | None = None
+
+
+class StoppedError(Exception):
+    """Ctrl-C came while the demonstration was waiting."""
+
+
+class Demo:
+    """One run of the demonstration; `work` runs beside the supervisor."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self.options = options
+        self.console = console
+        self.home = Path(options.home).expanduser().resolve()
+        self.settings = Settings.load(
+            home=str(self.home / "doubtless"), port=options.port, host="127.0.0.1", workers=WORKERS,
+            public_url="", redis_url="", database_url="",
+        )  # fmt: skip
+        self.memory = Memory.load(self.home / "demo.json")
+        self.data: DemoData
+        self.stack: Stack
+        self.platform: LabelStudio
+        self.project: Project
+        self.database: Database
+        self.state = State(until=options.until if options.auto else 0)
+        self._test: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of Label Studio."""
+        return f"http://127.0.0.1:{self.options.ls_port}"
+
+    def say(self, text: str) -> None:
+        """Print a line of progress."""
+        self.console.print(text, highlight=False)
+
+    def run(self) -> int:
+        """Start everything, do the demonstration, stop everything; returns the exit code."""
+        options = self.options
+        running = read_state(self.settings.home_path)
+        if running is None:  # otherwise the supervisor says so, with the process
+            label_studio_server.require_port(options.ls_port, "--ls-port")
+        self.data = load_demo_data(options.data, classes=options.classes, limit=options.limit)
+        if options.auto and not self.data.truth:
+            raise SettingError(
+                f"--auto submits the true labels and {options.data} has none; give a folder per "
+                "class, or leave --auto out"
+            )
+        venv = label_studio_server.ensure_label_studio_env(self.say)
+        folder = self.home / "label-studio"
+        first = not (folder / "label_studio.sqlite3").exists()
+        folder.joinpath("files").mkdir(parents=True, exist_ok=True)
+        self.say(
+            "Starting Label Studio and Doubtless"
+            + (" (the first start takes one to two minutes) …" if first else " …")
+        )
+        server = Service(
+            "label-studio",
+            label_studio_server.command(venv, folder, options.ls_port),
+            label_studio_server.environment(
+                folder, options.ls_port,
+                token=self.memory.token, user=USER, password=self.memory.password,
+            ),
+            health_url=f"{self.url}/health",
+            health_timeout_s=label_studio_server.FIRST_START_S,
+        )  # fmt: skip
+        with (self.home / "doubtless.log").open("a", encoding="utf-8") as log:
+
+            def record(name: str, line: str) -> None:
+                log.write(f"{time.strftime('%H:%M:%S')} {name:<12} {line}\n")
+                log.flush()
+
+            return run_stack(
+                self.settings, workers=WORKERS, extra=[server], on_ready=self._work, say=record
+            )
+
+    # --- beside the supervisor -----------------------------------------------------------
+
+    def _work(self, stack: Stack) -> int:
+        self.stack = stack
+        try:
+            return self.work()
+        except StoppedError:
+            return 0
+
+    def work(self) -> int:
+        """Everything from the first request to Label Studio on."""
+        self.platform = LabelStudio(self.url, self.memory.token)
+        self._wait(
+            lambda: label_studio_server.takes_token(self.url, self.memory.token),
+            limit_s=60,
+            why=f"Label Studio does not take the token of {self.memory.path}; delete "
+            f"{self.home} to begin anew",
+        )
+        self.database = Database(self.settings.database)
+        try:
+            self._prepare_project()
+            self._print_how_to()
+            if self.options.auto:
+                return self._play()
+            return self._watch()
+        finally:
+            self.database.close()
+
+    def _prepare_project(self) -> None:
+        known = self.memory.projects.setdefault(self._data_key(), {"points": []})
+        project_id = known.get("id")
+        try:
+            found = None if project_id is None else self.platform.project(project_id)
+        except PlatformError as exc:
+            if exc.code != 404:
+                raise
+            found = None
+        if found is None:
+            title = f"Doubtless demo: {Path(self.options.data).name}"[:50]
+            found = self.platform.create_project(title, label_config(self.data.classes))
+            known.update({"id": int(found["id"]), "points": []})
+            self.memory.save()
+        project_id = int(found["id"])
+        self._import_images(project_id)
+        connected = commands.connect_project(self.settings, self.url, self.memory.token, project_id)
+        self.project = connected.project
+
+    def _import_images(self, project_id: int) -> None:
+        there = {original_name(str(t.data.get("image"))) for t in self.platform.tasks(project_id)}
+        missing = [image for image in self.data.pool if image.name not in there]
+        for start in range(0, len(missing), FILES_PER_REQUEST):
+            self._check_stopping()
+            if start % 500 == 0:
+                self.say(f"Importing images: {len(there) + start} of {len(self.data.pool)} …")
+            part = missing[start : start + FILES_PER_REQUEST]
+            self.platform.upload_files(project_id, [(i.name, i.data) for i in part])
+
+    def _data_key(self) -> str:
+        source = self.options.data
+        where = str(Path(source).resolve()) if Path(source).is_dir() else source
+        return f"{where} {self.options.limit or 'all'} {' '.join(self.data.classes)}"
+
+    def _print_how_to(self) -> None:
+        address = f"{self.url}/projects/{self.project.platform_id}/data"
+        self.say("")
+        self.say(f"  [bold]Label Studio[/bold]  {address}")
+        self.say(f"  user          {USER}")
+        self.say(f"  password      {self.memory.password}")
+        self.say(f"  Doubtless     {self.settings.reachable_url}, data in {self.home}")
+        self.say("")
+        if self.options.auto:
+            return
+        after, quiet = self.settings.retrain_after, self.settings.quiet_s
+        self.say("  1. Log in and press [bold]Label All Tasks[/bold]: the image that teaches most")
+        self.say("     comes first, with a label proposed once a version is trained.")
+        self.say(f"  2. After {after} labels, or {quiet:.0f} s without one, Doubtless trains and")
+        self.say("     orders the queue again; this terminal shows it.")
+        self.say("  3. The tab [bold]Most doubtful first[/bold] shows every score.")
+        self.say(
+            "  Ctrl-C stops everything and keeps the data. `./run demo --auto` labels for you."
+        )
+        self.say("")
+        has_screen = sys.platform == "darwin" or os.environ.get("DISPLAY") is not None
+        if self.options.browser and has_screen and self.console.is_terminal:
+            webbrowser.open(address)
+
+    # --- watching a person ---------------------------------------------------------------
+
+    def _watch(self) -> int:
+        """Show what happens until Ctrl-C."""
+        with LiveView(self.console, self.state) as view:
+            while True:
+                self._refresh()
+                version = self._live_version()
+                last = self.state.points[-1].version if self.state.points else ""
+                if self.data.held_out and version is not None and version.name != last:
+                    self._measure(version.labels)
+                view.update()
+                self._pause(1.0)
+
+    # --- playing the annotator -----------------------------------------------------------
+
+    def _play(self) -> int:
+        began = time.monotonic()
+        self.state.points = [Point(**p) for p in self._remembered()["points"]]
+        with LiveView(self.console, self.state) as view:
+            self._await_first_order(view)
+            self._label_until_enough(view)
+        points = self.state.points
+        if not points or not self.data.held_out:
+            self.say("There are no held-out images with labels, so there is no curve to show.")
+            return 0
+        self.say("Computing what random order would have given …")
+        pool, pool_truth = self._matrix("pool")
+        test, test_truth = self._matrix("held_out")
+        random = random_curve(
+            pool, pool_truth, test, test_truth, self.data.classes,
+            labels=checkpoints(min(self.options.until, len(pool))),
+            seeds=self.options.seeds, estimator=self.settings.estimator,
+            progress=lambda done, total: self._check_stopping(),
+        )  # fmt: skip
+        self.console.print(summary(points, random, held_out=len(test), until=self.options.until))
+        ratio = labels_saved_ratio(points, random)
+        if self.options.result is not None:
+            result = {
+                "task": "classification", "metric": "accuracy", "data": self.options.data,
+                "backbone": self.settings.backbone, "classes": list(self.data.classes),
+                "pool": len(self.data.pool), "held_out": len(test), "until": self.options.until,
+                "points": [asdict(p) for p in points], "random": random.to_json(),
+                "labels_saved_ratio": ratio, "seconds": round(time.monotonic() - began, 1),
+            }  # fmt: skip
+            write_result(self.options.result, result)
+            self.say(f"Written to {self.options.result}")
+        return 0
+
+    def _await_first_order(self, view: LiveView) -> None:
+        """Features are computed and the first order is published before anybody labels."""
+        self._test = self._matrix("held_out")
+        deadline = time.monotonic() + FIRST_ORDER_LIMIT_S
+        while self._live_version() is None:
+            counts = self.database.task_counts(self.project.key)
+            self.state.doing = f"looking at the images: {counts['ready']} of {len(self.data.pool)}"
+            self._refresh(keep_doing=True)
+            view.update()
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"no order was published within {FIRST_ORDER_LIMIT_S / 60:.0f} minutes; "
+                    f"the log {self.home / 'doubtless.log'} may say why"
+                )
+            self._pause(0.5)
+
+    def _label_until_enough(self, view: LiveView) -> None:
+        spec = parse_config(self.project.label_config).spec
+        assert spec is not None, "our own labeling config"
+        truth = self.data.truth
+        submitted = self.database.label_count(self.project.key)
+        while submitted < self.options.until:
+            self._check_stopping()
+            task = self.platform.next_task(self.project.platform_id)
+            if task is None:
+                break
+            label = truth.get(original_name(str(task.data.get("image"))))
+            if label is None:
+                self.platform.skip(task.id)
+                continue
+            self.platform.submit(task.id, to_result(spec, label, None))
+            submitted += 1
+            self.state.labels, self.state.doing = submitted, "labelling"
+            view.update()
+            trained = self._trained_labels()
+            rules = self.settings
+            due = round_size(
+                submitted, retrain_after=rules.retrain_after, retrain_growth=rules.retrain_growth
+            )
+            if submitted - trained >= due:
+                self._await_training(submitted, view)
+        if submitted > self._trained_labels():
+            commands.train(self.settings, self.project, "the last labels of the demonstration")
+            self._await_training(submitted, view)
+        elif not self.state.points:
+            self._measure(submitted)
+
+    def _await_training(self, submitted: int, view: LiveView) -> None:
+        """Wait like somebody who labels slowly: until all labels so far are in a version."""
+        deadline = time.monotonic() + TRAINING_LIMIT_S
+        while self._trained_labels() < submitted:
+            self._refresh()
+            view.update()
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"{submitted} labels were not trained on within {TRAINING_LIMIT_S:.0f} s; "
+                    f"the log {self.home / 'doubtless.log'} may say why"
+                )
+            self._pause(0.2)
+        self._refresh()
+        self._measure(submitted)
+        view.update()
+
+    # --- facts ---------------------------------------------------------------------------
+
+    def _remembered(self) -> dict[str, Any]:
+        return self.memory.projects[self._data_key()]
+
+    def _live_version(self) -> Version | None:
+        number = self.database.project(self.project.key).live_version
+        return None if number is None else self.database.version(self.project.key, number)
+
+    def _trained_labels(self) -> int:
+        """Labels in the newest version that is published or was kept back."""
+        versions = self.database.versions(self.project.key)
+        done = [v.labels for v in versions if v.kind != "cold" and v.status in FINISHED]
+        return max(done, default=0)
+
+    def _refresh(self, *, keep_doing: bool = False) -> None:
+        project = self.database.project(self.project.key)
+        versions = self.database.versions(project.key)
+        live = next((v for v in versions if v.number == project.live_version), None)
+        self.state.labels = self.database.label_count(project.key)
+        if live is not None:
+            self.state.version = f"{live.name}, {live.labels} labels"
+        runs = [r for r in self.database.runs(project.key) if r.status == "running"]
+        if runs:
+            stage = f"{runs[-1].kind}: {runs[-1].stage} ({runs[-1].progress:.0%})"
+            self.state.doing = self.state.doing if keep_doing else stage
+        elif not keep_doing:
+            self.state.doing = "labelling" if self.options.auto else "waiting for labels"
+        decision = training_decision(self.settings, self.database, project, versions, time.time())
+        self.state.next_training = decision.reason
+
+    def _measure(self, labels: int) -> None:
+        """Accuracy of the live version on the held-out images."""
+        bundle = commands.live_bundle(self.settings, self.project)
+        version = self._live_version()
+        if bundle is None or version is None or not self.data.held_out:
+            return
+        if self._test is None:
+            self._test = self._matrix("held_out")
+        features, truth = self._test
+        said = np.array([self.data.classes.index(c) for c in bundle.classes])
+        accuracy = float((said[bundle.predict(features).label] == truth).mean())
+        self.state.points.append(Point(labels, accuracy, version.name))
+        self._remembered()["points"] = [asdict(p) for p in self.state.points]
+        self.memory.save()
+
+    def _matrix(self, part: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features and classes of the labelled images of a part, computed where missing."""
+        images = [i for i in getattr(self.data, part) if i.label is not None]
+        settings = self.settings
+
+        def progress(done: int, total: int) -> None:
+            self._check_stopping()
+            self.state.doing = f"looking at the held-out images: {done} of {total}"
+
+        features, readable = features_of(
+            images,
+            FeatureStore(settings.artifacts / "features"),
+            settings.backbone,
+            lambda: load_backbone(
+                settings.backbone, settings.cache_path, threads=settings.thread_count()
+            ),
+            progress,
+        )
+        code = {name: n for n, name in enumerate(self.data.classes)}
+        truth = np.array([code[i.label] for i in images if i.label is not None], np.int64)
+        return features, truth[readable]
+
+    # --- waiting -------------------------------------------------------------------------
+
+    def _check_stopping(self) -> None:
+        if self.stack.stopping.is_set():
+            raise StoppedError
+
+    def _pause(self, seconds: float) -> None:
+        if self.stack.stopping.wait(seconds):
+            raise StoppedError
+
+    def _wait(self, condition: Callable[[], bool], *, limit_s: float, why: str) -> None:
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise LaunchError(why)
+            self._pause(0.5)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--auto", is_flag=True, help="Play the annotator, and end with the curve.")
+@click.option(
+    "--data", default="digits", show_default=True,
+    help="Folder per class, flat folder, packed set (manifest.csv), or `digits`.",
+)  # fmt: skip
+@click.option("--home", default=HOME, show_default=True, help="Folder of all data.")
+@click.option("--port", default=9090, show_default=True, help="Port of Doubtless.")
+@click.option("--ls-port", default=8080, show_default=True, help="Port of Label Studio.")
+@click.option("--until", default=200, show_default=True, help="Labels to give with --auto.")
+@click.option("--seeds", default=5, show_default=True, help="Random orders to compare with.")
+@click.option("--limit", type=click.IntRange(10), help="Import no more images than this.")
+@click.option("--classes", default="", help="Classes of a folder without labels: cat,dog,…")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+@click.option(
+    "--json", "result", type=click.Path(path_type=Path), help="Write the result of --auto there."
+)
+def main(classes: str, no_browser: bool, result: Path | None, **chosen: Any) -> None:
+    """Label Studio and Doubtless with a project of real images, connected and ready to label."""
+    console = Console()
+    try:
+        options = Options(
+            classes=tuple(filter(None, (c.strip() for c in classes.split(",")))),
+            browser=not no_browser,
+            result=result,
+            **chosen,
+        )
+        code = Demo(options, console).run()
+    except (BackendError, ModelError) as exc:
+        Console(stderr=True).print(f"[red]demo:[/red] {exc}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
