@@ -24,8 +24,12 @@ from backend.settings import Settings
 log = logging.getLogger(__name__)
 
 SHARD = 256
+# Shards handed out at a time: a pool of a million images is read in waves.
+WAVE = 64
 # Kinds that write predictions into Label Studio: one of them at a time for each project.
 PUBLISHING = ("cold", "train", "republish", "extend")
+# Waiting runs that are looked for in the queue to see whether it was emptied.
+SAMPLE = 20
 RETRY_S = (5.0, 300.0)
 FINISHED = ("live", "superseded", "kept")
 TIDY_EVERY_S = 3600.0
@@ -39,6 +43,7 @@ class Scheduler:
     clock: Callable[[], float] = time.time
     _checked: float = field(default=0.0, init=False)
     _tidied: float = field(default=0.0, init=False)
+    _complete: dict[str, tuple[int, int, int]] = field(default_factory=dict, init=False)
 
     def tick(self) -> None:
         """Look once. Cheap: a handful of indexed queries for each project."""
@@ -56,19 +61,21 @@ class Scheduler:
             self.app.database.tidy_runs()
 
     def _hand_out(self) -> None:
-        """Give new runs to the queue, and those again that the queue has forgotten."""
+        """Give new runs to the queue, and all of them again when the queue has forgotten any."""
         now = self.clock()
-        look_closer = now - self._checked >= 2.0
-        for run in self.app.database.runs(status=("queued",)):
-            known = run.enqueued_at is not None
-            if known and not look_closer:
-                continue
-            if known and self.app.queue.holds(run.id, run.kind, run.attempt):
-                continue
+        waiting = self.app.database.runs(status=("queued",))
+        if now - self._checked >= 2.0:
+            self._checked = now
+            known = [r for r in waiting if r.enqueued_at is not None][:SAMPLE]
+            if all(self.app.queue.holds(r.id, r.kind, r.attempt) for r in known):
+                waiting = [r for r in waiting if r.enqueued_at is None]
+            else:
+                waiting = [r for r in waiting if not self.app.queue.holds(r.id, r.kind, r.attempt)]
+        else:
+            waiting = [r for r in waiting if r.enqueued_at is None]
+        for run in waiting:
             self.app.queue.enqueue(run.id, run.kind, run.attempt)
             self.app.database.update_run(run.id, enqueued_at=now)
-        if look_closer:
-            self._checked = now
 
     def _plan(self, project: Project) -> None:
         database, settings = self.app.database, self.app.settings
@@ -97,10 +104,21 @@ class Scheduler:
             if counts["ready"] and not counts["new"] and "features" not in kinds:
                 self._start(project, "cold", "nothing is published yet")
             return
-        if not counts["new"] and database.unscored(project.key, project.live_version):
+        if not counts["new"] and self._has_unscored(project, counts):
             self._start(project, "extend", "new tasks")
         elif "prune" not in kinds and self._prunable(versions):
             self._start(project, "prune", "superseded versions")
+
+    def _has_unscored(self, project: Project, counts: dict[str, int]) -> bool:
+        """Whether the live version lacks tasks; not asked again while nothing has changed."""
+        assert project.live_version is not None
+        state = (project.live_version, counts["ready"], counts["broken"])
+        if self._complete.get(project.key) == state:
+            return False
+        if self.app.database.unscored(project.key, project.live_version):
+            return True
+        self._complete[project.key] = state
+        return False
 
     def decision(self, project: Project, versions: Sequence[Version]) -> Decision:
         """Whether this project should train now, and why."""
@@ -128,7 +146,8 @@ class Scheduler:
 
     def _start_features(self, project: Project) -> None:
         todo = [t.task_id for t in self.app.database.tasks(project.key, state="new")]
-        shards = [{"task_ids": todo[i : i + SHARD]} for i in range(0, len(todo), SHARD)]
+        starts = range(0, len(todo), SHARD)[:WAVE]
+        shards = [{"task_ids": todo[i : i + SHARD]} for i in starts]
         self._start(project, "features", f"{len(todo)} new images", shards)
 
     def _abandon(self, project: Project, versions: Sequence[Version]) -> None:
