@@ -92,8 +92,10 @@ class Scheduler:
         if project.paused or self.app.spec(project) is None or project.synced_at is None:
             return
         counts = database.task_counts(project.key)
-        if counts["new"] and "features" not in kinds:
-            self._start_features(project)
+        if counts["new"]:
+            self._complete.pop(project.key, None)
+            if "features" not in kinds:
+                self._start_features(project)
         if busy:
             return
         ready = counts["ready"] > 0
