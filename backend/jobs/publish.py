@@ -18,7 +18,7 @@ from backend.edges.labelstudio_api import TasksGoneError
 from backend.errors import PlatformError
 from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round
-from backend.ordering import UNREADABLE, Placed, place, published_score
+from backend.ordering import UNREADABLE, Placed, place
 from backend.records import Score, Version
 from model.bundle import Bundle
 
@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 SAMPLING = "Uncertainty sampling"
 # Any import makes Label Studio recount the whole project, so requests are large.
 IMPORT_CHUNK = 20_000
+# Tasks that have their cluster when the version goes live: they are there before anybody has
+# labelled the first of them. The rest of the front follows within seconds (70 ms a task).
+TAGGED_BEFORE = 8
+LOOK_UP = 20
 # Seconds an import takes, before one was measured: a fixed part and one for each task.
 IMPORT_S = (0.3, 0.9e-3)
 
@@ -122,8 +126,7 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     database.update_version(project.key, version.number, status="publishing", on_platform=True)
     started = time.perf_counter()
     tagged = [row for row in rows if row.cluster is not None]
-    # Only so many are created one by one before the flip; the rest of a large front afterwards.
-    first = sorted(tagged, key=lambda row: row.score)[: job.app.settings.front + _draws(tagged)]
+    first = sorted(tagged, key=lambda row: row.score)[:TAGGED_BEFORE]
     early = {row.task_id for row in first}
     bulk = [row for row in rows if row.task_id not in early]
     import_s = import_bulk(job, version.name, spec, bulk, label=f"publishing {version.name}")
@@ -146,10 +149,11 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     database.update_version(project.key, version.number, metrics=metrics)
     if project.live_version is None:
         job.app.first_published(project)
-    late = [row for row in tagged if row.task_id not in early]
-    for n, row in enumerate(late):
-        job.say(0.97, f"tagging more of the queue: {n} of {len(late)}")
-        _tag(job, version.name, row)
+    try:
+        _tag(job, version.name, [row for row in tagged if row.task_id not in early])
+    except PlatformError as exc:
+        # The version is live and complete; without their clusters, tasks come a little later.
+        log.warning("%s: part of the front has no clusters: %s", version.name, exc)
 
 
 def import_bulk(
@@ -199,15 +203,17 @@ def _create(job: Job, spec: TaskSpec, version: str, row: Score) -> None:
         log.warning("task %s is gone: %s", row.task_id, exc)
 
 
-def _tag(job: Job, version: str, row: Score) -> None:
-    """Give a task that was imported in bulk its cluster, unless it has been labelled."""
-    for found in job.platform.predictions_of(row.task_id):
-        if found.get("model_version") == version:
-            job.platform.update_prediction(int(found["id"]), cluster=row.cluster)
-
-
-def _draws(tagged: Sequence[Score]) -> int:
-    return sum(row.p_right is not None and row.score < published_score(0.0) for row in tagged)
+def _tag(job: Job, version: str, rows: Sequence[Score]) -> None:
+    """Give tasks that were imported in bulk their clusters, in the order they will be served."""
+    number = job.project.platform_id
+    for start in range(0, len(rows), LOOK_UP):
+        part = sorted(rows, key=lambda row: row.score)[start : start + LOOK_UP]
+        job.say(0.97, f"tagging more of the queue: {start} of {len(rows)}")
+        found = job.platform.predictions_of_many(number, [row.task_id for row in part])
+        for row in part:
+            for item in found.get(row.task_id, ()):
+                if item.get("model_version") == version:
+                    job.platform.update_prediction(int(item["id"]), cluster=row.cluster)
 
 
 def _expected_s(job: Job, n: int) -> float:
