@@ -25,6 +25,7 @@ FROM ${BASE_IMAGE}
 ENV PATH=/opt/doubtless/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     DOUBTLESS_HOME=/data \
     DOUBTLESS_CACHE=/opt/doubtless/cache \
     DOUBTLESS_HOST=0.0.0.0 \

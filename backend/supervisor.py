@@ -455,6 +455,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         "PYTHONUNBUFFERED": "1",
+        # ONNX Runtime's Linux builds report their use to its maker unless told not to.
+        "ORT_DISABLE_TELEMETRY": "1",
     }
     root = str(Path(backend.__file__).resolve().parent.parent)
     values["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))

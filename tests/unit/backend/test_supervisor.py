@@ -252,6 +252,7 @@ def test_children_get_every_setting(tmp_path: Path) -> None:
     env = environment(settings)
     assert Settings.load({k: v for k, v in env.items() if k.startswith("DOUBTLESS_")}) == settings
     assert env["OMP_NUM_THREADS"] == "2"
+    assert env["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
