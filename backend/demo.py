@@ -142,6 +142,7 @@ class Demo:
         self.project: Project
         self.database: Database
         self.state = State(until=options.until if options.auto else 0)
+        self._starting = console.status("waiting for everything to answer")
         self._test: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
 
     @property
@@ -189,14 +190,19 @@ class Demo:
                 log.write(f"{time.strftime('%H:%M:%S')} {name:<12} {line}\n")
                 log.flush()
 
-            return run_stack(
-                self.settings, workers=WORKERS, extra=[server], on_ready=self._work, say=record
-            )
+            self._starting.start()
+            try:
+                return run_stack(
+                    self.settings, workers=WORKERS, extra=[server], on_ready=self._work, say=record
+                )
+            finally:
+                self._starting.stop()
 
     # --- beside the supervisor -----------------------------------------------------------
 
     def _work(self, stack: Stack) -> int:
         self.stack = stack
+        self._starting.stop()
         try:
             return self.work()
         except StoppedError:
