@@ -177,7 +177,12 @@ def install_torch(venv: Path, version: str, *, say: Say) -> None:
     uv = shutil.which("uv")
     if uv is None:
         say("no CPU build of torch in pip's indexes; asking uv, which knows where they are")
-        pip_install(venv, ["uv"], what="uv", say=say)
+        try:
+            pip_install(venv, ["uv"], what="uv", say=say)
+        except InstallError as exc:
+            if "no build of" not in str(exc):
+                raise
+            raise InstallError(CUDA_ADVICE.format(version=version)) from exc
         uv = str(venv / "bin" / "uv")
     command = [uv, "pip", "install", "--python", str(python_of(venv)), "--no-deps"]
     command += ["--torch-backend", "cpu", f"torch=={version}"]

@@ -319,6 +319,19 @@ class TestTorch:
             environments.install_torch(tmp_path, "2.13.0", say=quiet)
         assert not any(line.endswith("install torch==2.13.0") for line in installs)
 
+    def test_also_when_there_is_no_uv_to_ask(
+        self, installs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+        missing = "ERROR: No matching distribution found for uv"
+        monkeypatch.setattr(
+            environments,
+            "_run",
+            recorder(installs, lambda line: NO_CPU_BUILD if "torch" in line else missing),
+        )
+        with pytest.raises(InstallError, match="DOUBTLESS_ALLOW_CUDA_TORCH=1"):
+            environments.install_torch(tmp_path, "2.13.0", say=quiet)
+
     def test_unless_that_is_wanted(
         self, installs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
