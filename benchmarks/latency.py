@@ -39,7 +39,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="doubtless-latency-") as folder:
         server = Server(Path(folder) / "label-studio")
         stack = Stack(
-            Path(folder) / "home", retrain_after=100_000, quiet_s=100_000, reconcile_s=3600
+            Path(folder) / "home",
+            retrain_after=50,
+            retrain_growth=0.05,
+            quiet_s=100_000,
+            reconcile_s=3600,
         )
         try:
             result = measure(server, stack, options)

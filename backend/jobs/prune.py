@@ -37,18 +37,23 @@ def run(job: Job) -> str:
     deadline = time.monotonic() + SLICE_S
     deleted = 0
     for start in range(0, len(todo), LOOK_UP):
-        if start and time.monotonic() > deadline:
-            payload = {"from_task": todo[start], "versions": sorted(names)}
-            app.database.add_run(key, "prune", reason="more to delete", payload=payload)
-            return f"{deleted} old predictions deleted, more to do"
         part = todo[start : start + LOOK_UP]
         job.say((len(tasks) - len(todo) + start) / len(tasks), f"{deleted} deleted")
         job.wait_for_good_moment(LOOK_UP_S, patience_s=1.0)
         found = job.platform.predictions_of_many(project.platform_id, part)
-        for item in itertools.chain.from_iterable(found.values()):
-            if item.get("model_version") in names:
-                _delete(job, int(item["id"]), project.host)
-                deleted += 1
+        old = [
+            int(item["id"])
+            for item in itertools.chain.from_iterable(found.values())
+            if item.get("model_version") in names
+        ]
+        for number in old:
+            if deleted and time.monotonic() > deadline:
+                # More urgent work gets its turn; these tasks are looked up again.
+                payload = {"from_task": part[0], "versions": sorted(names)}
+                app.database.add_run(key, "prune", reason="more to delete", payload=payload)
+                return f"{deleted} old predictions deleted, more to do"
+            _delete(job, number, project.host)
+            deleted += 1
     # Versions that were superseded meanwhile were not looked for at the first tasks.
     swept = set(job.run.payload.get("versions", names))
     for version in doomed:

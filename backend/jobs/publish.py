@@ -18,7 +18,7 @@ from backend.edges.labelstudio_api import TasksGoneError
 from backend.errors import PlatformError
 from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round
-from backend.ordering import UNREADABLE, Placed, place
+from backend.ordering import MOST_TAGGED, UNREADABLE, Placed, place
 from backend.records import Score, Version
 from model.bundle import Bundle
 
@@ -56,11 +56,9 @@ def score_pool(
         front=front_size(job, len(labels)),
         acquisition=app.settings.acquisition,
     )
-    _, cluster = app.database.take_numbers(
-        version.project, clusters=len(chosen.draws) + len(chosen.chosen)
-    )
+    _, cluster = app.database.take_numbers(version.project, clusters=MOST_TAGGED)
     p_right = dict(zip(pool.task_ids.tolist(), predictions.p_right.tolist(), strict=True))
-    placed = place(p_right, chosen.chosen, chosen.draws, cluster)
+    placed = place(p_right, chosen.chosen, chosen.draws, cluster, share=app.settings.random_share)
     index = pool.index
     rows = [
         Score(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.jobs.base import Job
-from backend.ordering import draws_wanted, random_draws
+from backend.ordering import MOST_TAGGED, draws_wanted, random_draws
 from backend.records import Draw, PoolTask
 from backend.retraining import round_size
 from model.acquisition import select
@@ -122,9 +122,9 @@ def next_round(
 
 
 def front_size(job: Job, labels: int) -> int:
-    """Tasks to choose: the setting, or a round with something to spare when that is more."""
+    """Tasks to choose: a round with something to spare, within what can be tagged."""
     settings = job.app.settings
     size = round_size(
         labels, retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
     )
-    return max(settings.front, math.ceil(1.2 * size))
+    return max(settings.front, min(math.ceil(1.2 * size), MOST_TAGGED))

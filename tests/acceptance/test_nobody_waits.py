@@ -38,7 +38,7 @@ def p95(times: list[float]) -> float:
 def test_submits_are_not_slowed_by_training_publishing_or_pruning(
     start_stack, make_project, artifacts
 ):
-    stack = start_stack(retrain_after=10_000, quiet_s=100_000, reconcile_s=600)
+    stack = start_stack(retrain_after=1000, quiet_s=100_000, reconcile_s=600, random_share=0.02)
     project = make_project(title="Large")
     project.import_inline(TASKS, distinct=300)
     other = make_project(title="Trained all the time")

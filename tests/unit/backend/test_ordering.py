@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backend.ordering import (
     LOWEST,
+    MOST_TAGGED,
     cold_order,
     draws_wanted,
     interleave,
@@ -36,7 +37,7 @@ def test_draws_come_first_in_their_order_then_the_front_by_doubt():
     by_score = [p.task_id for p in sorted(placed, key=lambda p: p.score)]
     assert by_score[:2] == [9, 0]
     assert {p.task_id: p.cluster for p in placed if p.cluster is not None} == {
-        9: 100, 0: 101, 3: 102, 5: 103,
+        9: 100, 3: 101, 5: 102, 0: 103,
     }  # fmt: skip
     assert len({p.score for p in placed}) == 10
 
@@ -90,3 +91,11 @@ def test_an_empty_pool_gives_no_draws():
     drawn, probability = random_draws(np.empty(0, np.int64), 5, seed=0)
     assert len(drawn) == 0
     assert probability == 0.0
+
+
+def test_only_so_many_tasks_are_tagged_and_a_fifth_of_them_are_draws():
+    p_right = {i: 0.5 for i in range(2000)}
+    placed = place(p_right, list(range(500, 1500)), list(range(300)), 1)
+    tagged = [p.task_id for p in placed if p.cluster is not None]
+    assert len(tagged) == MOST_TAGGED
+    assert sum(i < 300 for i in tagged) == pytest.approx(MOST_TAGGED / 5, abs=1)
