@@ -143,7 +143,8 @@ def label_config(classes: Iterable[str]) -> str:
     return "\n".join(
         [
             "<View>",
-            '  <Image name="image" value="$image" zoom="true"/>',
+            # Without a limit a small image is blown up and pushes the choices off the page.
+            '  <Image name="image" value="$image" zoom="true" maxWidth="480px"/>',
             '  <Choices name="label" toName="image" choice="single" showInline="true">',
             *lines,
             "  </Choices>",

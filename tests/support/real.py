@@ -127,8 +127,8 @@ class Project:
         self.api = LabelStudio(label_studio.url, label_studio.token)
         choices = "".join(f'<Choice value="{c}"/>' for c in classes)
         self.config = (
-            '<View><Image name="image" value="$image"/>'
-            f'<Choices name="choice" toName="image">{choices}</Choices></View>'
+            '<View><Image name="image" value="$image" maxWidth="480px"/>'
+            f'<Choices name="choice" toName="image" showInline="true">{choices}</Choices></View>'
         )
         self.id = int(self.api.create_project(title, self.config)["id"])
         self.truth: dict[int, str] = {}
