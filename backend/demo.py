@@ -53,6 +53,7 @@ USER = "admin@example.com"
 WORKERS = 2
 TRAINING_LIMIT_S = 300.0
 FIRST_ORDER_LIMIT_S = 1800.0
+PATIENCE = 10
 
 
 @dataclass
@@ -355,16 +356,27 @@ class Demo:
         assert spec is not None, "our own labeling config"
         truth = self.data.truth
         submitted = self.database.label_count(self.project.key)
+        stumbles = 0
         while submitted < self.options.until:
             self._check_stopping()
-            task = self.platform.next_task(self.project.platform_id)
-            if task is None:
-                break
-            label = truth.get(original_name(str(task.data.get("image"))))
-            if label is None:
-                self.platform.skip(task.id)
+            try:
+                task = self.platform.next_task(self.project.platform_id)
+                if task is None:
+                    break
+                label = truth.get(original_name(str(task.data.get("image"))))
+                if label is None:
+                    self.platform.skip(task.id)
+                    continue
+                self.platform.submit(task.id, to_result(spec, label, None))
+            except PlatformError as exc:
+                # With SQLite, Label Studio answers 500 ("database is locked") when two writes
+                # meet, whoever they are from. A person tries again, and so do we.
+                stumbles += 1
+                if exc.code is None or exc.code < 500 or stumbles > PATIENCE:
+                    raise
+                self._pause(0.5)
                 continue
-            self.platform.submit(task.id, to_result(spec, label, None))
+            stumbles = 0
             submitted += 1
             self.state.labels, self.state.doing = submitted, "labelling"
             view.update()
