@@ -37,7 +37,7 @@ class Settings:
     public_url: str = knob(
         "", "Address at which Label Studio reaches the web process; empty: http://host:port."
     )
-    workers: int = knob(1, "Worker processes that `up` and `serve` start.")
+    workers: int = knob(2, "Worker processes that `up` starts.")
     threads: int = knob(0, "Threads of each process for arithmetic; 0: cores / processes.")
     label_studio_url: str = knob("", "Label Studio that `connect` and `doctor` use by default.")
     label_studio_token: str = knob(

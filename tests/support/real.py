@@ -16,9 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import requests
-from backend.edges.label_studio_server import ensure_label_studio_env, start_label_studio
 
 from backend.edges.database import Database
+from backend.edges.label_studio_server import ensure_label_studio_env, start_label_studio
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.processes import free_port
 from backend.queue_order import QueueItem, served_order
