@@ -18,6 +18,9 @@ from model.registry import Registry
 
 __all__ = ["BACKBONES", "Backbone", "backbone_hash", "feature_dim", "load_backbone"]
 
+# ONNX Runtime's Linux wheel reports usage to its maker unless told not to before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 DEFAULT = "efficientnet-lite2"
 
 BACKBONES: Registry[BackboneSpec] = Registry("backbone")
@@ -59,8 +62,6 @@ class OnnxBackbone:
     """A backbone in an ONNX Runtime session on the CPU, fp32."""
 
     def __init__(self, spec: BackboneSpec, onnx_file: bytes, *, threads: int = 1) -> None:
-        # ONNX Runtime's Linux wheel reports usage to its maker unless told not to.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime  # 0.25 s and 49 MB that only those who compute need to pay
 
         options = onnxruntime.SessionOptions()
