@@ -198,7 +198,9 @@ def _webhook(work: _Work) -> int:
         "headers": {KEY_HEADER: work.key, SECRET_HEADER: work.secret},
         "actions": sorted(WANTED_ACTIONS),
         "send_for_all_actions": False,
-        "send_payload": True,
+        # The events say that something changed, and the worker reads what: a payload would be put
+        # together while the annotator waits.
+        "send_payload": False,
         "is_active": True,
     }
     ours = [row for row in platform.webhooks(work.project_id) if is_our_webhook(row, url, work.key)]

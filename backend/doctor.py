@@ -249,7 +249,7 @@ def _webhook(case: _Case) -> Iterator[Finding]:
                     "lacks the secret",
                     headers.get(KEY_HEADER) != case.key or not headers.get(SECRET_HEADER),
                 ),
-                ("sends no payload", not row.get("send_payload", True)),
+                ("sends payloads that annotators wait for", row.get("send_payload", True)),
                 (
                     f"lacks {', '.join(sorted(missing))}",
                     bool(missing) and not row.get("send_for_all_actions"),

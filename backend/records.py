@@ -26,6 +26,7 @@ class Project:
     next_cluster: int
     changes: int
     changed_at: float | None
+    pings: int
     requested_at: float | None
     request_reason: str | None
     sync_requested_at: float | None

@@ -28,6 +28,8 @@ SHARD = 256
 WAVE = 64
 # Kinds that write predictions into Label Studio: one of them at a time for each project.
 PUBLISHING = ("cold", "train", "republish", "extend")
+# Seconds without a submit after which labels that webhooks announced are read.
+PING_QUIET_S = 3.0
 # Waiting runs that are looked for in the queue to see whether it was emptied.
 SAMPLE = 20
 RETRY_S = (5.0, 300.0)
@@ -86,8 +88,11 @@ class Scheduler:
         if not busy:
             self._abandon(project, versions)
         overdue = self.clock() - (project.synced_at or 0.0) > settings.reconcile_s
-        if "sync" not in kinds and (project.sync_requested_at is not None or overdue):
-            reason = "tasks or labels changed" if project.sync_requested_at else "regular look"
+        # In a rhythm of submits nobody needs to know each label at once: a training reads them.
+        settled = project.pings > 0 and self.clock() - (project.changed_at or 0.0) > PING_QUIET_S
+        if "sync" not in kinds and (project.sync_requested_at is not None or overdue or settled):
+            changed = project.sync_requested_at is not None or settled
+            reason = "tasks or labels changed" if changed else "regular look"
             self._start(project, "sync", reason)
         if project.paused or self.app.spec(project) is None or project.synced_at is None:
             return
@@ -181,8 +186,8 @@ def training_decision(
     finished = [v for v in versions if v.kind != "cold" and v.status in FINISHED]
     latest = finished[-1] if finished else None
     return decide(
-        new=project.changes - max((v.changes for v in finished), default=0),
-        labels=database.label_count(project.key),
+        new=project.changes - max((v.changes for v in finished), default=0) + project.pings,
+        labels=database.label_count(project.key) + project.pings,
         quiet_for_s=None if project.changed_at is None else now - project.changed_at,
         requested=project.request_reason if project.requested_at else None,
         outdated=latest is not None and latest.config_hash != project.config_hash,

@@ -26,9 +26,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from backend.app import App, build
-from backend.edges.webhooks import parse_event
+from backend.edges.webhooks import WANTED_ACTIONS, parse_event
 from backend.errors import BackendError, BadRequestError, TooLargeError, UnauthorizedError
-from backend.events import apply_event, take_config
+from backend.events import apply_event, apply_ping, take_config
 from backend.logs import set_up_logging
 from backend.metrics import Metrics
 from backend.predictor import Predictor
@@ -176,8 +176,13 @@ class Web:
         body = await self._body(request)
 
         def record() -> dict[str, Any]:
-            event = parse_event(body)
             project = self._sender(request)
+            action = body.get("action")
+            if "project" not in body and action in WANTED_ACTIONS:
+                outcome = apply_ping(self.app, project, str(action))
+                self.metrics.event(str(action), outcome)
+                return {"status": outcome}
+            event = parse_event(body)
             if project.uid != event.project_uid:
                 raise BadRequestError(
                     f"event of project '{event.project_uid}' with the secret of '{project.uid}'; "

@@ -707,6 +707,30 @@ class Database:
             )  # fmt: skip
         return count == 1
 
+    def count_ping(self, key: str) -> None:
+        """Somebody labelled something; what it was is read later."""
+        p = t.projects.c
+        with self.engine.begin() as c:
+            c.execute(
+                t.projects.update()
+                .where(p.key == key)
+                .values(pings=p.pings + 1, changed_at=time.time())
+            )
+
+    def settle_pings(self, key: str, count: int) -> None:
+        """What so many pings told of has been read."""
+        p = t.projects.c
+        with self.engine.begin() as c:
+            c.execute(
+                t.projects.update()
+                .where(p.key == key)
+                .values(pings=sa.func.max(p.pings - count, 0))
+                if self.engine.dialect.name == "sqlite"
+                else t.projects.update()
+                .where(p.key == key)
+                .values(pings=sa.func.greatest(p.pings - count, 0))
+            )
+
     def submit_times(self, host: str, *, newest: int = 30) -> list[float]:
         """When people last submitted or skipped anywhere on that Label Studio, oldest first."""
         query = (

@@ -44,6 +44,8 @@ projects = Table(
     # Counts every change of a label; a version remembers the count it was trained at.
     Column("changes", Integer, nullable=False, default=0),
     Column("changed_at", Float),
+    # Webhooks since the last sync: each says that something was labelled, not what.
+    Column("pings", Integer, nullable=False, default=0),
     Column("requested_at", Float),  # somebody pressed "Start Training"
     Column("request_reason", Text),
     Column("sync_requested_at", Float),  # tasks came or went, or an event had no payload

@@ -28,8 +28,8 @@ def run(job: Job) -> str:
 def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -> str:
     """Read annotations touched since the last time, and repair what differs.
 
-    Webhooks tell of most changes at once. What they missed shows in Label Studio's counters; a
-    lost update of an annotation, which no counter shows, is found by the time of its task.
+    Webhooks tell that something changed; the changed tasks are found by their time. What was
+    missed, as deletions are, shows in Label Studio's counters.
 
     Args:
         job: the job that asks.
@@ -51,7 +51,7 @@ def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -
     reconfigured = project.config_hash != before.config_hash
     old = started - (project.full_sync_at or 0.0) > FULL_EVERY_S
     full = full or reconfigured or old or project.sync_cursor is None
-    if only_if_missed and not full and not missed(job, project, facts):
+    if only_if_missed and not full and not before.pings and not missed(job, project, facts):
         return "nothing was missed"
     read = 0
     changed = 0
@@ -73,6 +73,7 @@ def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -
     if project.sync_requested_at is not None and project.sync_requested_at <= started:
         values["sync_requested_at"] = None
     database.update_project(project.key, **values)
+    database.settle_pings(project.key, before.pings)
     return f"{'all' if full else 'recent'} tasks read ({read}), {changed} changes"
 
 

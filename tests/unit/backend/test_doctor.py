@@ -73,7 +73,7 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("webhook", lambda t: t.hooks.clear(), "LABEL_STUDIO_SSRF_PROTECTION_ENABLED=false"),
     ("webhook-settings", lambda t: first_hook(t).update(headers={}), "connect"),
     ("webhook-settings", lambda t: first_hook(t).update(is_active=False), "connect"),
-    ("webhook-settings", lambda t: first_hook(t).update(send_payload=False), "connect"),
+    ("webhook-settings", lambda t: first_hook(t).update(send_payload=True), "connect"),
     ("webhook-settings", lambda t: first_hook(t)["actions"].pop(), "connect"),
     ("webhook-settings", lambda t: first_hook(t).update(url="http://old/webhook"), "connect"),
     ("sampling", lambda t: t.settings.update(sampling="Uniform sampling"), "connect"),

@@ -304,3 +304,47 @@ def test_a_client_never_gets_a_traceback(world, client, monkeypatch):
     answer = client.post("/webhook", json=event(world, "PROJECT_UPDATED"), headers=headers(world))
     assert answer.status_code == 500
     assert "ZeroDivisionError" not in answer.text
+
+
+def test_a_ping_is_counted_and_what_it_told_of_is_read_by_the_training(world, client):
+    """Label Studio is asked to send events without payload: annotators wait for payloads."""
+    world.work()
+    for _ in range(10):
+        world.submit(world.platform.next_task(), tell=False)
+        answer = client.post(
+            "/webhook", json={"action": "ANNOTATION_CREATED"}, headers=headers(world)
+        )
+        assert answer.json() == {"status": "recorded"}
+    assert world.project.pings == 10
+    assert world.database.labels(world.key) == {}
+    world.work()
+    assert world.versions()[-1] == "v2 live"
+    assert world.database.versions(world.key)[-1].labels == 10
+    assert world.project.pings == 0
+
+
+def test_a_label_announced_is_read_when_it_is_quiet(make_world):
+    world = make_world(quiet_s=1000.0)
+    web = Web(world.app, ticking=False)
+    world.work()
+    with TestClient(web.asgi()) as client:
+        world.submit(world.platform.next_task(), tell=False)
+        client.post("/webhook", json={"action": "ANNOTATION_CREATED"}, headers=headers(world))
+    assert world.work() == []
+    world.database.update_project(world.key, changed_at=1.0)
+    world.scheduler.tick()
+    assert "sync" in {r.kind for r in world.database.runs(world.key)}
+
+
+def test_a_ping_of_deleted_tasks_makes_us_look(world, client):
+    world.work()
+    victim = next(iter(world.platform.data))
+    world.platform.delete_task(victim)
+    client.post("/webhook", json={"action": "TASKS_DELETED"}, headers=headers(world))
+    world.work()
+    assert victim not in {t.task_id for t in world.database.tasks(world.key)}
+
+
+def test_a_ping_without_the_secret_counts_nothing(world, client):
+    assert client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 401
+    assert world.project.pings == 0
