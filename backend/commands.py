@@ -202,6 +202,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         "paused": project.paused,
         "tasks": database.task_counts(project.key),
         "labels": database.label_count(project.key),
+        "announced": project.pings,
         "random_labels": len(
             database.draws(project.key).keys() & database.labels(project.key).keys()
         ),
@@ -236,7 +237,7 @@ def _run_status(run: Run) -> dict[str, Any]:
 def train(settings: Settings, project: Project, reason: str) -> float:
     """Ask for a training; returns the time of the request, to wait for its end."""
     database = Database(settings.database)
-    if database.label_count(project.key) == 0:
+    if database.label_count(project.key) + project.pings == 0:
         raise BackendError(
             f"project {project.key} has no labels yet; submit at least one in Label Studio"
         )

@@ -20,7 +20,6 @@ from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import parse_config
 from backend.edges.labelstudio_api import LabelStudio, TasksGoneError
 from backend.edges.media import Fetcher
-from backend.edges.webhooks import Event, parse_event
 from backend.errors import MediaError
 from backend.settings import Settings
 
@@ -44,7 +43,7 @@ class Backend:
     """The least that Label Studio takes for an ML backend; remembers what it is sent."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[dict[str, object]] = []
         self.headers: list[dict[str, str]] = []
         self.predictions = 0
         backend = self
@@ -57,7 +56,7 @@ class Backend:
                     self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"
                 )
                 if self.path == "/webhook":
-                    backend.events.append(parse_event(body))
+                    backend.events.append(body)
                     backend.headers.append(dict(self.headers))
                 backend.predictions += self.path == "/predict"
                 results = [{"result": [], "score": 0.5} for _ in body.get("tasks", [])]
@@ -242,9 +241,8 @@ def test_connect_is_idempotent_heals_and_delivers_signed_events(
     task = next(t for t in platform.tasks(project) if t.data == {"image": "a.png"})
     assert backend.predictions == 0
     platform.submit(task.id, to_result(SPEC, "hund", None))
-    actions = [event.action for event in backend.events]
-    assert actions == ["TASKS_CREATED", "ANNOTATION_CREATED"]
-    assert backend.events[1].task_ids == (task.id,)
+    # Without payload: the annotator would wait until it is put together.
+    assert backend.events == [{"action": "TASKS_CREATED"}, {"action": "ANNOTATION_CREATED"}]
     for headers in backend.headers:
         assert headers["X-Doubtless-Key"] == KEY
         assert headers["X-Doubtless-Secret"] == SECRET
