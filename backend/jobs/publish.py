@@ -145,13 +145,13 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     seconds = {"publish": round(time.perf_counter() - started, 3), "import": round(import_s, 3)}
     metrics = {**version.metrics, "publish_seconds": seconds, "published": len(rows)}
     database.update_version(project.key, version.number, metrics=metrics)
-    if project.live_version is None:
-        job.app.first_published(project)
     try:
+        if project.live_version is None:
+            job.app.first_published(project)
         _tag(job, version.name, [row for row in tagged if row.task_id not in early])
     except PlatformError as exc:
-        # The version is live and complete; without their clusters, tasks come a little later.
-        log.warning("%s: part of the front has no clusters: %s", version.name, exc)
+        # The version is live and complete; only the tab or some clusters are missing.
+        log.warning("%s is live, but not everything around it: %s", version.name, exc)
 
 
 def import_bulk(

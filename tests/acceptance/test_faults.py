@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import redis
+from support.installation import kill_tree
 from support.real import until
 
 pytestmark = pytest.mark.acceptance
@@ -70,20 +71,3 @@ def test_the_loop_survives_restarts_kills_and_an_emptied_valkey(
     counts = project.api.model_versions(project.id)
     assert counts[project.live()] == 150, "no double and no half publication"
     assert len(stack.database.labels(key)) == labels == 40
-
-
-def kill_tree(pid: int) -> None:
-    """kill -9 of a worker and of the job it forked."""
-    children = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as stat:
-                    parent = int(stat.read().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-            if parent == pid:
-                children.append(int(entry))
-    os.kill(pid, signal.SIGKILL)
-    for child in children:
-        kill_tree(child)

@@ -48,9 +48,13 @@ def test_a_worker_killed_in_the_middle_loses_no_label(installation):
     installation.double.import_delay_s = 0.0
     installation.start("backend.worker")
     until(lambda: installation.live().startswith("v"), 90, "a version after the kill")
-    versions = installation.database.versions(installation.key)
-    assert versions[-1].labels == 10
-    assert versions[-1].status == "live"
+    wanted = ["superseded", "abandoned", "live"]
+    until(
+        lambda: [v.status for v in installation.database.versions(installation.key)] == wanted,
+        20,
+        "the half-published version is abandoned",
+    )
+    assert installation.database.versions(installation.key)[-1].labels == 10
     assert len(installation.platform.live()) == 48
 
 

@@ -147,8 +147,8 @@ class Installation:
         return self.platform.settings["model_version"]
 
     def kill_group(self, process: subprocess.Popen) -> None:
-        """kill -9 of a process and everything it forked."""
-        os.killpg(process.pid, signal.SIGKILL)
+        """kill -9 of a process and everything it forked; rq's jobs have a group of their own."""
+        kill_tree(process.pid)
         process.wait()
 
     def stop(self) -> None:
@@ -156,3 +156,20 @@ class Installation:
             if process.poll() is None:
                 self.kill_group(process)
         self.double.stop()
+
+
+def kill_tree(pid: int) -> None:
+    """kill -9 of a worker and of the job it forked."""
+    children = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as stat:
+                    parent = int(stat.read().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                children.append(int(entry))
+    os.kill(pid, signal.SIGKILL)
+    for child in children:
+        kill_tree(child)
