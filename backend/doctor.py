@@ -28,7 +28,7 @@ from backend.errors import PlatformError
 Severity = Literal["error", "warning", "info"]
 Probe = Callable[[str], str | None]
 CONNECT_FIX = "Run `doubtless connect --project {project}`."
-_MANY_VERSIONS = 4
+_MANY_VERSIONS = 25
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,11 @@ BROKEN: list[tuple[str, Change, str]] = [
         lambda t: t.settings.update(evaluate_predictions_automatically=True),
         "connect",
     ),
-    ("many-versions", lambda t: t.versions.update(a=1, b=1, c=1), "Predictions"),
+    (
+        "many-versions",
+        lambda t: t.versions.update({f"old-{i}": 1 for i in range(25)}),
+        "Predictions",
+    ),
     ("tab", lambda t: t.tabs.clear(), "connect"),
 ]
 
