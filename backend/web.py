@@ -39,7 +39,7 @@ from backend.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.5
+TICK_S = 0.25
 Handler = Callable[[Request], Awaitable[Response]]
 
 
