@@ -13,6 +13,7 @@ from backend.records import Draw, Score, Version
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory):
     binaries = programs()
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
     if binaries is None:
         pytest.skip("PostgreSQL is not installed; its part of the contract is not run")
     made = PostgreSQL(tmp_path_factory.mktemp("postgresql"), binaries)
