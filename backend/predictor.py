@@ -70,7 +70,7 @@ class Predictor:
         if missing and version.bundle is not None:
             try:
                 said |= self._compute(project, version, spec, missing)
-            except Exception:
+            except Exception:  # one bad batch must not cost the tasks that have stored scores
                 log.exception("predicting %d tasks of %s failed", len(missing), project.key)
         return [self._answer(spec, name, said.get(_id(task))) for task in tasks]
 

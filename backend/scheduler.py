@@ -54,7 +54,7 @@ class Scheduler:
         for project in self.app.database.projects():
             try:
                 self._plan(project)
-            except Exception:
+            except Exception:  # one project must not keep the others waiting
                 log.exception("planning of project %s failed", project.key)
         self._hand_out()
         now = self.clock()

@@ -96,14 +96,14 @@ class Web:
                 try:
                     ping()
                     self.state[name] = "ok"
-                except Exception as exc:
+                except Exception as exc:  # whatever the driver raises, it does not answer
                     if self.state[name] == "ok":
                         log.error("%s does not answer: %s", name, exc)
                     self.state[name] = f"down: {type(exc).__name__}"
             if all(state == "ok" for state in self.state.values()):
                 try:
                     self.scheduler.tick()
-                except Exception:
+                except Exception:  # the thread must live: the next tick looks again
                     log.exception("the scheduler stumbled; it looks again")
             self.stop.wait(max(0.05, TICK_S - (time.monotonic() - started)))
 

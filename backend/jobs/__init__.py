@@ -63,7 +63,7 @@ def perform(app: App, run_id: int) -> str:
         log.error("run %s (%s of %s) failed: %s", run.id, run.kind, run.project, exc)
         _finish(app, run_id, owner, "failed", error=str(exc))
         return f"failed: {exc}"
-    except Exception as exc:
+    except Exception as exc:  # recorded for people to see, then raised for rq
         log.exception("run %s (%s of %s) failed", run.id, run.kind, run.project)
         where = traceback.extract_tb(exc.__traceback__)[-1]
         message = f"{type(exc).__name__}: {exc} ({os.path.basename(where.filename)}:{where.lineno})"
