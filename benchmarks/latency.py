@@ -84,7 +84,7 @@ def measure(server: Server, stack: Stack, options: argparse.Namespace) -> dict:
             "ratio": round(live_s / import_s, 3), **probes.result(),
         }  # fmt: skip
         row["fit_s"] = round(fit["seconds"], 3)
-        row["publish"] = fit["publish_seconds"]
+        row["stage_s"] = fit["stage_seconds"]
         say(json.dumps(row))
         rounds.append(row)
     return {

@@ -35,7 +35,9 @@ class Job:
     run: Run
     owner: str
     sleep: Callable[[float], None] = time.sleep
+    laps: dict[str, float] = field(default_factory=dict, init=False)
     _said: float = field(default=0.0, init=False)
+    _lap_began: float = field(default_factory=time.perf_counter, init=False)
 
     @property
     def project(self) -> Project:
@@ -65,6 +67,12 @@ class Job:
                 f"predict: {' '.join(project.problems) or 'the labeling config is empty'}"
             )
         return spec
+
+    def lap(self, name: str) -> None:
+        """Note under `name` how many seconds went by since the last lap, or the job's start."""
+        now = time.perf_counter()
+        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._lap_began, 3)
+        self._lap_began = now
 
     def say(self, progress: float, stage: str) -> None:
         """Show how far the run is; at most twice a second, and always at a new stage.

@@ -8,7 +8,6 @@ half-imported one is abandoned, never continued, and deleted later: a name is us
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,15 +121,15 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     database, project = job.app.database, job.project
     job.confirm()
     database.update_version(project.key, version.number, status="publishing", on_platform=True)
-    started = time.perf_counter()
     tagged = [row for row in rows if row.cluster is not None]
     first = sorted(tagged, key=lambda row: row.score)[:TAGGED_BEFORE]
     early = {row.task_id for row in first}
     bulk = [row for row in rows if row.task_id not in early]
-    import_s = import_bulk(job, version.name, spec, bulk, label=f"publishing {version.name}")
+    import_bulk(job, version.name, spec, bulk, label=f"publishing {version.name}")
     for n, row in enumerate(first):
         job.say(0.85 + 0.1 * n / len(first), f"tagging the front: {n} of {len(first)}")
         _create(job, spec, version.name, row)
+    job.lap("front")
     job.confirm(stage=f"switching to {version.name}", progress=0.96)
     job.platform.update_project(
         project.platform_id,
@@ -142,8 +141,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
         raise PlatformError(
             f"another version went live while {version.name} was published; it will be repeated"
         )
-    seconds = {"publish": round(time.perf_counter() - started, 3), "import": round(import_s, 3)}
-    metrics = {**version.metrics, "publish_seconds": seconds, "published": len(rows)}
+    job.lap("switch")
+    metrics = {**version.metrics, "stage_seconds": dict(job.laps), "published": len(rows)}
     database.update_version(project.key, version.number, metrics=metrics)
     try:
         if project.live_version is None:
@@ -156,13 +155,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
 
 def import_bulk(
     job: Job, version: str, spec: TaskSpec, rows: Sequence[Score], *, label: str
-) -> float:
-    """Import predictions in as few requests as possible, each at a good moment.
-
-    Returns:
-        Seconds Label Studio took.
-    """
-    took = 0.0
+) -> None:
+    """Import predictions in as few requests as possible, each at a good moment."""
     sent = 0
     for start in range(0, len(rows), IMPORT_CHUNK):
         items = [prediction(spec, version, row) for row in rows[start : start + IMPORT_CHUNK]]
@@ -173,15 +167,16 @@ def import_bulk(
                     f"prediction of task {item['task']} would be refused: {'; '.join(problems)}"
                 )
         job.say(0.6 + 0.25 * sent / len(rows), f"{label}: {sent} of {len(rows)}")
+        job.lap("prepare")
         job.wait_for_good_moment(_expected_s(job, len(items)))
+        job.lap("wait")
         job.confirm(stage=f"{label}: {sent} of {len(rows)}")
-        begin = time.perf_counter()
         try:
             created = job.platform.import_predictions(job.project.platform_id, items)
         except TasksGoneError as exc:
             job.app.database.drop_tasks(job.run.project, exc.task_ids)
             raise
-        took += time.perf_counter() - begin
+        job.lap("import")
         sent += len(items)
         if created != len(items):
             # Label Studio drops what it finds invalid and still answers 201.
@@ -189,7 +184,6 @@ def import_bulk(
                 f"Label Studio took {created} of {len(items)} predictions of {version}; run "
                 "`doubtless doctor`: its labeling config may have changed in between"
             )
-    return took
 
 
 def _create(job: Job, spec: TaskSpec, version: str, row: Score) -> None:
@@ -217,7 +211,7 @@ def _tag(job: Job, version: str, rows: Sequence[Score]) -> None:
 def _expected_s(job: Job, n: int) -> float:
     """How long an import of `n` will take: as the last one did, per prediction."""
     for version in reversed(job.app.database.versions(job.run.project)):
-        seconds = version.metrics.get("publish_seconds", {}).get("import")
+        seconds = version.metrics.get("stage_seconds", {}).get("import")
         count = version.metrics.get("published")
         if seconds and count:
             return float(seconds * max(0.5, n / count))

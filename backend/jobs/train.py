@@ -30,13 +30,16 @@ def run(job: Job) -> str:
     job.say(0.02, "reading labels")
     synchronise(job, only_if_missed=True)
     project = job.project
+    job.lap("labels")
     spec = job.require_spec(project)
     changes = project.changes
     labels = {i: c for i, c in database.labels(key).items() if c in spec.classes}
     waiting = {t.task_id for t in database.tasks(key, state="new")} & labels.keys()
     if waiting:
         features.compute(job, sorted(waiting))
+        job.lap("features")
     pool = read_pool(job)
+    job.lap("pool")
     index = pool.index
     usable = {i: c for i, c in labels.items() if i in index}
     if not usable:
@@ -47,6 +50,7 @@ def run(job: Job) -> str:
         )
     job.say(0.2, f"training on {len(usable)} labels")
     bundle, right = _fit(job, pool, usable, spec)
+    job.lap("fit")
     number, _ = database.take_numbers(key, versions=1)
     folder = f"v{number}"
     bundle.save(app.versions_folder(key) / folder)
@@ -64,8 +68,10 @@ def run(job: Job) -> str:
     if not verdict.promote:
         _answer_request(job, began)
         return f"{version.name} was trained and kept back: {verdict.reason}"
+    job.lap("judge")
     job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
     placed = score_pool(job, pool, bundle, spec, version, usable)
+    job.lap("score")
     publish(job, version, spec, placed)
     _answer_request(job, began)
     return f"{version.name} is live: {len(usable)} labels, {verdict.reason}"

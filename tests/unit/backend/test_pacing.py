@@ -44,3 +44,11 @@ def test_usual_gap_leaves_pauses_out():
 
 def test_series_rest_longer_while_people_label():
     assert rest_after(0.1, every(2.0), 1001.0) > rest_after(0.1, every(2.0), 1100.0)
+
+
+def test_usual_gap_is_shorter_than_nearly_all_gaps_of_an_uneven_rhythm():
+    gaps = [2.0 + (7 * i % 29) / 29 for i in range(29)]
+    times = [0.0]
+    for gap in gaps:
+        times.append(times[-1] + gap)
+    assert sum(gap < usual_gap(times) - 1e-9 for gap in gaps) == 1
