@@ -67,7 +67,8 @@ class Predictor:
             for t in tasks
             if _id(t) >= 0 and _id(t) not in said and isinstance(t.get("data"), dict)
         ]
-        if missing and version.bundle is not None:
+        usable = version.is_of(version.config_hash, self.app.settings.backbone)
+        if missing and version.bundle is not None and usable:
             try:
                 said |= self._compute(project, version, spec, missing)
             except Exception:  # one bad batch must not cost the tasks that have stored scores

@@ -55,6 +55,12 @@ class Version:
     metrics: dict[str, Any]
     on_platform: bool
 
+    def is_of(self, config_hash: str, backbone: str) -> bool:
+        """Whether it knows the project's present classes and the features there are now."""
+        return (
+            self.config_hash == config_hash and self.metrics.get("backbone", backbone) == backbone
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

@@ -45,7 +45,8 @@ def decide(
         labels: labelled tasks.
         quiet_for_s: seconds since the last label change; ``None`` when there was none.
         requested: why somebody asked for a training, or ``None``.
-        outdated: the live version was trained for other classes than the project has now.
+        outdated: the live version was trained for other classes than the project has now, or on
+            features of another backbone.
         retrain_after: changes that start a training.
         retrain_growth: share of the labels that starts one when that is more.
         quiet_s: seconds without a change after which even one starts a training.
@@ -55,7 +56,7 @@ def decide(
     if requested is not None:
         return Decision(True, requested)
     if outdated:
-        return Decision(True, "the classes of the project have changed")
+        return Decision(True, "the classes of the project, or the backbone, have changed")
     if new <= 0:
         return Decision(False, "nothing new since the last training")
     enough = round_size(labels, retrain_after=retrain_after, retrain_growth=retrain_growth)
@@ -87,12 +88,12 @@ def compare(
     Args:
         candidate: task -> whether the candidate is right, out of fold.
         live: the same of the live version; ``None`` when there is none to compare with.
-        outdated: the live version was trained for other classes.
+        outdated: the live version was trained for other classes, or on another backbone.
     """
     if live is None:
         return Verdict(True, "the first trained version")
     if outdated:
-        return Verdict(True, "the live version was trained for other classes")
+        return Verdict(True, "the live version was trained for other classes or another backbone")
     common = candidate.keys() & live.keys()
     wins = sum(candidate[i] and not live[i] for i in common)
     losses = sum(live[i] and not candidate[i] for i in common)

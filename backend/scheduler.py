@@ -190,7 +190,7 @@ def training_decision(
         labels=database.label_count(project.key) + project.pings,
         quiet_for_s=None if project.changed_at is None else now - project.changed_at,
         requested=project.request_reason if project.requested_at else None,
-        outdated=latest is not None and latest.config_hash != project.config_hash,
+        outdated=latest is not None and not latest.is_of(project.config_hash, settings.backbone),
         retrain_after=settings.retrain_after,
         retrain_growth=settings.retrain_growth,
         quiet_s=settings.quiet_s,

@@ -43,7 +43,9 @@ class Settings:
     label_studio_token: str = knob(
         "", "Its token, personal or legacy, that `connect` and `doctor` use by default."
     )
-    backbone: str = knob("efficientnet-lite2", "Pretrained network that turns images to features.")
+    backbone: str = knob(
+        "efficientnet-lite2+lite0", "Pretrained network that turns images to features."
+    )
     estimator: str = knob("softmax", "Uncertainty estimator of new versions.")
     acquisition: str = knob("auto", "Rule that picks what to label next.")
     retrain_after: int = knob(10, "New labels that start a training.")

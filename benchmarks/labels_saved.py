@@ -66,7 +66,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", default="digits", help="'digits' or a labelled folder")
-    parser.add_argument("--backbone", default="efficientnet-lite2")
+    parser.add_argument("--backbone", default="efficientnet-lite2+lite0")
     parser.add_argument("--acquisition", default="auto", help="one or more names, with commas")
     parser.add_argument("--estimator", default="softmax")
     parser.add_argument("--budget", type=int, default=200)

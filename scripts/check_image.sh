@@ -120,6 +120,6 @@ from pathlib import Path
 from model.backbones import load_backbone
 assert u.find_spec('torch') is None, 'torch is in the image'
 assert u.find_spec('psycopg') is not None, 'psycopg is not'
-print('check_image: backbone of', load_backbone('efficientnet-lite2', Path('/opt/doubtless/cache')).dim, 'values, without torch')
+print('check_image: backbone of', load_backbone('efficientnet-lite2+lite0', Path('/opt/doubtless/cache')).dim, 'values, without torch')
 "
 step "fine"

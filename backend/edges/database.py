@@ -280,15 +280,17 @@ class Database:
                     [{"id": i, "why": w} for i, w in broken.items()],
                 )
 
-    def reset_images(self, key: str, state: str = "ready") -> int:
-        """Have images of that state read again, as after a change of backbone."""
+    def read_images_again(self, key: str, task_ids: Sequence[int]) -> None:
+        """Have the images of tasks read once more, as after a change of backbone."""
+        mine = t.tasks.c.project == key
         with self.engine.begin() as c:
-            result = c.execute(
-                t.tasks.update()
-                .where((t.tasks.c.project == key) & (t.tasks.c.state == state))
-                .values(state="new", error=None)
-            )
-            return int(result.rowcount)
+            for start in range(0, len(task_ids), CHUNK):
+                part = task_ids[start : start + CHUNK]
+                c.execute(
+                    t.tasks.update()
+                    .where(mine & t.tasks.c.task_id.in_(part))
+                    .values(state="new", error=None)
+                )
 
     def put_annotations(self, key: str, rows: Sequence[Mapping[str, Any]]) -> int:
         """Insert or update annotations; counts as a change only when a label is different.

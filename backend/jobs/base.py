@@ -14,7 +14,8 @@ from backend.app import App
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError, UnsupportedConfigError
 from backend.ports import MediaSource, Platform
-from backend.records import Project, Run
+from backend.records import Project, Run, Version
+from model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,26 @@ class Job:
                 f"predict: {' '.join(project.problems) or 'the labeling config is empty'}"
             )
         return spec
+
+    def load_bundle(self, version: Version) -> Bundle:
+        """The model of a version.
+
+        Raises:
+            BackendError: it is a cold start, or was trained on features of another backbone.
+        """
+        if version.bundle is None:
+            raise BackendError(
+                f"{version.name} is a cold-start order without a model; `doubtless versions` lists "
+                "those that can be published again"
+            )
+        now = self.app.settings.backbone
+        then = version.metrics.get("backbone", now)
+        if then != now:
+            raise BackendError(
+                f"{version.name} was trained on features of {then}, and the backbone is {now} now; "
+                f"set DOUBTLESS_BACKBONE={then} to use it again"
+            )
+        return Bundle.load(self.app.versions_folder(version.project) / version.bundle)
 
     def lap(self, name: str) -> None:
         """Note under `name` how many seconds went by since the last lap, or the job's start."""

@@ -9,7 +9,6 @@ from backend.jobs.publish import import_bulk, prediction
 from backend.jobs.rounds import read_pool
 from backend.ordering import LOWEST, UNREADABLE, published_score
 from backend.records import Score
-from model.bundle import Bundle
 
 # Below this, single requests cost Label Studio less than the recount of one import.
 SINGLES = 20
@@ -28,7 +27,7 @@ def run(job: Job) -> str:
     fresh = np.flatnonzero(~np.isin(pool.task_ids, list(done)))
     rows: list[Score] = []
     if version.bundle is not None and len(fresh):
-        bundle = Bundle.load(app.versions_folder(key) / version.bundle)
+        bundle = job.load_bundle(version)
         said = bundle.predict(pool.features[fresh])
         for n, row in enumerate(fresh):
             label = bundle.classes[int(said.label[n])]

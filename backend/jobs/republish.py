@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import time
 
-from backend.errors import BackendError
 from backend.jobs.base import Job
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import read_pool
 from backend.records import Version
-from model.bundle import Bundle
 
 
 def run(job: Job) -> str:
     """Score the pool with the bundle named in the payload, under a new version number."""
     app, key = job.app, job.run.project
     source = app.database.version(key, int(job.run.payload["version"]))
-    if source.bundle is None:
-        raise BackendError(
-            f"{source.name} is a cold-start order without a model; `doubtless versions` lists "
-            "those that can be published again"
-        )
+    bundle = job.load_bundle(source)
     project = job.project
     spec = job.require_spec(project)
-    bundle = Bundle.load(app.versions_folder(key) / source.bundle)
     number, _ = app.database.take_numbers(key, versions=1)
     version = Version(
         project=key, number=number, name=f"v{number}", kind="rollback", status="building",

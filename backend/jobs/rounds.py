@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.errors import BackendError
 from backend.jobs.base import Job
 from backend.ordering import MOST_TAGGED, draws_wanted, random_draws
 from backend.records import Draw, PoolTask
@@ -46,10 +47,23 @@ class Round:
 
 
 def read_pool(job: Job) -> Pool:
-    """Features of every readable task, from the cache."""
+    """Features of every readable task, from the cache.
+
+    Raises:
+        BackendError: some are not there, because the backbone is another one now or the cache was
+            deleted. Those images are read again; the job is repeated when they are.
+    """
     app = job.app
     ready: list[PoolTask] = app.database.tasks(job.run.project, state="ready")
     code = app.backbone_hash(app.settings.backbone)
+    lost = set(app.features.missing(code, [t.image_hash or "" for t in ready]))
+    if lost:
+        gone = [t.task_id for t in ready if t.image_hash in lost]
+        app.database.read_images_again(job.run.project, gone)
+        raise BackendError(
+            f"{len(gone)} images have no features of {app.settings.backbone} (the backbone was "
+            "changed, or its features deleted); they are read again, then this goes on by itself"
+        )
     touched = app.database.touched_tasks(job.run.project)
     return Pool(
         task_ids=np.array([t.task_id for t in ready], np.int64),

@@ -59,7 +59,8 @@ def run(job: Job) -> str:
         project=key, number=number, name=f"v{number}", kind="trained",
         status="building" if verdict.promote else "kept", reason=verdict.reason,
         created_at=time.time(), published_at=None, changes=changes, labels=len(usable),
-        config_hash=spec.config_hash, bundle=folder, metrics=dict(bundle.metrics),
+        config_hash=spec.config_hash, bundle=folder,
+        metrics={**bundle.metrics, "backbone": app.settings.backbone},
         on_platform=False,
     )  # fmt: skip
     job.confirm()
@@ -131,4 +132,5 @@ def _judge(
     said = database.scores(project.key, live.number, list(candidate))
     known = {i: s.label == labels[i] for i, s in said.items() if s.label is not None}
     known |= database.judgements(project.key, live.number)
-    return compare(candidate, known, outdated=live.config_hash != spec.config_hash)
+    is_current = live.is_of(spec.config_hash, job.app.settings.backbone)
+    return compare(candidate, known, outdated=not is_current)

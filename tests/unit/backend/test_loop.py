@@ -216,3 +216,44 @@ def test_nothing_is_trained_without_news(world):
     world.label(10)
     world.work()
     assert world.work() == []
+
+
+def test_another_backbone_reads_all_images_again_and_trains_on_them(world):
+    world.work()
+    world.label(10)
+    world.work()
+    old = world.database.versions(world.key)[-1]
+    world.change_backbone()
+    said = world.work()
+    assert any("60 images have no features of efficientnet-lite0" in line for line in said)
+    world.later(1000)
+    world.work()
+    new = world.database.versions(world.key)[-1]
+    assert new.status == "live"
+    assert new.labels == old.labels
+    assert new.metrics["backbone"] == "efficientnet-lite0"
+    assert all(p["model_version"] == new.name for p in world.platform.live().values())
+
+
+def test_a_model_on_another_backbone_is_not_rolled_back_to(world):
+    world.work()
+    world.label(10)
+    world.work()
+    old = world.database.versions(world.key)[-1]
+    world.change_backbone()
+    world.database.add_run(world.key, "republish", reason="", payload={"version": old.number})
+    said = world.work()
+    assert any("set DOUBTLESS_BACKBONE=efficientnet-lite2+lite0" in line for line in said)
+
+
+def test_deleted_features_are_computed_again(world):
+    world.work()
+    world.label(10)
+    world.work()
+    for path in (world.settings.home_path / "features").rglob("s-*"):
+        path.unlink()
+    world.label(10)
+    world.work()
+    world.later(1000)
+    world.work()
+    assert world.database.versions(world.key)[-1].labels == 20
