@@ -20,6 +20,9 @@ from model.bundle import Bundle
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 3.0
+# What a small request keeps Label Studio busy, and how long one waits for a pause between submits.
+SMALL_S = 0.12
+SMALL_PATIENCE_S = 2.0
 # A run silent for this long has lost its worker; the scheduler starts it again.
 LOST_AFTER_S = 15.0
 
@@ -115,6 +118,10 @@ class Job:
         """
         if not self.app.database.beat(self.run.id, self.owner, **values):
             raise TakenAwayError(f"run {self.run.id} was given to another worker")
+
+    def wait_for_pause(self) -> None:
+        """Before every small request but those that a person waits for: nobody shall notice it."""
+        self.wait_for_good_moment(SMALL_S, patience_s=SMALL_PATIENCE_S)
 
     def wait_for_good_moment(self, takes_s: float, *, patience_s: float = 10.0) -> float:
         """Wait until a request of that length delays nobody who labels; returns seconds waited."""

@@ -63,6 +63,7 @@ def run(job: Job) -> str:
         return "nothing new"
     if len(rows) <= SINGLES:
         for new in rows:
+            job.wait_for_pause()
             job.platform.create_prediction(prediction(spec, version.name, new))
     else:
         import_bulk(job, version.name, spec, rows, label="publishing new tasks")

@@ -130,6 +130,7 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
         job.say(0.85 + 0.1 * n / len(first), f"tagging the front: {n} of {len(first)}")
         _create(job, spec, version.name, row)
     job.lap("front")
+    job.wait_for_pause()
     job.confirm(stage=f"switching to {version.name}", progress=0.96)
     job.platform.update_project(
         project.platform_id,
@@ -187,6 +188,7 @@ def import_bulk(
 
 
 def _create(job: Job, spec: TaskSpec, version: str, row: Score) -> None:
+    job.wait_for_pause()
     try:
         job.platform.create_prediction(prediction(spec, version, row))
     except PlatformError as exc:
@@ -201,10 +203,12 @@ def _tag(job: Job, version: str, rows: Sequence[Score]) -> None:
     for start in range(0, len(rows), LOOK_UP):
         part = sorted(rows, key=lambda row: row.score)[start : start + LOOK_UP]
         job.say(0.97, f"tagging more of the queue: {start} of {len(rows)}")
+        job.wait_for_pause()
         found = job.platform.predictions_of_many(number, [row.task_id for row in part])
         for row in part:
             for item in found.get(row.task_id, ()):
                 if item.get("model_version") == version:
+                    job.wait_for_pause()
                     job.platform.update_prediction(int(item["id"]), cluster=row.cluster)
 
 

@@ -41,6 +41,7 @@ def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -
     """
     database = job.app.database
     before = job.project
+    job.wait_for_pause()
     started = time.time()
     facts = job.platform.project(before.platform_id)
     project = refresh_config(job, before, facts)
@@ -56,6 +57,7 @@ def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -
     read = 0
     changed = 0
     if not full:
+        job.wait_for_pause()
         since = datetime.fromisoformat(project.sync_cursor or "") - OVERLAP
         touched = job.platform.tasks(project.platform_id, updated_since=since, only_annotated=True)
         seen, changed = _read(job, project, spec, touched)
