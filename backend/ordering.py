@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 LOWEST = 1e-3
 STEP = 1e-7
 UNREADABLE = 1.0
-# Tasks that get a cluster: each costs Label Studio a request of 70 ms. Behind them stand the
+# Tasks that get a cluster: each costs Label Studio a request of 25 ms. Behind them stand the
 # remaining draws, then everything else, most doubtful first.
 MOST_TAGGED = 120
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -46,8 +46,13 @@ class Platform(Protocol):
         *,
         updated_since: datetime | None = None,
         only_annotated: bool = False,
+        page_size: int = 500,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[TaskRecord]:
-        """Tasks with all their annotations; all, those touched since, those with annotations."""
+        """Tasks with all their annotations; all, those touched since, those with annotations.
+
+        `progress` is called with (read so far, total of this pass) after each page.
+        """
 
     def import_predictions(self, project_id: int, items: list[dict[str, Any]]) -> int:
         """Import predictions in one request; returns how many Label Studio took."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -156,8 +156,10 @@ class FakeLabelStudio:
         *,
         updated_since: datetime | None = None,
         only_annotated: bool = False,
+        page_size: int = 500,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[TaskRecord]:
-        """See `backend.ports.Platform`."""
+        """See `backend.ports.Platform`; all on one page."""
         self._called("tasks")
         for task_id, data in sorted(self.data.items()):
             notes = tuple(a for a in self.annotations.values() if a.task_id == task_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +11,18 @@ from backend.edges.labels.choices import from_result
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import AnnotationRecord, TaskRecord
 from backend.errors import MediaError
-from backend.jobs.base import Job
+from backend.jobs.base import SMALL_PATIENCE_S, Job
 from backend.records import Project
 
 # Clocks differ, and a transaction becomes visible after its timestamp was taken.
 OVERLAP = timedelta(seconds=30)
 FULL_EVERY_S = 6 * 3600.0
 BATCH = 1000
+# Tasks read in one request, so that it fits between two submits: 0.25 s when all are annotated.
+PAGE = 100
+PAGE_S = 0.3
+# The same when few of them are annotated.
+LONG_PAGE = 250
 
 
 def run(job: Job) -> str:
@@ -57,14 +62,12 @@ def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -
     read = 0
     changed = 0
     if not full:
-        job.wait_for_pause()
         since = datetime.fromisoformat(project.sync_cursor or "") - OVERLAP
-        touched = job.platform.tasks(project.platform_id, updated_since=since, only_annotated=True)
-        seen, changed = _read(job, project, spec, touched)
+        seen, changed = _read(job, project, spec, _pages(job, project, since))
         read = len(seen)
         full = missed(job, project, facts)
     if full:
-        seen, more = _read(job, project, spec, job.platform.tasks(project.platform_id))
+        seen, more = _read(job, project, spec, _pages(job, project))
         gone = [t.task_id for t in database.tasks(project.key) if t.task_id not in seen]
         database.drop_tasks(project.key, gone)
         changed += more + len(gone)
@@ -118,6 +121,22 @@ def reference_of(spec: TaskSpec, data: dict[str, Any]) -> str:
         return spec.reference(data)
     except MediaError:
         return ""
+
+
+def _pages(job: Job, project: Project, since: datetime | None = None) -> Iterator[TaskRecord]:
+    """Annotated tasks touched since then, or all tasks; each page in a pause between submits."""
+
+    def pause(*_: int) -> None:
+        job.wait_for_good_moment(PAGE_S, patience_s=SMALL_PATIENCE_S)
+
+    pause()
+    return job.platform.tasks(
+        project.platform_id,
+        updated_since=since,
+        only_annotated=since is not None,
+        page_size=LONG_PAGE if since is None else PAGE,
+        progress=pause,
+    )
 
 
 def _read(
