@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -369,3 +370,17 @@ def test_tasks_of_another_shape_are_platform_errors(body: dict[str, Any]) -> Non
         TaskRecord.from_json(body)
     with pytest.raises(PlatformError, match="An annotation of Label Studio cannot be read"):
         AnnotationRecord.from_json(body)
+
+
+def test_no_request_meets_a_connection_that_the_server_is_closing(web: WebServer) -> None:
+    """Label Studio's own server closes after "Connection: close" late, and without saying so."""
+
+    def route(handler: BaseHTTPRequestHandler) -> None:
+        reply(handler, {"id": 7})
+        handler.wfile.flush()
+        time.sleep(0.05)  # what is sent meanwhile on this connection is never read
+
+    web.routes["/api/predictions/"] = route
+    client = LabelStudio(web.url, "legacy-token")
+    assert [client.create_prediction({"task": 1}) for _ in range(5)] == [7] * 5
+    assert {h["Connection"] for h in web.headers_of("/api/predictions/")} == {"close"}
