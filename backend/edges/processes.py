@@ -15,7 +15,9 @@ from typing import IO
 
 # Runs in the child before the program: asks Linux for SIGTERM when the parent dies, lowers the
 # priority, and becomes the program. A separate interpreter start (15 ms) because Python code
-# between fork and exec (`preexec_fn`) may deadlock in a parent that has threads.
+# between fork and exec (`preexec_fn`) may deadlock in a parent that has threads. Linux weighs
+# sessions against each other first (autogroup), so a niceness inside a session of its own counts
+# for nothing: the session's has to be set too.
 _SHIM = """
 import os, signal, sys
 parent, nice, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
@@ -29,6 +31,11 @@ if sys.platform == "linux":
         sys.exit(0)
 if nice:
     os.nice(nice)
+    try:
+        with open("/proc/self/autogroup", "w") as group:
+            group.write(str(nice))
+    except OSError:
+        pass
 try:
     os.execvpe(program[0], program, os.environ)
 except OSError as exc:
