@@ -61,6 +61,19 @@ def read_dataset(source: str) -> Iterator[Item]:
         yield from _loose(folder)
 
 
+def annotated_with(source: str) -> str:
+    """What a set's images are annotated with: ``label``, ``boxes``, ``mask``, or empty for nothing.
+
+    Folders of images have one label an image, or none; a packed set's manifest says it.
+    """
+    manifest = Path(source) / "manifest.csv"
+    if not manifest.is_file():
+        return "label"
+    with manifest.open(newline="", encoding="utf-8") as file:
+        columns = csv.DictReader(file).fieldnames or ()
+    return next((name for name in ("label", "boxes", "mask") if name in columns), "")
+
+
 def _packed(folder: Path) -> Iterator[Item]:
     with ExitStack() as stack:
         archives: dict[str, zipfile.ZipFile] = {}
