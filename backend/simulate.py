@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ from model.uncertainty import ESTIMATORS
 
 FORMAT = 1
 RESULT_FILE, PLOT_FILE, REPORT_FILE = "result.json", "plot.svg", "report.html"
+_SET_PREFIX = ".set-"
 MOST_BATCH, LEAST_BATCH, ROUNDS = 40, 5, 13
 # Made of these networks side by side, in this order: the first one's features need no second pass.
 _STARTS_WITH_PLAIN = f"{PLAIN_BACKBONE}+"
@@ -88,6 +90,7 @@ class _Source:
     name: str
     read: Callable[[], Iterator[Item]]
     left_out: Sequence[LeftOut] = ()
+    unlabelled: int = 0
 
 
 def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str, Any]:
@@ -105,6 +108,9 @@ def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str
     with store.alone():
         watcher.note(f"reading {source.name}")
         listing = list_images(source.read)
+        unlabelled = source.unlabelled + listing.unlabelled
+        if unlabelled and listing.keys:
+            watcher.note(f"{unlabelled} images without a label are not used")
         # Before minutes of features: whether the set is of any use.
         empty = np.zeros((len(listing.keys), 0), np.float32)
         _plan(options, labelled_set(source.name, listing, empty))
@@ -137,7 +143,7 @@ def _open(options: Options, settings: Settings, watcher: Watcher) -> _Source:
         export = LabelStudioExport(path, settings, images=options.images, control=options.control)
         for note in export.notes:
             watcher.note(note)
-        return _Source(export.name, export.read, export.left_out)
+        return _Source(export.name, export.read, export.left_out, export.unlabelled)
     if options.images is not None or options.control is not None:
         raise BackendError(
             f"--images and --control belong to a Label Studio export, and {options.data!r} is none"
@@ -274,7 +280,10 @@ def _play(
         if run is not None:
             watcher.finished(run)
 
-    with tempfile.TemporaryDirectory(prefix="doubtless-simulate-") as folder:
+    # Beside the results: the folder for temporary files may be memory, and features are large.
+    for left in options.out.glob(f"{_SET_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a start that was killed; we are alone here
+    with tempfile.TemporaryDirectory(prefix=_SET_PREFIX, dir=options.out) as folder:
         data.save(Path(folder))
         play_all(
             missing,

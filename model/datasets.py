@@ -107,7 +107,11 @@ def _loose(folder: Path) -> Iterator[Item]:
         split = parts[0] if len(parts) > 1 and parts[0] in ("train", "test") else ""
         below = parts[1:] if split else parts
         label = below[0] if len(below) > 1 else None
-        yield Item(path.relative_to(folder).as_posix(), path.read_bytes(), label, split)
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+        yield Item(path.relative_to(folder).as_posix(), data, label, split)
 
 
 def _digits() -> Iterator[Item]:

@@ -179,6 +179,7 @@ def replay(
     labelled = np.zeros(0, np.int64)
     is_random = np.zeros(0, bool)
     bundle: Bundle | None = None
+    judge = _Judge(data, plain=acquisition == RANDOM)
     points: list[Checkpoint] = []
     for number, size in enumerate(plan.steps(len(rows))):
         rest = np.setdiff1d(np.arange(len(rows)), labelled)
@@ -208,12 +209,8 @@ def replay(
             config=EngineConfig(estimator=plan.uncertainty, acquisition=acquisition, seed=seed),
         )
         seconds = time.perf_counter() - begin
-        point, p_right, right = _judge(
-            bundle,
-            data,
-            labels=len(labelled),
-            seconds=(choice.score_s, choice.acquire_s, seconds),
-            plain=_plain_accuracy(data, rows[labelled]) if acquisition == RANDOM else None,
+        point, p_right, right = judge.look(
+            bundle, rows[labelled], seconds=(choice.score_s, choice.acquire_s, seconds)
         )
         points.append(point)
         progress(point)
@@ -272,39 +269,48 @@ def _choose(
     return _Choice(rows, middle - begin, time.perf_counter() - middle)
 
 
-def _judge(
-    bundle: Bundle,
-    data: LabelledSet,
-    *,
-    labels: int,
-    seconds: tuple[float, float, float],
-    plain: float | None,
-) -> tuple[Checkpoint, NDArray[np.float64], NDArray[np.bool_]]:
-    truth = data.labels[data.test]
-    found = bundle.predict(data.features[data.test])
-    right = found.label == truth
-    point = Checkpoint(
-        labels=labels,
-        accuracy=float(right.mean()),
-        ece=ece(found.p_right, right),
-        brier=brier(found.probs, truth),
-        error_auroc=error_auroc(found.p_right, right),
-        augrc=augrc(found.p_right, right),
-        score_pool_s=seconds[0],
-        acquire_s=seconds[1],
-        fit_s=seconds[2],
-        plain_accuracy=plain,
-    )
-    return point, found.p_right, right
+class _Judge:
+    """Measures versions on the held-out images, which it picks out once."""
 
+    def __init__(self, data: LabelledSet, *, plain: bool) -> None:
+        self._data = data
+        self._truth = data.labels[data.test]
+        self._features = data.features[data.test]
+        self._has_plain = plain and data.plain is not None
+        if self._has_plain and data.plain is not None:
+            self._plain_centre = mean_row(data.plain[data.pool])
+            self._plain_features = data.plain[data.test]
 
-def _plain_accuracy(data: LabelledSet, rows: Ints) -> float | None:
-    if data.plain is None:
-        return None
-    centre = mean_row(data.plain[data.pool])
-    head = PlainHead.fit(data.plain[rows], data.labels[rows], len(data.classes), centre=centre)
-    guess = head.probs(data.plain[data.test]).argmax(axis=1)
-    return float((guess == data.labels[data.test]).mean())
+    def look(
+        self, bundle: Bundle, asked: Ints, *, seconds: tuple[float, float, float]
+    ) -> tuple[Checkpoint, NDArray[np.float64], NDArray[np.bool_]]:
+        """A checkpoint, and P(right) and the truth of each held-out image."""
+        found = bundle.predict(self._features)
+        right = found.label == self._truth
+        point = Checkpoint(
+            labels=len(asked),
+            accuracy=float(right.mean()),
+            ece=ece(found.p_right, right),
+            brier=brier(found.probs, self._truth),
+            error_auroc=error_auroc(found.p_right, right),
+            augrc=augrc(found.p_right, right),
+            score_pool_s=seconds[0],
+            acquire_s=seconds[1],
+            fit_s=seconds[2],
+            plain_accuracy=self.plain_accuracy(asked),
+        )
+        return point, found.p_right, right
+
+    def plain_accuracy(self, asked: Ints) -> float | None:
+        """Of the plain head on these rows of the set; None when it is not compared with."""
+        data = self._data
+        if not self._has_plain or data.plain is None:
+            return None
+        head = PlainHead.fit(
+            data.plain[asked], data.labels[asked], len(data.classes), centre=self._plain_centre
+        )
+        guess = head.probs(self._plain_features).argmax(axis=1)
+        return float((guess == self._truth).mean())
 
 
 def with_all_labels(data: LabelledSet, uncertainty: str) -> dict[str, float]:
@@ -314,5 +320,5 @@ def with_all_labels(data: LabelledSet, uncertainty: str) -> dict[str, float]:
     bundle = fit(known, data.classes, config=EngineConfig(estimator=uncertainty))
     guess = bundle.predict(data.features[data.test]).label
     result = {"accuracy": float((guess == data.labels[data.test]).mean())}
-    plain = _plain_accuracy(data, rows)
+    plain = _Judge(data, plain=True).plain_accuracy(rows)
     return result if plain is None else result | {"plain_accuracy": plain}
