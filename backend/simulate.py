@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backend.edges.export import LabelStudioExport, LeftOut
 from backend.errors import BackendError
@@ -212,22 +211,18 @@ def _with_features(
     if len(source.left_out) + len(left_out) > 5:
         watcher.note(f"{len(source.left_out) + len(left_out)} images are left out in all")
     listing = listing.without(set(broken))
-    features = _load(store, options.backbone, listing.keys)
+    if not listing.keys:
+        raise DataError(f"none of the labelled images of {source.name} can be read")
+    features = store.load(BACKBONES[options.backbone].hash, listing.keys)
     plain = features
     if options.backbone != PLAIN_BACKBONE:
         plain = (
             features[:, : BACKBONES[PLAIN_BACKBONE].dim]
             if shared
-            else _load(store, PLAIN_BACKBONE, listing.keys)
+            else store.load(BACKBONES[PLAIN_BACKBONE].hash, listing.keys)
         )
     _remember_seconds(options.out, spent)
     return labelled_set(source.name, listing, features, plain), [*source.left_out, *left_out]
-
-
-def _load(store: FeatureStore, backbone: str, keys: Sequence[str]) -> NDArray[np.float32]:
-    if not keys:
-        return np.zeros((0, BACKBONES[backbone].dim), np.float32)
-    return store.load(BACKBONES[backbone].hash, keys)
 
 
 def _remember_seconds(out: Path, spent: float) -> None:

@@ -237,10 +237,10 @@ def labelled_set(
 
 def _check(name: str, listing: Listing) -> None:
     if not listing.labels:
-        images = f"none of its {listing.unlabelled} images has" if listing.unlabelled else "it has"
+        count = f"none of its {listing.unlabelled} images" if listing.unlabelled else "no image"
         raise DataError(
-            f"{name} cannot be replayed: {images} a label; put the images into one folder for each "
-            "class, or label them and export again"
+            f"{name} cannot be replayed: {count} has a label; put the images into one folder for "
+            "each class, or label them and export again"
         )
     classes = set(listing.labels)
     if len(classes) < 2:

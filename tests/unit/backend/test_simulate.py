@@ -158,6 +158,14 @@ def test_an_unreadable_image_is_left_out_and_said(colour: ColourBackbone, tmp_pa
     assert "red/torn.png" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_set_of_unreadable_images_is_refused(colour: ColourBackbone, tmp_path: Path) -> None:
+    data = write_folders(tmp_path / "colours", 30)
+    for number, path in enumerate(data.rglob("*.png")):
+        path.write_bytes(b"torn %d" % number)
+    said = refused("--data", str(data), "--out", "out", *SMALL)
+    assert "none of the labelled images of colours can be read" in said
+
+
 def test_an_export_is_replayed(colour: ColourBackbone, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     tasks: list[dict[str, Any]] = []
@@ -174,9 +182,11 @@ def test_an_export_is_replayed(colour: ColourBackbone, tmp_path: Path) -> None:
         )
     (tmp_path / "images" / "0a1b2c03-3.png").unlink()
     tasks[4]["annotations"][0]["was_cancelled"] = True
+    tasks.append({"id": 99, "data": {"image": "later.png"}, "annotations": []})
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     done = run("--data", "export.json", "--images", "images", "--out", "out", *SMALL)
     assert "left out: task 3: 0a1b2c03-3.png: no file" in done.stderr
+    assert "2 images without a label are not used" in done.stderr
     found = json.loads((tmp_path / "out" / "result.json").read_text())
     assert found["data"] == "export"
     assert found["images"]["pool"] + found["images"]["test"] == 58

@@ -85,7 +85,7 @@ def test_the_digest_follows_images_labels_and_split() -> None:
     ("found", "reason"),
     [
         (Listing((), (), (), (), 7), "none of its 7 images has a label"),
-        (listing(""), "cannot be replayed"),
+        (listing(""), "no image has a label"),
         (listing("aaaa"), "all 4 labels are 'a'"),
         (listing("abc"), "none is left to judge on"),
         (listing("aabb", ["test"] * 4), "none is left to learn from"),
