@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 480, 300
+LEGEND = 150  # beside a chart that is a file of its own
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 COLOURS = 8
 
@@ -234,26 +235,28 @@ def _svg(inside: str, label: str) -> str:
     )
 
 
-def standalone(svg: str, legend: Sequence[tuple[str, str]]) -> str:
-    """Make a chart a file of its own: its style and a legend inside, on a plain ground.
+def standalone(svg: str, legend: Sequence[tuple[str, str, str]]) -> str:
+    """Make a chart a file of its own: its style inside, on a plain ground, a legend beside it.
 
     Args:
         svg: from `line_chart`.
-        legend: (name, colour) of each series.
+        legend: name, colour and further classes of each series.
     """
+    wide = WIDTH + LEGEND
     ground = (
         f"<style>{escape(STYLE, quote=False)} .ground{{fill:#fff}}"
         "@media (prefers-color-scheme:dark){.ground{fill:#12161e}}</style>"
-        '<rect class="ground" width="100%" height="100%"/>'
+        f'<rect class="ground" width="{wide}" height="{HEIGHT}"/>'
     )
     rows = []
-    for number, (name, colour) in enumerate(legend):
-        y = HEIGHT - BOTTOM - 14 - 16 * (len(legend) - 1 - number)
+    for number, (name, colour, classes) in enumerate(legend):
+        y = TOP + 10 + 18 * number
         rows.append(
-            f'<line class="line" style="stroke:var(--{colour})" x1="{WIDTH - 150}" '
-            f'x2="{WIDTH - 130}" y1="{y - 4}" y2="{y - 4}"/>'
-            f'<text x="{WIDTH - 124}" y="{y}">{escape(name)}</text>'
+            f'<line class="line {classes}" style="stroke:var(--{colour})" x1="{WIDTH}" '
+            f'x2="{WIDTH + 20}" y1="{y - 4}" y2="{y - 4}"/>'
+            f'<text x="{WIDTH + 26}" y="{y}">{escape(name)}</text>'
         )
     start = svg.index(">") + 1
-    head = svg[:start].replace("<svg ", f'<svg width="{2 * WIDTH}" height="{2 * HEIGHT}" ', 1)
+    head = svg[:start].replace(f'viewBox="0 0 {WIDTH} ', f'viewBox="0 0 {wide} ')
+    head = head.replace("<svg ", f'<svg width="{2 * wide}" height="{2 * HEIGHT}" ', 1)
     return head + ground + svg[start:].removesuffix("</svg>") + "".join(rows) + "</svg>\n"

@@ -17,7 +17,7 @@ from model.images import decode_image
 from model.simulation import charts
 from model.simulation.charts import Axis, Series, line_chart, nice_axis
 from model.simulation.replay import RANDOM, Run
-from model.simulation.summary import AUTO, headline, reliability
+from model.simulation.summary import AUTO, headline, reliability, remarks
 
 FIRST_IMAGES = 24
 THUMBNAIL_PX = 112
@@ -46,7 +46,7 @@ p{margin:0 0 10px}
 font-size:14px}
 .legend i{display:inline-block;width:20px;height:0;border-top:3px solid;vertical-align:middle;
 margin-right:6px}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto;margin-bottom:8px}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 10px 6px 0;text-align:right;border-bottom:1px solid var(--edge);
 vertical-align:top}
@@ -61,8 +61,8 @@ margin:6px 0 22px}
 figure{margin:0;min-width:0}
 figure img,figure .none{display:block;width:100%;height:auto;aspect-ratio:1;object-fit:contain;
 background:var(--panel);border-radius:4px}
-figcaption{font-size:12px;line-height:1.3;color:var(--quiet);overflow:hidden;text-overflow:ellipsis;
-white-space:nowrap}
+figcaption{font-size:12px;line-height:1.3;color:var(--quiet);overflow:hidden;overflow-wrap:anywhere;
+display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2}
 h3{font-size:15px;margin:0}
 details{margin-top:36px;border-top:1px solid var(--edge);padding-top:12px}
 summary{cursor:pointer;font-weight:600}
@@ -163,8 +163,12 @@ def one_of(result: Mapping[str, Any]) -> bool:
 
 def plot_file(result: Mapping[str, Any]) -> str:
     """The curves as an SVG file of their own."""
-    names = colours(list(result["curves"]))
-    return charts.standalone(curves_chart(result), list(names.items()))
+    legend = [
+        (name, colour, "dashed" if name == RANDOM else "")
+        for name, colour in colours(list(result["curves"])).items()
+    ]
+    legend += [("random, plain head", "r", "thin")] if "plain" in result else []
+    return charts.standalone(curves_chart(result), legend)
 
 
 def render(
@@ -183,6 +187,7 @@ def render(
     body = [
         f"<h1>{escape(result['data'])}: active learning replayed</h1>",
         f'<p class="said">{escape(headline(result))}</p>',
+        f"<p>{escape(remarks(result))}</p>",
         f'<p class="quiet">{escape(_setting(result))}</p>',
         _curves_section(result),
         _scores_section(result, runs, main),
@@ -249,31 +254,46 @@ def _table(result: Mapping[str, Any]) -> str:
     budget = result["curves"][RANDOM]["labels"][-1]
     heads = ["rule", "labels needed", "saved"]
     heads += ["saved against plain"] if has_plain else []
-    heads += ["final accuracy", "ECE", "error AUROC"]
+    heads += ["final accuracy"]
     rows = []
     for name, curve in result["curves"].items():
-        quality = result["quality"][name]
         cells = [escape(name), *_saved(result, name, budget)]
         if has_plain:
             cells.append(_times(result["labels_saved_vs_plain"].get(name)))
-        cells += [
-            f"{curve['mean'][-1]:.3f}",
-            _number(quality["ece"][-1]),
-            _number(quality["error_auroc"][-1]),
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+        rows.append([*cells, f"{curve['mean'][-1]:.3f}"])
     plain = (
-        " Plain: random order, softmax regression on Lite2 features without calibration."
+        " Plain: random order, softmax regression on Lite2 features, no calibration."
         if has_plain
         else ""
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        f'</table></div><p class="quiet">Labels needed for the accuracy that {budget} random ones '
-        f"give; 2x saved: half as many do. Below it: the worst and the best seed.{plain} ECE (how "
-        "far the stated probabilities are off) and error AUROC (how well they find errors; 0.5 is "
-        "chance) after the last round.</p>"
+        f"{_as_table(heads, rows)}"
+        f'<p class="quiet">Labels needed for the accuracy that {budget} random ones give; 2x: '
+        f"half as many do. Below it: the worst and the best seed.{plain}</p>"
+    )
+
+
+def _quality_table(result: Mapping[str, Any]) -> str:
+    heads = {"ece": "ECE", "error_auroc": "error AUROC", "augrc": "AUGRC", "brier": "Brier"}
+    rows = [
+        [escape(name), *(_number(quality[key][-1]) for key in heads)]
+        for name, quality in result["quality"].items()
+    ]
+    return (
+        _as_table(["rule", *heads.values()], rows)
+        + '<p class="quiet">After the last round. ECE: how far the stated probabilities are off. '
+        "Error AUROC: how well they find errors; 0.5 is chance, 1 is perfect. AUGRC and Brier: "
+        "smaller is better.</p>"
+    )
+
+
+def _as_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the cells are HTML already."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
     )
 
 
@@ -326,7 +346,9 @@ def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]
         + _legend(colour)
         + diagram
         + '<p class="quiet">On the dotted line they do. Tenths of the held-out images by stated '
-        f"probability, after the last round; bars: 95 % intervals of {escape(main)}.</p></div>"
+        f"probability, after the last round; bars: 95 % intervals of {escape(main)}.</p>"
+        + _quality_table(result)
+        + "</div>"
         + _errors_chart(reliability(runs[main]), main, colour[main])
         + "</section>"
     )

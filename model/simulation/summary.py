@@ -167,7 +167,7 @@ def headline(result: Mapping[str, Any]) -> str:
             "Only random order was replayed, so there is nothing to compare; name a rule with "
             "--acquisition."
         )
-    name = AUTO if AUTO in needed else min(needed, key=lambda n: needed[n] or np.inf)
+    name = _subject(needed)
     random = result["curves"][RANDOM]
     budget, goal = random["labels"][-1], random["mean"][-1]
     count = needed[name]
@@ -187,17 +187,35 @@ def headline(result: Mapping[str, Any]) -> str:
             f"With {int(np.ceil(count))} labels chosen by {name} you would have had what {budget} "
             f"random ones gave: an accuracy of {goal:.3f}."
         )
-    return said + _caution(result["gain"][name], int(result["seeds"])) + _better(needed, name)
+    return said
+
+
+def remarks(result: Mapping[str, Any]) -> str:
+    """What a reader must know beside the headline; empty when it stands alone.
+
+    Args:
+        result: as `summarise` gives it, with ``seeds``.
+    """
+    needed: Mapping[str, float | None] = result["labels_needed"]
+    if not needed:
+        return ""
+    name = _subject(needed)
+    caution = _caution(result["gain"][name], int(result["seeds"]))
+    return " ".join(filter(None, [_better(needed, name), caution]))
+
+
+def _subject(needed: Mapping[str, float | None]) -> str:
+    """The rule that the headline is about."""
+    return AUTO if AUTO in needed else min(needed, key=lambda name: needed[name] or np.inf)
 
 
 def _caution(gain: Mapping[str, float | None], seeds: int) -> str:
-    """What a reader must know before believing the sentence; empty when it stands."""
     error = gain["standard_error"]
     if seeds < 2 or error is None:
-        return " This is one seed, which may be luck; repeat with --seeds 5."
+        return "This is one seed, which may be luck; repeat with --seeds 5."
     if abs(gain["mean"] or 0.0) < 2.0 * error:
         return (
-            f" Over these {seeds} seeds the difference between the two curves is no larger than "
+            f"Over these {seeds} seeds the difference between the two curves is no larger than "
             "chance would make it."
         )
     return ""
@@ -209,7 +227,7 @@ def _better(needed: Mapping[str, float | None], name: str) -> str:
     best = min(reached, key=lambda n: reached[n], default=name)
     if best == name or (ours is not None and reached[best] > 0.97 * ours):
         return ""
-    return f" {best} would have done with {int(np.ceil(reached[best]))}."
+    return f"{best} would have done with {int(np.ceil(reached[best]))}."
 
 
 def reliability(runs: Sequence[Run], *, bins: int = 10) -> list[dict[str, float]]:

@@ -8,7 +8,14 @@ import pytest
 from support.tiny_sets import blobs
 
 from model.simulation.replay import Checkpoint, Plan, Run, replay
-from model.simulation.summary import headline, labels_needed, ratio, reliability, summarise
+from model.simulation.summary import (
+    headline,
+    labels_needed,
+    ratio,
+    reliability,
+    remarks,
+    summarise,
+)
 
 LABELS = np.array([10, 20, 30, 40])
 
@@ -118,13 +125,14 @@ def test_the_headline_says_what_was_saved_in_labels() -> None:
         "With 23 labels chosen by auto you would have had what 40 random ones gave: "
         "an accuracy of 0.600."
     )
+    assert remarks(summary(auto=GOOD)) == ""
 
 
 def test_the_headline_is_about_auto_and_names_a_rule_that_did_better() -> None:
     better = two_seeds("margin", [0.5, 0.7, 0.8, 0.9], [0.5, 0.7, 0.8, 0.9])
-    said = headline(summary(margin=better, auto=GOOD))
-    assert said.startswith("With 23 labels chosen by auto")
-    assert said.endswith("margin would have done with 15.")
+    found = summary(margin=better, auto=GOOD)
+    assert headline(found).startswith("With 23 labels chosen by auto")
+    assert remarks(found) == "margin would have done with 15."
 
 
 def test_the_headline_admits_that_nothing_was_saved() -> None:
@@ -138,10 +146,12 @@ def test_the_headline_admits_that_nothing_was_saved() -> None:
 
 def test_the_headline_warns_of_chance() -> None:
     mixed = two_seeds("auto", [0.6, 0.8, 0.9, 0.9], [0.1, 0.2, 0.3, 0.5])
-    assert "no larger than chance" in headline(summary(auto=mixed))
+    assert "no larger than chance" in remarks(summary(auto=mixed))
     alone = summarise({"random": RANDOM[:1], "auto": GOOD[:1]}) | {"seeds": 1}
-    assert "one seed" in headline(alone)
-    assert "Only random order" in headline(summarise({"random": RANDOM}) | {"seeds": 2})
+    assert "one seed" in remarks(alone)
+    only = summarise({"random": RANDOM}) | {"seeds": 2}
+    assert "Only random order" in headline(only)
+    assert remarks(only) == ""
 
 
 def test_reliability_bins_agree_with_counting() -> None:
