@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 480, 300
-LEGEND = 150  # beside a chart that is a file of its own
+LEGEND = 176  # beside a chart that is a file of its own
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 COLOURS = 8
 

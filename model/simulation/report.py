@@ -55,7 +55,7 @@ th:first-child,td:first-child{text-align:left}
 td{white-space:nowrap}
 td:first-child{font-weight:600}
 td .quiet{font-size:12px}
-@media (max-width:600px){table{font-size:13px}th,td{padding-right:7px}}
+@media (max-width:600px){table{font-size:12.5px}td:first-child{white-space:normal}th,td{padding-right:5px}td .quiet{font-size:11px}}
 .images{display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(78px,1fr));
 margin:6px 0 22px}
 figure{margin:0;min-width:0}
@@ -347,10 +347,10 @@ def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]
         + diagram
         + '<p class="quiet">On the dotted line they do. Tenths of the held-out images by stated '
         f"probability, after the last round; bars: 95 % intervals of {escape(main)}.</p>"
-        + _quality_table(result)
-        + "</div>"
+        + "</div><div>"
         + _errors_chart(reliability(runs[main]), main, colour[main])
-        + "</section>"
+        + _quality_table(result)
+        + "</div></section>"
     )
 
 
@@ -371,10 +371,10 @@ def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, colour: str) -
         high=[1.0 - b["low"] for b in bins],
     )
     return (
-        f"<div><h2>Where the errors are</h2>{_legend({main: colour})}{chart}"
+        f"<h2>Where the errors are</h2>{_legend({main: colour})}{chart}"
         '<p class="quiet">Bars: how often a tenth of the images was wrong; thick dashes: how often '
         "its score says it should be. Falling to the right is what makes looking at the most "
-        "doubtful first worth it.</p></div>"
+        "doubtful first worth it.</p>"
     )
 
 
