@@ -55,7 +55,8 @@ th:first-child,td:first-child{text-align:left}
 td{white-space:nowrap}
 td:first-child{font-weight:600}
 td .quiet{font-size:12px}
-@media (max-width:600px){table{font-size:12.5px}td:first-child{white-space:normal}th,td{padding-right:5px}td .quiet{font-size:11px}}
+@media (max-width:600px){table{font-size:12.5px}td:first-child{white-space:normal}
+th,td{padding-right:5px}td .quiet{font-size:11px}}
 .images{display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(78px,1fr));
 margin:6px 0 22px}
 figure{margin:0;min-width:0}
