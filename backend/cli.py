@@ -312,9 +312,7 @@ def rollback(
 )
 @click.option(
     "--acquisition",
-    default="auto",
-    show_default=True,
-    help="Rules to compare, with commas; random is always there.",
+    help="Rules to compare, with commas (DOUBTLESS_ACQUISITION); random is always there.",
 )
 @click.option("--uncertainty", help="Estimator (DOUBTLESS_ESTIMATOR).")
 @click.option("--backbone", help="Pretrained network (DOUBTLESS_BACKBONE).")
@@ -332,9 +330,7 @@ def rollback(
 @click.option(
     "--random-share",
     type=float,
-    default=0.2,
-    show_default=True,
-    help="Part of each round drawn at random, as the product does.",
+    help="Part of each round drawn at random (DOUBTLESS_RANDOM_SHARE).",
 )
 @click.option("--full", is_flag=True, help="Also measure with all training labels.")
 @click.option("--jobs", type=int, help="Processes at once; without, one for each core.")
@@ -349,11 +345,13 @@ def simulate(as_json: bool, **given: Any) -> None:
     from backend.simulate import simulate as run
     from backend.simulate_view import Watching
 
+    rules, share = given.pop("acquisition"), given.pop("random_share")
     settings = Settings.load(estimator=given.pop("uncertainty"), backbone=given.pop("backbone"))
     options = Options(
-        acquisitions=tuple(given.pop("acquisition").split(",")),
+        acquisitions=tuple((rules or settings.acquisition).split(",")),
         uncertainty=settings.estimator,
         backbone=settings.backbone,
+        random_share=settings.random_share if share is None else share,
         jobs=given.pop("jobs") or os.cpu_count() or 1,
         **given,
     )
