@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
 from typing import Any
@@ -62,7 +62,7 @@ margin:6px 0 22px}
 figure{margin:0;min-width:0}
 figure img,figure .none{display:block;width:100%;height:auto;aspect-ratio:1;object-fit:contain;
 background:var(--panel);border-radius:4px}
-figcaption{font-size:12px;line-height:1.3;color:var(--quiet);overflow:hidden;overflow-wrap:anywhere;
+figcaption{font-size:11.5px;line-height:1.3;color:var(--quiet);overflow:hidden;overflow-wrap:anywhere;
 display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2}
 h3{font-size:15px;margin:0}
 details{margin-top:36px;border-top:1px solid var(--edge);padding-top:12px}
@@ -138,6 +138,7 @@ def curves_chart(result: Mapping[str, Any]) -> str:
     full = result.get("full", {}).get("accuracy")
     values += [full] if full is not None else []
     x = nice_axis("labels", 0.0, float(labels[-1]))
+    x = replace(x, high=float(labels[-1]), ticks=[t for t in x.ticks if t <= labels[-1]])
     y = nice_axis("accuracy on held-out images", min(values), max(values))
     goal = curves[RANDOM]["mean"][-1]
 
@@ -185,10 +186,11 @@ def render(
         first: by rule, the images it asked for first (`first_rows` of the first seed).
     """
     main = AUTO if AUTO in runs else next((n for n in runs if n != RANDOM), RANDOM)
+    caution = remarks(result)
     body = [
         f"<h1>{escape(result['data'])}: active learning replayed</h1>",
         f'<p class="said">{escape(headline(result))}</p>',
-        f"<p>{escape(remarks(result))}</p>",
+        f"<p>{escape(caution)}</p>" if caution else "",
         f'<p class="quiet">{escape(_setting(result))}</p>',
         _curves_section(result),
         _scores_section(result, runs, main),
