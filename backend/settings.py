@@ -27,7 +27,10 @@ class Settings:
         "~/.local/share/doubtless",
         "Folder for the database, versions, features and the embedded Valkey.",
     )
-    cache: str = knob("~/.cache/doubtless", "Folder of exported backbones; safe to delete.")
+    cache: str = knob(
+        "~/.cache/doubtless",
+        "Folder of exported backbones, and of the features of `simulate`; safe to delete.",
+    )
     database_url: str = knob(
         "", "SQLAlchemy URL, such as postgresql+psycopg://…; empty: SQLite in `home`."
     )

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import StaticPool
 
 from backend.edges import schema as t
+from backend.edges.labels.merge import majority
 from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
 from backend.records import Draw, PoolTask, Project, Run, Score, Version
 
@@ -384,16 +385,12 @@ class Database:
             .where((a.project == key) & (a.cancelled.is_(False)) & (a.label.is_not(None)))
             .order_by(a.updated_at, a.annotation_id)
         )
-        votes: dict[int, dict[str, list[int]]] = {}
+        given: dict[int, list[str]] = {}
         with self.reader.connect() as c:
-            for order, (task_id, label) in enumerate(c.execute(query)):
-                entry = votes.setdefault(task_id, {}).setdefault(str(label), [0, 0])
-                entry[0] += 1
-                entry[1] = order
-        return {
-            task_id: max(labels.items(), key=lambda item: tuple(item[1]))[0]
-            for task_id, labels in votes.items()
-        }
+            for task_id, label in c.execute(query):
+                given.setdefault(task_id, []).append(str(label))
+        merged = {task_id: majority(labels) for task_id, labels in given.items()}
+        return {task_id: label for task_id, label in merged.items() if label is not None}
 
     def label_count(self, key: str) -> int:
         """Tasks with at least one label."""
