@@ -110,8 +110,9 @@ def replay(
             labelled=pool[np.concatenate([labelled, drawn])],
             label_counts=np.bincount(pool_labels[labelled], minlength=len(data.classes)),
             predictions=predictions,
+            sample=bundle.estimator.sample if bundle else None,
             seed=seed * 1000 + len(labelled),
-        )
+        ).rows
         acquired = time.perf_counter()
         labelled = np.concatenate([labelled, drawn, left[chosen]])
         is_random = np.concatenate([is_random, np.ones(share, bool), np.zeros(len(chosen), bool)])
