@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.acquisition.automatic import auto
 from model.acquisition.badge import badge
 from model.acquisition.base import Acquisition, Needs, Pool, Rule, Sample, Selection
 from model.acquisition.clustered import margin_cluster
@@ -17,6 +16,7 @@ from model.acquisition.coreset import coreset
 from model.acquisition.disagreement import bald, batch_bald
 from model.acquisition.dropquery import dropquery
 from model.acquisition.epig import epig
+from model.acquisition.herding import uncertainty_herding
 from model.acquisition.power import power_bald, power_entropy, power_margin
 from model.acquisition.probcover import probcover
 from model.acquisition.simple import by_entropy, by_least_confidence, by_margin, uniform
@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 ACQUISITIONS: Registry[Acquisition] = Registry("acquisition")
-ACQUISITIONS.register("auto")(Acquisition(auto))
+ACQUISITIONS.register("auto")(Acquisition(uncertainty_herding))  # why: docs/adr/acquisition.md
+ACQUISITIONS.register("herding")(Acquisition(uncertainty_herding))
 ACQUISITIONS.register("random")(Acquisition(uniform))
 ACQUISITIONS.register("typical")(Acquisition(typical))
 ACQUISITIONS.register("probcover")(Acquisition(probcover))

@@ -49,6 +49,7 @@ def label_changes(pool: Pool, rng: np.random.Generator) -> Ints:
         label = pool.said.label[start : start + BLOCK_ROWS]
         for _ in range(PASSES):
             kept = rng.integers(0, 256, block.shape, np.uint8) >= round(256 * DROPPED)
-            probs = pool.passes(block * (kept * scale) + pool.centre).mean(axis=1)
+            rows = (block * (kept * scale) + pool.centre).astype(np.float32, copy=False)
+            probs = pool.passes(rows).mean(axis=1)
             changes[start : start + BLOCK_ROWS] += probs.argmax(axis=1) != label
     return changes

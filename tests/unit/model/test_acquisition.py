@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.acquisition import ACQUISITIONS, Needs, require, select
-from model.acquisition.automatic import auto
 from model.acquisition.base import Pool, k_means, main_axes, seed_centres, squared_distances
 from model.errors import ModelError, NeedsError, ShapeError, UnknownNameError
 from model.types import Predictions
@@ -255,20 +254,56 @@ def test_margin_cluster_takes_only_the_ten_batches_of_smallest_margin() -> None:
     assert margins[chosen].max() <= np.sort(margins)[49]
 
 
-def test_auto_changes_from_typical_at_two_labels_a_class() -> None:
-    pool, _ = groups(5, 10)
-    margins = np.random.default_rng(4).random(len(pool))
+def test_auto_takes_one_of_each_group_the_largest_first_before_there_is_a_version() -> None:
+    pool, number = groups(6, 20)
+    chosen = pick("auto", pool, 6, predictions=None)
+    assert sorted(number[chosen].tolist()) == list(range(6))
+    assert number[chosen[0]] == 0
 
-    def chosen(counts: list[int], has_version: bool = True) -> list[int]:
-        version = predictions(margins) if has_version else None
-        return auto(Pool(pool, None, np.array(counts), version), 5, seed=0).rows.tolist()
 
-    typical = pick("typical", pool, 5, predictions=predictions(margins))
-    clustered = pick("margin-cluster", pool, 5, predictions=predictions(margins))
-    assert typical != clustered
-    assert chosen([2, 1]) == typical
-    assert chosen([2, 2]) == clustered
-    assert chosen([9, 9], has_version=False) == typical
+def test_auto_goes_where_doubt_is_and_spreads_there() -> None:
+    pool, number = groups(8, 40)
+    margins = np.where(np.isin(number, [2, 3, 5]), 0.1, 0.99)
+    labelled = pool[[int(np.flatnonzero(number == group)[0]) for group in range(8)]]
+    chosen = pick("auto", pool, 6, predictions=predictions(margins), labelled=labelled)
+    assert set(number[chosen].tolist()) == {2, 3, 5}
+    assert set(number[chosen[:3]].tolist()) == {2, 3, 5}
+
+
+def test_auto_leaves_copies_of_what_is_labelled_and_of_each_other() -> None:
+    """However doubtful they are: the copies stand for each other."""
+    rng = np.random.default_rng(0)
+    distinct = rng.normal(size=(40, 6)).astype(np.float32)
+    pool = np.concatenate([np.repeat(distinct[:2], 30, axis=0), distinct[2:]])
+    margins = np.r_[np.full(60, 0.01), np.full(38, 0.5)]
+    chosen = pick("auto", pool, 5, predictions=predictions(margins), labelled=distinct[:1])
+    assert not set(chosen) & set(range(30))
+    assert len(set(chosen) & set(range(30, 60))) == 1
+
+
+def test_auto_passes_from_typical_to_doubtful_as_labels_come() -> None:
+    """An alone and very doubtful item waits for the group while labels are few, then leads."""
+    rng = np.random.default_rng(0)
+    group = np.array([3.0, 0.0]) + 0.3 * rng.normal(size=(60, 2))
+    pool = np.r_[group, [[-3.0, 4.0]], [[0.0, -3.0]]].astype(np.float32)
+    margins = np.r_[np.full(60, 0.9), 0.0, 0.95]
+    said = predictions(margins)
+    few = pool[[61]]
+    many = (np.array([3.0, 0.0]) + 0.3 * rng.normal(size=(200, 2))).astype(np.float32)
+    assert pick("auto", pool, 1, predictions=said, labelled=few)[0] < 60
+    assert pick("auto", pool, 1, predictions=said, labelled=np.r_[few, many]) == [60]
+
+
+@pytest.mark.parametrize("doubtful", [0.2, 0.02])
+def test_auto_draws_a_large_pool_in_proportion_to_its_doubt(
+    monkeypatch: pytest.MonkeyPatch, doubtful: float
+) -> None:
+    monkeypatch.setattr("model.acquisition.herding.MOST_ROWS", 100)
+    rng = np.random.default_rng(0)
+    pool = rng.normal(size=(3000, 5)).astype(np.float32)
+    margins = np.where(rng.random(3000) < doubtful, 0.0, 1.0)
+    chosen = pick("auto", pool, 30, predictions=predictions(margins), labelled=pool[:9] + 9)
+    assert (margins[chosen] == 0.0).mean() > 0.8  # a sure item may stand for doubtful ones
 
 
 def test_k_means_finds_separate_groups() -> None:

@@ -16,6 +16,7 @@ from model.acquisition.coreset import coreset
 from model.acquisition.disagreement import most_joint_information
 from model.acquisition.dropquery import label_changes
 from model.acquisition.epig import MOST_OUTCOMES, coarse, expected_information
+from model.acquisition.herding import drawn_for_sums, most_covered, uncertainty_herding
 from model.acquisition.power import draw_in_proportion
 from model.acquisition.probcover import cover, pure_radius
 from model.types import Predictions
@@ -292,3 +293,57 @@ def test_label_changes_count_the_passes_whose_label_differs() -> None:
     assert set(changes.tolist()) == {0, 1, 2, 3}
     dropped = 0.75**4  # all four features it looks at
     assert changes.mean() == pytest.approx(3 * dropped, abs=4 * (3 * dropped / 5000) ** 0.5)
+
+
+def test_most_covered_is_the_naive_greedy_maximum() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 3))
+    kernel = np.exp(-((rows[:, None] - rows[None]) ** 2).sum(axis=2)).astype(np.float32)
+    weights, start = rng.random(40), (0.5 * rng.random(40)).astype(np.float32)
+    covered = start.astype(np.float64)
+    expected: list[int] = []
+    for _ in range(15):
+        sums = [(weights * np.maximum(covered, kernel[i])).sum() for i in range(40)]
+        expected.append(int(np.argmax(sums)))
+        covered = np.maximum(covered, kernel[expected[-1]])
+    assert most_covered(kernel, weights, start, 15).tolist() == expected
+
+
+def test_most_covered_stops_when_nothing_is_left_to_cover() -> None:
+    copies = np.ones((5, 5), np.float32)
+    assert most_covered(copies, np.ones(5), np.zeros(5, np.float32), 5).tolist() == [0]
+    assert most_covered(copies, np.ones(5), np.ones(5, np.float32), 5).tolist() == []
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_herding_is_uncertainty_herding_written_out(known: int) -> None:
+    rng = np.random.default_rng(known)
+    features = rng.normal(size=(50, 4)).astype(np.float32)
+    labelled = rng.normal(size=(known, 4)).astype(np.float32) if known else None
+    margins = rng.random(50)
+    zeros = np.zeros(50)
+    said = Predictions(zeros[:, None], np.zeros(50, np.int64), zeros, margins, *[zeros] * 3)
+    pool = Pool(features, labelled, None, said if known else None)
+    chosen = uncertainty_herding(pool, 6, seed=0).rows.tolist()
+    rows, doubt = pool.rows.astype(np.float64), 1 - margins if known else np.ones(50)
+    labels = pool.known_rows if known else rows[np.random.default_rng(0).permutation(50)[:6]]
+    squares = ((rows[:, None] - labels[None]) ** 2).sum(axis=2).min(axis=1)
+    radius = np.median(squares)
+    covered = np.exp(-squares / radius) if known else zeros
+    kernel = np.exp(-((rows[:, None] - rows[None]) ** 2).sum(axis=2) / radius)
+    for row in chosen:
+        sums = [(doubt * np.maximum(covered, kernel[i])).sum() for i in range(50)]
+        assert row == int(np.argmax(sums))
+        covered = np.maximum(covered, kernel[row])
+
+
+def test_drawn_items_give_the_sums_of_all() -> None:
+    rng = np.random.default_rng(0)
+    values, other = rng.random(60) ** 3 + 1e-6, rng.random(60)
+    estimates = []
+    for seed in range(2000):
+        rows, weights = drawn_for_sums(values, 15, np.random.default_rng(seed))
+        assert len(set(rows.tolist())) == 15
+        estimates.append((weights * other[rows]).sum())
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert np.mean(estimates) == pytest.approx((values * other).sum(), abs=4 * error)
