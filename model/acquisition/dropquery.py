@@ -35,7 +35,7 @@ def dropquery(pool: Pool, n: int, *, seed: int) -> Selection:
     unstable = order[: max(int((2 * changes > PASSES).sum()), n)]
     if len(unstable) > MOST_ROWS:
         unstable = np.sort(rng.permutation(unstable)[:MOST_ROWS])
-    rows = pool.rows[unstable]
+    rows = pool.project(pool.features[unstable])
     picked = nearest_to_centres(rows, np.ones(len(rows)), min(n, MOST_CLUSTERS), rng)
     return Selection(filled(unstable[picked], order, n))
 

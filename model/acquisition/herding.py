@@ -27,9 +27,9 @@ def uncertainty_herding(pool: Pool, n: int, *, seed: int) -> Selection:
     An item's doubt is 1 - margin, and the same for all before there is a version. An item is
     covered by the nearest labelled or chosen one, by ``exp(-distance**2 / radius**2)``; the radius
     is the median distance to the nearest label, or what it would be were the batch drawn at random.
-    So typical items of large groups come first while the model knows nothing, the radius shrinks as
-    labels come, and in the end doubt alone decides; copies of what is labelled have nothing to
-    give, nor have lonely outliers.
+    So typical items of large groups come first while the model knows nothing; as labels come the
+    radius shrinks and doubt is left in fewer places. Copies of what is labelled have nothing to
+    give, and lonely outliers little.
 
     Of a pool of more than 4,000 so many are looked at, drawn in proportion to their doubt.
 

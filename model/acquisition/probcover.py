@@ -34,7 +34,7 @@ def probcover(pool: Pool, n: int, *, seed: int) -> Selection:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(pool.features)).astype(np.int64)
     looked_at = np.sort(order[:MOST_ROWS])
-    rows = pool.rows[looked_at]
+    rows = pool.project(pool.features[looked_at])
     classes = n if pool.label_counts is None else len(pool.label_counts)
     radius = pure_radius(rows, k_means(rows, np.ones(len(rows)), max(classes, 2), rng)[0])
     open_rows = np.ones(len(rows), bool)
