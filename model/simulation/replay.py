@@ -257,16 +257,17 @@ def _choose(
     begin = time.perf_counter()
     predictions = bundle.predict(pool) if bundle else None
     middle = time.perf_counter()
-    rows = select(
+    choice = select(
         acquisition,
         pool=pool,
         n=wanted,
         labelled=labelled,
         label_counts=label_counts,
         predictions=predictions,
+        sample=bundle.estimator.sample if bundle else None,
         seed=seed,
     )
-    return _Choice(rows, middle - begin, time.perf_counter() - middle)
+    return _Choice(choice.rows, middle - begin, time.perf_counter() - middle)
 
 
 class _Judge:

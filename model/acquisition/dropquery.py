@@ -1,0 +1,55 @@
+"""Items whose label changes when features are missing, and different from each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.acquisition.base import (
+    BLOCK_ROWS,
+    Ints,
+    Pool,
+    Selection,
+    filled,
+    nearest_to_centres,
+)
+
+DROPPED = 0.75
+PASSES = 3
+MOST_CLUSTERS = 500
+MOST_ROWS = 8_000
+
+
+def dropquery(pool: Pool, n: int, *, seed: int) -> Selection:
+    """From each of `n` clusters of the unstable items the one nearest the centre.
+
+    Unstable are items whose label changes in more than half of 3 passes in which three quarters of
+    the features are dropped, that is put to the pool's mean. The rest of the order, for when there
+    are too few of them: more changes first, then smaller margins.
+
+    Source:
+        Gupte et al. 2024, arXiv:2401.14555 (DropQuery).
+    """
+    rng = np.random.default_rng(seed)
+    changes = label_changes(pool, rng)
+    order = np.lexsort((pool.said.margin, -changes)).astype(np.int64)
+    unstable = order[: max(int((2 * changes > PASSES).sum()), n)]
+    if len(unstable) > MOST_ROWS:
+        unstable = np.sort(rng.permutation(unstable)[:MOST_ROWS])
+    rows = pool.project(pool.features[unstable])
+    picked = nearest_to_centres(rows, np.ones(len(rows)), min(n, MOST_CLUSTERS), rng)
+    return Selection(filled(unstable[picked], order, n))
+
+
+def label_changes(pool: Pool, rng: np.random.Generator) -> Ints:
+    """``(M,)`` in how many passes the predicted label is not the version's own."""
+    changes = np.zeros(len(pool.features), np.int64)
+    scale = np.float32(1.0 / (1.0 - DROPPED))
+    for start in range(0, len(changes), BLOCK_ROWS):
+        block = pool.features[start : start + BLOCK_ROWS] - pool.centre
+        label = pool.said.label[start : start + BLOCK_ROWS]
+        for _ in range(PASSES):
+            kept = rng.integers(0, 256, block.shape, np.uint8) >= round(256 * DROPPED)
+            rows = (block * (kept * scale) + pool.centre).astype(np.float32, copy=False)
+            probs = pool.passes(rows).mean(axis=1)
+            changes[start : start + BLOCK_ROWS] += probs.argmax(axis=1) != label
+    return changes
