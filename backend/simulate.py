@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,12 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backend.edges.export import LabelStudioExport, LeftOut
-from backend.errors import BackendError
+from backend.edges.export import LeftOut
 from backend.settings import Settings
+from backend.simulate_source import Source, open_source
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES, load_backbone
-from model.datasets import DIGITS, Item, annotated_with, read_dataset
 from model.errors import DataError, ModelError
 from model.features import FeatureStore
 from model.heads.plain import PLAIN_BACKBONE
@@ -82,16 +81,6 @@ class Watcher(Protocol):
         """A run has ended."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A labelled set, wherever it comes from."""
-
-    name: str
-    read: Callable[[], Iterator[Item]]
-    left_out: Sequence[LeftOut] = ()
-    unlabelled: int = 0
-
-
 def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str, Any]:
     """Replay active learning on labelled data; writes `out` and returns ``result.json``.
 
@@ -102,7 +91,7 @@ def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str
         ModelError: the set, a name or a number cannot be used, or `out` holds another replay.
     """
     rules = _check_names(options)
-    source = _open(options, settings, watcher)
+    source = _opened(options, settings, watcher)
     store = RunStore(options.out)
     with store.alone():
         watcher.note(f"reading {source.name}")
@@ -124,6 +113,13 @@ def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str
     return result
 
 
+def _opened(options: Options, settings: Settings, watcher: Watcher) -> Source:
+    source = open_source(options.data, settings, images=options.images, control=options.control)
+    for note in source.notes:
+        watcher.note(note)
+    return source
+
+
 def _check_names(options: Options) -> list[str]:
     """The rules to compare, `random` first, each once."""
     BACKBONES[options.backbone]
@@ -134,33 +130,6 @@ def _check_names(options: Options) -> list[str]:
     if options.seeds < 1:
         raise ModelError(f"seeds is {options.seeds}; it must be at least 1")
     return rules
-
-
-def _open(options: Options, settings: Settings, watcher: Watcher) -> _Source:
-    path = Path(options.data).expanduser()
-    if path.is_file():
-        export = LabelStudioExport(path, settings, images=options.images, control=options.control)
-        for note in export.notes:
-            watcher.note(note)
-        return _Source(export.name, export.read, export.left_out, export.unlabelled)
-    if options.images is not None or options.control is not None:
-        raise BackendError(
-            f"--images and --control belong to a Label Studio export, and {options.data!r} is none"
-        )
-    if not path.is_dir() and options.data != DIGITS:
-        raise DataError(
-            f"there is no {options.data!r}; --data takes a folder with one folder for each class, "
-            "a packed set (manifest.csv), the JSON export of a Label Studio project, or 'digits'"
-        )
-    kind = annotated_with(str(path))
-    if kind in ("boxes", "mask"):
-        task = {"boxes": "detection", "mask": "segmentation"}[kind]
-        raise DataError(
-            f"{options.data} is annotated with {kind}, a set for {task}; simulate replays "
-            "classification so far"
-        )
-    name = path.resolve().name if path.is_dir() else options.data
-    return _Source(name, lambda: read_dataset(str(path) if path.is_dir() else options.data))
 
 
 def _plan(options: Options, data: LabelledSet) -> Plan:
@@ -184,7 +153,7 @@ def _plan(options: Options, data: LabelledSet) -> Plan:
 
 
 def _with_features(
-    source: _Source, listing: Listing, options: Options, settings: Settings, watcher: Watcher
+    source: Source, listing: Listing, options: Options, settings: Settings, watcher: Watcher
 ) -> tuple[LabelledSet, list[LeftOut]]:
     """The set with features of its readable images, and what is left out."""
     store = FeatureStore(settings.cache_path / "features")
@@ -341,7 +310,7 @@ def _result(
 
 
 def _first_images(
-    source: _Source, data: LabelledSet, runs: Mapping[str, Sequence[Run]]
+    source: Source, data: LabelledSet, runs: Mapping[str, Sequence[Run]]
 ) -> dict[str, list[Shown]]:
     """Thumbnails of what each rule asked for first, in one pass over the set."""
     rows = {rule: first_rows(found[0]) for rule, found in runs.items()}
