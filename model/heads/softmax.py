@@ -8,6 +8,7 @@ steps of one L-BFGS run: 6 fits cost about 3 times one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,50 @@ class Heads:
         return logits
 
 
+class Loss(Protocol):
+    """What a fit makes small, besides the prior."""
+
+    def seen(self, weights_BN: F64) -> NDArray[np.bool_]:
+        """``(B, C)`` the classes that fits with these weights can say anything about."""
+
+    def __call__(self, logits: F32, weights_NB: F32) -> tuple[float, F32]:
+        """``(N, B, C)`` logits, which may be overwritten, to the loss and its slope in them."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Of one class out of C.
+
+    Attributes:
+        labels: ``(N,)`` classes.
+        n_classes: C.
+    """
+
+    labels: NDArray[np.int64]
+    n_classes: int
+
+    def seen(self, weights_BN: F64) -> NDArray[np.bool_]:
+        """Classes that have a label with weight."""
+        found = np.zeros((len(weights_BN), self.n_classes), bool)
+        for fit, weights in enumerate(weights_BN):
+            found[fit, self.labels[weights > 0]] = True
+        return found
+
+    def __call__(self, logits: F32, weights_NB: F32) -> tuple[float, F32]:
+        """Sum of weighted cross-entropies, and its slope."""
+        items = np.arange(len(self.labels))
+        logits -= logits.max(axis=2, keepdims=True)
+        # A held-out label of a class the fit lacks has weight 0: keep 0 * 1e9 out of the sum.
+        of_label = np.maximum(logits[items, :, self.labels], np.float32(-1e4))
+        np.exp(logits, out=logits)
+        sums = logits.sum(axis=2)
+        cross = (weights_NB * (np.log(sums) - of_label)).sum(dtype=np.float64)
+        logits /= sums[:, :, None]
+        logits[items, :, self.labels] -= 1.0
+        logits *= weights_NB[:, :, None]
+        return float(cross), logits
+
+
 def fit_heads(
     basis: Basis,
     labels: NDArray[np.int64],
@@ -91,7 +136,7 @@ def fit_heads(
     l2_B: F64,
     tolerance: float = 1e-6,
 ) -> Heads:
-    """Fit B heads at once on the same rows.
+    """Fit B logistic regressions at once on the same rows.
 
     Args:
         basis: the rows.
@@ -101,38 +146,23 @@ def fit_heads(
         l2_B: ``(B,)`` precision of the prior, above 0.
         tolerance: relative decrease of the loss at which the search stops.
     """
-    search = _Search(basis, labels, n_classes, weights_BN, l2_B)
-    found = minimize(
-        search.loss,
-        np.zeros(search.size),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _MAX_ITERATIONS, "ftol": tolerance, "gtol": 1e-6, "maxcor": 5},
-    )
-    return search.heads(found.x)
+    search = Search(basis, CrossEntropy(labels, n_classes), weights_BN, l2_B)
+    return search.run(tolerance)
 
 
-class _Search:
-    """The loss as a function of one flat vector, in coordinates where it is nearly round."""
+class Search:
+    """B fits of one loss as one flat vector, in coordinates where the loss is nearly round."""
 
-    def __init__(
-        self, basis: Basis, labels: NDArray[np.int64], n_classes: int, weights_BN: F64, l2_B: F64
-    ) -> None:
-        fits, count = weights_BN.shape
-        width = basis.rows.shape[1]
+    def __init__(self, basis: Basis, loss: Loss, weights_BN: F64, l2_B: F64) -> None:
         self._rows = basis.rows
-        self._shape = (width, fits, n_classes)
-        self._split = width * fits * n_classes
-        self.size = self._split + fits * n_classes
+        self._loss = loss
+        self._seen = loss.seen(weights_BN)
+        self._shape = (basis.rows.shape[1], *self._seen.shape)
+        self._split = int(np.prod(self._shape))
+        self._found = np.zeros(self._split + self._seen.size)
         self._l2 = l2_B.astype(np.float32)[None, :, None]
-        self._weights = np.ascontiguousarray(weights_BN.T, dtype=np.float32)[:, :, None]
-        self._labels = labels
-        self._items = np.arange(count)
-        seen = np.zeros((fits, n_classes), bool)
-        for fit in range(fits):
-            seen[fit, labels[weights_BN[fit] > 0]] = True
-        self._seen = seen
-        self._mask = np.where(seen, np.float32(0), _ABSENT).astype(np.float32)
+        self._weights = np.ascontiguousarray(weights_BN.T, dtype=np.float32)
+        self._mask = np.where(self._seen, np.float32(0), _ABSENT).astype(np.float32)
         # Curvature along each axis, bounded as in Boehning 1992: dividing it out makes L-BFGS take
         # tens of steps where the raw coordinates take hundreds.
         mean_weight = weights_BN.mean(axis=1)
@@ -142,33 +172,37 @@ class _Search:
             1.0 / np.sqrt(0.25 * weights_BN.sum(axis=1, keepdims=True) + 1e-3)
         ).astype(np.float32)
 
+    def run(
+        self, tolerance: float, *, loss: Loss | None = None, iterations: int = _MAX_ITERATIONS
+    ) -> Heads:
+        """Search on from where the last run ended, for another loss where one is given."""
+        self._loss = loss or self._loss
+        found = minimize(
+            self._cost,
+            self._found,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": iterations, "ftol": tolerance, "gtol": 1e-6, "maxcor": 5},
+        )
+        self._found = found.x
+        weights, biases = self._unpack(found.x)
+        return Heads(weights.transpose(1, 0, 2).copy(), biases + self._mask)
+
     def _unpack(self, flat: F64) -> tuple[F32, F32]:
         vector = flat.astype(np.float32)
         weights = vector[: self._split].reshape(self._shape) * self._step
         return weights, vector[self._split :].reshape(self._shape[1:]) * self._bias_step
 
-    def loss(self, flat: F64) -> tuple[float, F64]:
+    def _cost(self, flat: F64) -> tuple[float, F64]:
         width, fits, classes = self._shape
         weights, biases = self._unpack(flat)
         logits = self._rows @ weights.reshape(width, fits * classes)
         logits = logits.reshape(-1, fits, classes)
         logits += biases + self._mask
-        logits -= logits.max(axis=2, keepdims=True)
-        # A held-out label of a class the fit lacks has weight 0: keep 0 * 1e9 out of the sum.
-        of_label = np.maximum(logits[self._items, :, self._labels], np.float32(-1e4))
-        np.exp(logits, out=logits)
-        sums = logits.sum(axis=2)
-        cross = (self._weights[:, :, 0] * (np.log(sums) - of_label)).sum(dtype=np.float64)
+        cross, slope_NBC = self._loss(logits, self._weights)
         prior = 0.5 * (self._l2 * weights.astype(np.float64) ** 2).sum()
-        logits /= sums[:, :, None]
-        logits[self._items, :, self._labels] -= 1.0
-        logits *= self._weights
-        slope = self._rows.T @ logits.reshape(-1, fits * classes)
+        slope = self._rows.T @ slope_NBC.reshape(-1, fits * classes)
         slope = (slope.reshape(self._shape) + self._l2 * weights) * self._step
-        bias_slope = logits.sum(axis=0) * self._bias_step * self._seen
+        bias_slope = slope_NBC.sum(axis=0) * self._bias_step * self._seen
         gradient = np.concatenate([slope.ravel(), bias_slope.ravel()]).astype(np.float64)
         return float(cross + prior), gradient
-
-    def heads(self, flat: F64) -> Heads:
-        weights, biases = self._unpack(flat)
-        return Heads(weights.transpose(1, 0, 2).copy(), biases + self._mask)

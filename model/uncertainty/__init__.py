@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from model.registry import Registry
 from model.uncertainty.base import Estimator, EstimatorFamily, FittedEstimator
+from model.uncertainty.laplace import LastLayerLaplace
+from model.uncertainty.mc_dropout import FeatureDropout
 from model.uncertainty.softmax import AveragedHeads
 
 __all__ = ["ESTIMATORS", "Estimator", "EstimatorFamily", "FittedEstimator"]
 
 ESTIMATORS: Registry[EstimatorFamily] = Registry("uncertainty estimator")
 ESTIMATORS.register("softmax")(AveragedHeads())
+ESTIMATORS.register("mc-dropout")(FeatureDropout())
+ESTIMATORS.register("laplace")(LastLayerLaplace())
