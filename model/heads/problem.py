@@ -88,7 +88,9 @@ class Problem:
         """The logistic regressions of `fit_weights`, on `basis`."""
         return self.fit(self.basis)
 
-    def fit(self, basis: Basis) -> Heads:
+    def fit(
+        self, basis: Basis, start: F32 | None = None, tolerance: float = FIT_TOLERANCE
+    ) -> Heads:
         """Logistic regressions of `fit_weights` on other coordinates of the rows."""
         weights_BN = self.fit_weights
         return fit_heads(
@@ -97,8 +99,14 @@ class Problem:
             self.n_classes,
             weights_BN=weights_BN,
             l2_B=np.full(len(weights_BN), self.l2),
-            tolerance=FIT_TOLERANCE,
+            tolerance=tolerance,
+            start=start,
         )
+
+    @cached_property
+    def lifted(self) -> F32:
+        """``(B, D, C)`` weights of `heads` on rows."""
+        return (self.basis.axes.astype(np.float32) @ self.heads.weights).astype(np.float32)
 
     def counts(self, number: int) -> Ints:
         """``(C,)`` labels of each class that fit `number` has seen."""

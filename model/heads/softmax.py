@@ -135,6 +135,7 @@ def fit_heads(
     weights_BN: F64,
     l2_B: F64,
     tolerance: float = 1e-6,
+    start: F32 | None = None,
 ) -> Heads:
     """Fit B logistic regressions at once on the same rows.
 
@@ -145,8 +146,11 @@ def fit_heads(
         weights_BN: ``(B, N)`` weight of each label in each fit; 0 leaves it out.
         l2_B: ``(B,)`` precision of the prior, above 0.
         tolerance: relative decrease of the loss at which the search stops.
+        start: ``(B, R, C)`` weights near the solution, where the search then begins.
     """
     search = Search(basis, CrossEntropy(labels, n_classes), weights_BN, l2_B)
+    if start is not None:
+        search.start_at(start)
     return search.run(tolerance)
 
 
@@ -171,6 +175,10 @@ class Search:
         self._bias_step = (
             1.0 / np.sqrt(0.25 * weights_BN.sum(axis=1, keepdims=True) + 1e-3)
         ).astype(np.float32)
+
+    def start_at(self, weights: F32) -> None:
+        """Begin at ``(B, R, C)`` weights instead of 0."""
+        self._found[: self._split] = (weights.transpose(1, 0, 2) / self._step).ravel()
 
     def run(
         self, tolerance: float, *, loss: Loss | None = None, iterations: int = _MAX_ITERATIONS

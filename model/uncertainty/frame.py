@@ -124,11 +124,6 @@ def reserve_unseen(probs: F64, seen: NDArray[np.bool_], n_labels: int) -> F64:
     return kept
 
 
-def lift(problem: Problem, number: int) -> F32:
-    """``(D, C)`` weights of logistic regression `number`, on rows."""
-    return (problem.basis.axes @ problem.heads.weights[number]).astype(np.float32)
-
-
 def assemble(
     problem: Problem, build: Callable[[int], RowsEstimator], facts: Mapping[str, float]
 ) -> FittedEstimator:

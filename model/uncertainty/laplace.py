@@ -10,46 +10,58 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from model.calibration.temperature import fold_weights
 from model.heads.problem import Problem
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble, lift
+from model.uncertainty.frame import Frame, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 PASSES = 20
+# Times that of the head's own prior; with the last, passes hardly differ.
+PRECISIONS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 AXES = 256  # of the span of the labels, those along which they vary most
 BEYOND = 32  # coordinates that stand for everything outside those axes
 
 
 class LastLayerLaplace(ProblemFamily):
-    """Curvature as a Kronecker product of features and classes; its prior by the evidence.
+    """Curvature as a Kronecker product of features and classes; its prior out of fold.
 
     The mean is the head of `Problem.heads`. Of the weights outside the chosen axes only the prior
     is known, so what an image has in common with no label is doubt: an image far from all labels
-    gets passes that disagree.
+    gets passes that disagree. The precision of that prior has the least NLL of the passes' mean out
+    of fold; the most probable one by the evidence lost 6 to 27 points of accuracy, since it takes
+    the many features that no label has tried for as uncertain as the few that count.
 
     Source:
-        Kronecker-factored Laplace: Ritter et al. 2018; last layer and evidence: Daxberger et al.
-        2021, arXiv:2106.14806; the fixed point for the prior: MacKay 1992.
+        Kronecker-factored Laplace: Ritter et al. 2018; of the last layer: Daxberger et al. 2021,
+        arXiv:2106.14806.
     """
 
     def fit_problem(self, problem: Problem) -> FittedEstimator:
-        """Measure the curvature at every fit, choose the prior at the one on all labels."""
+        """Measure the curvature at every fit, choose the prior out of fold, draw."""
         posteriors = [Posterior.of(problem, n) for n in range(len(problem.fit_weights))]
-        precision = posteriors[0].best_precision(problem.l2)
         plane, noise = _plane(problem), _noise(problem, posteriors[0])
 
-        def build(number: int) -> LaplaceEstimator:
-            return LaplaceEstimator(
-                frame=Frame.of(problem, number),
-                weights=lift(problem, number),
-                biases=problem.heads.biases[number],
-                plane=plane,
-                shifts=posteriors[number].draw(noise, precision),
-            )
+        def fitted(precision: float) -> FittedEstimator:
+            def build(number: int) -> LaplaceEstimator:
+                return LaplaceEstimator(
+                    frame=Frame.of(problem, number),
+                    weights=problem.lifted[number],
+                    biases=problem.heads.biases[number],
+                    plane=plane,
+                    shifts=posteriors[number].draw(noise, precision),
+                )
 
-        return assemble(problem, build, {"posterior_precision": precision})
+            return assemble(problem, build, {"posterior_precision": precision})
+
+        fits = [fitted(problem.l2 * factor) for factor in PRECISIONS]
+        believed = fold_weights(problem.labels)
+        rows = np.arange(len(problem.labels))
+        of_label = [fit.out_of_fold.mean(axis=1)[rows, problem.labels] for fit in fits]
+        costs = [-float(believed @ np.log(np.maximum(p, 1e-12))) for p in of_label]
+        return fits[int(np.argmin(costs))]
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Estimator:
         """Rebuild from `LaplaceEstimator.arrays`."""
@@ -97,7 +109,6 @@ class Posterior:
         outputs: ``(C,)`` curvature along each mix of classes; 0 for classes without a label.
         turns: ``(C, C)``, columns.
         seen: ``(C,)`` classes that have a label.
-        length: sum of the squared weights of the fit.
     """
 
     inputs: F64
@@ -105,7 +116,6 @@ class Posterior:
     outputs: F64
     turns: F64
     seen: NDArray[np.bool_]
-    length: float
 
     @classmethod
     def of(cls, problem: Problem, number: int) -> Posterior:
@@ -124,20 +134,7 @@ class Posterior:
             outputs=np.maximum(outputs, 0.0),
             turns=turns,
             seen=problem.counts(number) > 0,
-            length=float((head.weights[number].astype(np.float64) ** 2).sum()),
         )
-
-    def best_precision(self, start: float) -> float:
-        """The precision of the prior under which the labels are most likely.
-
-        MacKay's fixed point: as many well-determined weights as the fit's length allows for.
-        """
-        curvature = np.outer(self.inputs, self.outputs)
-        precision = start
-        for _ in range(100):
-            determined = float((curvature / (curvature + precision)).sum())
-            precision = max(start, determined / max(self.length, 1e-12))
-        return precision
 
     def draw(self, noise: F64, precision: float) -> F32:
         """``(K, R + 1 + M, C)`` what each pass adds to the weights."""

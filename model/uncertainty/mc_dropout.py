@@ -41,7 +41,8 @@ class FeatureDropout(ProblemFamily):
         """Fit with the prior that stands for dropout."""
         scale_D = np.sqrt(1.0 + dropout_precision(problem) / problem.l2)
         basis = Basis.of((problem.rows / scale_D).astype(np.float32))
-        heads = problem.fit(basis)
+        start = basis.axes.T.astype(np.float32) @ (problem.lifted * scale_D[:, None])
+        heads = problem.fit(basis, start.astype(np.float32))
         rng = np.random.default_rng([problem.seed, 1])
         kept = rng.random((PASSES // 2, problem.rows.shape[1])) < 0.5
 
@@ -65,14 +66,15 @@ class FeatureDropout(ProblemFamily):
 def dropout_precision(problem: Problem) -> F64:
     """``(D,)`` precision that dropout at rate 1/2 adds to the prior of each feature's weights.
 
-    The sum over labels of ``x_d^2 (1 - sum_c q_c^2) / C``, with q the probabilities of the fit
-    without dropout.
+    The sum over labels of ``x_d^2 (1 - sum_c q_c^2) / (C - 1)``, with q the probabilities of the
+    fit without dropout: the trace of the curvature, over the directions in which weights differ
+    between classes.
     """
     head = problem.heads
     logits = problem.basis.rows @ head.weights[0] + head.biases[0]
     probs_NC = softmax(logits.astype(np.float64), axis=1)
     seen = int((problem.counts(0) > 0).sum())
-    doubt_N = problem.weights * (1.0 - (probs_NC**2).sum(axis=1)) / seen
+    doubt_N = problem.weights * (1.0 - (probs_NC**2).sum(axis=1)) / max(1, seen - 1)
     added: F64 = doubt_N @ problem.rows.astype(np.float64) ** 2
     return added
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.heads.problem import Problem
 from model.heads.softmax import Heads
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble, lift
+from model.uncertainty.frame import Frame, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -40,7 +40,7 @@ class AveragedHeads(ProblemFamily):
         def build(number: int) -> SoftmaxEstimator:
             return SoftmaxEstimator(
                 frame=Frame.of(problem, number),
-                weights=lift(problem, number),
+                weights=problem.lifted[number],
                 biases=problem.heads.biases[number],
                 part=problem.order % MEMBERS,
             )
