@@ -8,13 +8,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from model.calibration.metrics import nll
-from model.heads.softmax import Basis, Heads, fit_heads, normalise
+from model.heads.sigmoid import BinaryCrossEntropy
+from model.heads.softmax import Basis, CrossEntropy, Heads, Loss, Search, normalise
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Labels = Ints | NDArray[np.bool_]
 
 L2_GRID = (0.001, 0.003, 0.01, 0.03)
 BALANCE = 0.5  # weight of a label: its class's count to the power of minus this
@@ -31,7 +33,7 @@ class Problem:
 
     Attributes:
         rows: ``(N, D)`` features, centred and of length 1.
-        labels: ``(N,)`` classes.
+        labels: ``(N,)`` classes, or ``(N, C)`` bool where an image may have several.
         n_classes: C.
         centre: ``(D,)`` what was subtracted.
         seed: of everything random that an estimator adds.
@@ -43,7 +45,7 @@ class Problem:
     """
 
     rows: F32
-    labels: Ints
+    labels: Labels
     n_classes: int
     centre: F32
     seed: int
@@ -57,7 +59,7 @@ class Problem:
     def of(
         cls,
         features: F32,
-        labels: Ints,
+        labels: Labels,
         n_classes: int,
         *,
         centre: F32,
@@ -73,7 +75,7 @@ class Problem:
         progress(0.2, "choosing the prior")
         l2 = choose_l2(basis, labels, n_classes, weights, rng)
         progress(0.5, "fitting")
-        fold = stratified_folds(labels, fold_count(len(labels)), rng)
+        fold = stratified_folds(strata(labels), fold_count(len(labels)), rng)
         centre = centre.astype(np.float32)
         return cls(rows, labels, n_classes, centre, seed, order, basis, weights, l2, fold)
 
@@ -93,25 +95,57 @@ class Problem:
     ) -> Heads:
         """Logistic regressions of `fit_weights` on other coordinates of the rows."""
         weights_BN = self.fit_weights
-        return fit_heads(
-            basis,
-            self.labels,
-            self.n_classes,
-            weights_BN=weights_BN,
-            l2_B=np.full(len(weights_BN), self.l2),
-            tolerance=tolerance,
-            start=start,
-        )
+        l2_B = np.full(len(weights_BN), self.l2)
+        search = Search(basis, loss_of(self.labels, self.n_classes), weights_BN, l2_B)
+        if start is not None:
+            search.start_at(start)
+        return search.run(tolerance)
 
     @cached_property
     def lifted(self) -> F32:
         """``(B, D, C)`` weights of `heads` on rows."""
         return (self.basis.axes.astype(np.float32) @ self.heads.weights).astype(np.float32)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.labels.ndim == 2
+
     def counts(self, number: int) -> Ints:
         """``(C,)`` labels of each class that fit `number` has seen."""
         kept = self.labels[self.fit_weights[number] > 0]
+        if self.multi_label:
+            positive: Ints = kept.sum(axis=0)
+            return positive
         return np.bincount(kept, minlength=self.n_classes)
+
+    def losses(self, probs_NC: F64) -> F64:
+        """``(N,)`` negative log-likelihood of each label."""
+        if self.multi_label:
+            of_answer = np.where(self.labels, probs_NC, 1.0 - probs_NC)
+            losses: F64 = -np.log(np.maximum(of_answer, 1e-12)).sum(axis=1)
+            return losses
+        of_label: F64 = probs_NC[np.arange(len(probs_NC)), self.labels]
+        return -np.log(np.maximum(of_label, 1e-12))
+
+
+def loss_of(labels: Labels, n_classes: int) -> Loss:
+    """What fits of such labels make small."""
+    if labels.ndim == 2:
+        return BinaryCrossEntropy(labels.astype(bool))
+    return CrossEntropy(labels.astype(np.int64), n_classes)
+
+
+def strata(labels: Labels) -> Ints:
+    """``(N,)`` what to deal evenly round the folds: the class, of several the rarest.
+
+    An image without any class is one of its own kind.
+    """
+    if labels.ndim == 1:
+        return labels.astype(np.int64)
+    counts = np.where(labels, labels.sum(axis=0), len(labels) + 1)
+    found: Ints = np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1])
+    return found
 
 
 def fold_count(n_labels: int) -> int:
@@ -130,8 +164,13 @@ def stratified_folds(labels: Ints, folds: int, rng: np.random.Generator) -> Ints
     return fold
 
 
-def balanced_weights(labels: Ints, n_classes: int) -> F64:
-    """Weight of each label, mean 1: its class's count to the power of minus one half."""
+def balanced_weights(labels: Labels, n_classes: int) -> F64:
+    """Weight of each label, mean 1: its class's count to the power of minus one half.
+
+    All alike where an image may have several classes.
+    """
+    if labels.ndim == 2:
+        return np.ones(len(labels))
     counts = np.bincount(labels, minlength=n_classes).astype(np.float64)
     weights: F64 = counts[labels] ** -BALANCE
     weights /= weights.mean()
@@ -139,7 +178,7 @@ def balanced_weights(labels: Ints, n_classes: int) -> F64:
 
 
 def choose_l2(
-    basis: Basis, labels: Ints, n_classes: int, weights: F64, rng: np.random.Generator
+    basis: Basis, labels: Labels, n_classes: int, weights: F64, rng: np.random.Generator
 ) -> float:
     """The precision of the prior with the least cross-validated NLL.
 
@@ -153,26 +192,30 @@ def choose_l2(
         chosen = rng.permutation(len(labels))[:SEARCH_LABELS]
         basis = Basis.of(basis.rows[chosen])
         labels, weights = labels[chosen], weights[chosen]
-    fold = stratified_folds(labels, min(SEARCH_FOLDS, len(labels)), rng)
+    groups = strata(labels)
+    fold = stratified_folds(groups, min(SEARCH_FOLDS, len(labels)), rng)
     folds = int(fold.max()) + 1
-    table = np.zeros((folds, n_classes), np.int64)
-    np.add.at(table, (fold, labels), 1)
-    judged = table.sum(axis=0)[labels] > table[fold, labels]
-    if judged.sum() < 2 or len(np.unique(labels)) < 2:
-        return L2_GRID[len(L2_GRID) // 2]
     kept = np.tile([weights * (fold != f) for f in range(folds)], (len(L2_GRID), 1))
-    heads = fit_heads(
-        basis,
-        labels,
-        n_classes,
-        weights_BN=kept,
-        l2_B=np.repeat(L2_GRID, folds),
-        tolerance=SEARCH_TOLERANCE,
-    )
-    probs = heads.probs(basis.rows)
+    loss = loss_of(labels, n_classes)
+    judged = _judged(loss, labels, fold, kept[:folds])
+    if judged.any(axis=1).sum() < 2 or len(np.unique(groups)) < 2:
+        return L2_GRID[len(L2_GRID) // 2]
+    search = Search(basis, loss, kept, np.repeat(L2_GRID, folds))
+    heads = search.run(SEARCH_TOLERANCE)
     rows = np.arange(len(labels))
-    costs = [
-        nll(probs[rows, number * folds + fold][judged], labels[judged])
-        for number in range(len(L2_GRID))
-    ]
+    probs = heads.probs(basis.rows) if labels.ndim == 1 else expit(heads.logits(basis.rows))
+    costs = []
+    for number in range(len(L2_GRID)):
+        own = probs[rows, number * folds + fold]
+        right = own if labels.ndim == 1 else np.where(labels, own, 1.0 - own)
+        chance = right[rows, labels][:, None] if labels.ndim == 1 else right
+        costs.append(-np.log(np.maximum(chance[judged], 1e-12)).mean())
     return L2_GRID[int(np.argmin(costs))]
+
+
+def _judged(loss: Loss, labels: Labels, fold: Ints, weights_FN: F64) -> NDArray[np.bool_]:
+    """``(N, 1)``, or ``(N, C)`` for several classes: what the fit without its fold can know."""
+    seen = loss.seen(weights_FN)[fold]
+    if labels.ndim == 2:
+        return seen
+    return seen[np.arange(len(labels)), labels][:, None]

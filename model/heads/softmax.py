@@ -72,11 +72,15 @@ class Heads:
     weights: F32
     biases: F32
 
-    def probs(self, rows: F32) -> F64:
-        """``(N, R)`` rows to probabilities ``(N, B, C)``."""
+    def logits(self, rows: F32) -> F64:
+        """``(N, R)`` rows to logits ``(N, B, C)``."""
         count, (heads, width, classes) = len(rows), self.weights.shape
         flat = self.weights.transpose(1, 0, 2).reshape(width, heads * classes)
-        logits = (rows @ flat).reshape(count, heads, classes).astype(np.float64) + self.biases
+        return (rows @ flat).reshape(count, heads, classes).astype(np.float64) + self.biases
+
+    def probs(self, rows: F32) -> F64:
+        """``(N, R)`` rows to probabilities ``(N, B, C)`` of one class out of C."""
+        logits = self.logits(rows)
         logits -= logits.max(axis=2, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=2, keepdims=True)

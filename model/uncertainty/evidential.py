@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import psi
 
+from model.errors import ModelError
 from model.heads.evidence import Evidence, concentrations
 from model.heads.problem import FIT_TOLERANCE, Problem
 from model.heads.softmax import Search
@@ -33,10 +34,15 @@ class Evidential(ProblemFamily):
 
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit all heads in one search, while the divergence is annealed."""
+        if problem.multi_label:
+            raise ModelError(
+                "the evidential estimator gives one class an image, and the labels have several; "
+                "choose another estimator"
+            )
         weights_BN = problem.fit_weights
+        labels = problem.labels.astype(np.int64)
         losses = [
-            Evidence(problem.labels, problem.n_classes, HELD * step / STEPS)
-            for step in range(STEPS + 1)
+            Evidence(labels, problem.n_classes, HELD * step / STEPS) for step in range(STEPS + 1)
         ]
         search = Search(problem.basis, losses[0], weights_BN, np.full(len(weights_BN), problem.l2))
         for loss in losses[:-1]:

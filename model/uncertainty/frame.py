@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from model.heads.problem import Problem
+from model.heads.problem import Labels, Problem
 from model.heads.softmax import normalise
 from model.uncertainty.base import Estimator, FittedEstimator
 
@@ -32,7 +33,7 @@ class ProblemFamily(ABC):
     def fit(
         self,
         features: F32,
-        labels: Ints,
+        labels: Labels,
         n_classes: int,
         *,
         centre: F32,
@@ -62,30 +63,37 @@ class Frame:
         centre: ``(D,)``, subtracted from features before they are scaled to length 1.
         seen: ``(C,)`` bool, classes with at least one label.
         n_labels: how many labels there were.
+        positives: ``(C,)`` images of each class, where an image may have several.
     """
 
     centre: F32
     seen: NDArray[np.bool_]
     n_labels: int
+    positives: Ints | None = None
 
     @classmethod
     def of(cls, problem: Problem, number: int) -> Frame:
         """The frame of fit `number` of a problem."""
         counts = problem.counts(number)
+        if problem.multi_label:
+            count = int((problem.fit_weights[number] > 0).sum())
+            return cls(problem.centre, (counts > 0) & (counts < count), count, counts)
         return cls(problem.centre, counts > 0, int(counts.sum()))
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Frame:
         """Rebuild from `arrays`."""
-        return cls(arrays["centre"], arrays["seen"].astype(bool), int(arrays["n_labels"][0]))
+        seen = arrays["seen"].astype(bool)
+        return cls(arrays["centre"], seen, int(arrays["n_labels"][0]), arrays.get("positives"))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays."""
-        return {
+        found: dict[str, NDArray[Any]] = {
             "centre": self.centre,
             "seen": self.seen.astype(np.uint8),
             "n_labels": np.array([self.n_labels], np.int64),
         }
+        return found if self.positives is None else {**found, "positives": self.positives}
 
     def rows(self, features: F32) -> F32:
         """``(N, D)`` features as rows."""
@@ -93,6 +101,8 @@ class Frame:
 
     def probs(self, logits: F64) -> F64:
         """``(..., C)`` logits to probabilities, in place; those of unseen classes do not count."""
+        if self.positives is not None:
+            return self.reserve(expit(logits, out=logits))
         logits[..., ~self.seen] = -np.inf
         logits -= logits.max(axis=-1, keepdims=True)
         np.exp(logits, out=logits)
@@ -100,7 +110,15 @@ class Frame:
         return self.reserve(logits)
 
     def reserve(self, probs: F64) -> F64:
-        """Leave to classes without a label what is theirs, see `reserve_unseen`."""
+        """Leave to classes without a label what is theirs, see `reserve_unseen`.
+
+        Where an image may have several classes, one that has been in none or in all of n images
+        gets the rule's ``1 / (n + 2)`` or ``(n + 1) / (n + 2)``.
+        """
+        if self.positives is not None:
+            rule = (self.positives + 1.0) / (self.n_labels + 2.0)
+            probs[..., ~self.seen] = rule[~self.seen]
+            return probs
         return reserve_unseen(probs, self.seen, self.n_labels)
 
 

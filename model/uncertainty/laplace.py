@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from model.calibration.temperature import fold_weights
 from model.heads.problem import Problem
@@ -57,10 +57,10 @@ class LastLayerLaplace(ProblemFamily):
             return assemble(problem, build, {"posterior_precision": precision})
 
         fits = [fitted(problem.l2 * factor) for factor in PRECISIONS]
-        believed = fold_weights(problem.labels)
-        rows = np.arange(len(problem.labels))
-        of_label = [fit.out_of_fold.mean(axis=1)[rows, problem.labels] for fit in fits]
-        costs = [-float(believed @ np.log(np.maximum(p, 1e-12))) for p in of_label]
+        believed = np.ones(len(problem.labels))
+        if not problem.multi_label:
+            believed = fold_weights(problem.labels.astype(np.int64))
+        costs = [float(believed @ problem.losses(fit.out_of_fold.mean(axis=1))) for fit in fits]
         return fits[int(np.argmin(costs))]
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Estimator:
@@ -122,18 +122,23 @@ class Posterior:
         """The curvature at fit `number` of a problem."""
         weights, head = problem.fit_weights[number], problem.heads
         logits = problem.basis.rows @ head.weights[number] + head.biases[number]
-        q = softmax(logits.astype(np.float64), axis=1)
         kept = problem.basis.rows[:, _axes(problem)].astype(np.float64)
         x = np.concatenate([kept, np.ones((len(kept), 1))], axis=1)
-        weighted = q * (weights / weights.sum())[:, None]
-        outputs, turns = np.linalg.eigh(np.diag(weighted.sum(axis=0)) - weighted.T @ q)
+        share_N = weights / weights.sum()
+        if problem.multi_label:
+            q = expit(logits.astype(np.float64))
+            outputs, turns = share_N @ (q * (1.0 - q)), np.eye(q.shape[1])
+        else:
+            q = softmax(logits.astype(np.float64), axis=1)
+            weighted = q * share_N[:, None]
+            outputs, turns = np.linalg.eigh(np.diag(weighted.sum(axis=0)) - weighted.T @ q)
         inputs, axes = np.linalg.eigh((x * weights[:, None]).T @ x)
         return cls(
             inputs=np.maximum(inputs, 0.0),
             axes=axes,
             outputs=np.maximum(outputs, 0.0),
             turns=turns,
-            seen=problem.counts(number) > 0,
+            seen=Frame.of(problem, number).seen,
         )
 
     def draw(self, noise: F64, precision: float) -> F32:

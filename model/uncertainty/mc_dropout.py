@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from model.heads.problem import Problem
 from model.heads.softmax import Basis
@@ -68,14 +68,18 @@ def dropout_precision(problem: Problem) -> F64:
 
     The sum over labels of ``x_d^2 (1 - sum_c q_c^2) / (C - 1)``, with q the probabilities of the
     fit without dropout: the trace of the curvature, over the directions in which weights differ
-    between classes.
+    between classes. With several classes an image: the mean of ``q_c (1 - q_c)``.
     """
     head = problem.heads
     logits = problem.basis.rows @ head.weights[0] + head.biases[0]
-    probs_NC = softmax(logits.astype(np.float64), axis=1)
-    seen = int((problem.counts(0) > 0).sum())
-    doubt_N = problem.weights * (1.0 - (probs_NC**2).sum(axis=1)) / max(1, seen - 1)
-    added: F64 = doubt_N @ problem.rows.astype(np.float64) ** 2
+    if problem.multi_label:
+        q = expit(logits.astype(np.float64))
+        spread_N = (q * (1.0 - q)).mean(axis=1)
+    else:
+        q = softmax(logits.astype(np.float64), axis=1)
+        seen = int((problem.counts(0) > 0).sum())
+        spread_N = (1.0 - (q**2).sum(axis=1)) / max(1, seen - 1)
+    added: F64 = (problem.weights * spread_N) @ problem.rows.astype(np.float64) ** 2
     return added
 
 

@@ -48,6 +48,35 @@ def decompose(passes_NKC: Array) -> tuple[Array, Array, Array]:
     return total_N, total_N - epistemic_N, epistemic_N
 
 
+def decompose_multi_label(passes_NKC: Array) -> tuple[Array, Array, Array]:
+    """`decompose` where each class is a yes-or-no question of its own: sums over the classes.
+
+    Args:
+        passes_NKC: ``(N, K, C)`` probabilities of yes.
+
+    Returns:
+        ``(N,)`` each, total, aleatoric and epistemic, from 0 to ``C log 2``.
+
+    Raises:
+        ShapeError: `passes_NKC` is not 3-D with at least one pass and one class.
+
+    Example:
+        >>> [float(part[0].round(4)) for part in decompose_multi_label(np.array([[[0.5, 1.0]]]))]
+        [0.6931, 0.6931, 0.0]
+    """
+    if passes_NKC.ndim != 3 or 0 in passes_NKC.shape[1:]:
+        raise ShapeError("passes", expected="(N, K>=1, C>=1)", got=passes_NKC.shape)
+    total_N = _binary_entropy(passes_NKC.mean(axis=1)).sum(axis=1)
+    aleatoric_N = _binary_entropy(passes_NKC).sum(axis=2).mean(axis=1)
+    epistemic_N = np.maximum(total_N - aleatoric_N, 0.0)
+    return total_N, total_N - epistemic_N, epistemic_N
+
+
+def _binary_entropy(probs: Array) -> Array:
+    result: Array = entr(probs) + entr(1.0 - probs)
+    return result
+
+
 def margin(probs_NC: Array) -> Array:
     """Largest minus second largest probability: 0 for a tie, 1 for certainty or a single class."""
     if probs_NC.ndim != 2 or probs_NC.shape[1] == 0:

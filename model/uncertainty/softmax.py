@@ -84,7 +84,7 @@ class SoftmaxEstimator:
             weights=(masks[:, :, None] * self.weights).astype(np.float32),
             biases=np.tile(self.biases, (self.passes, 1)),
         )
-        return self.frame.reserve(heads.probs(rows))
+        return self.frame.probs(heads.logits(rows))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays."""
