@@ -80,7 +80,10 @@ class EvidentialEstimator:
     passes: int = 2
 
     def alpha(self, rows: F32) -> F64:
-        """``(N, C)`` concentrations, at least 1; 0 for classes without a label."""
+        """``(N, C)`` concentrations, at least 1; 0 for classes without a label.
+
+        `measures.vacuity` and `measures.dirichlet_entropy` take the columns of `frame.seen`.
+        """
         return concentrations((rows @ self.weights + self.biases).astype(np.float64)) * (
             self.frame.seen
         )

@@ -31,7 +31,7 @@ class LastLayerLaplace(ProblemFamily):
     The mean is the head of `Problem.heads`. Of the weights outside the chosen axes only the prior
     is known, so what an image has in common with no label is doubt: an image far from all labels
     gets passes that disagree. The precision of that prior has the least NLL of the passes' mean out
-    of fold; the most probable one by the evidence lost 6 to 27 points of accuracy, since it takes
+    of fold; the most probable one by the evidence lost 5 to 27 points of accuracy, since it takes
     the many features that no label has tried for as uncertain as the few that count.
 
     Source:

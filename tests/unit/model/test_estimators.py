@@ -74,13 +74,13 @@ def test_it_comes_back_from_its_arrays(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_classes_does_not_matter(name: str) -> None:
-    if name in {"laplace", "hybrid"}:
+    if name == "laplace":
         pytest.skip("the noise drawn for a class goes with its place")
     x, y = blobs(60, 12, 3)
     turned = np.array([2, 0, 1])
     probs = fit(name, x, y, 3).estimator.sample(x).mean(axis=1)
     other = fit(name, x, turned[y], 3).estimator.sample(x).mean(axis=1)
-    np.testing.assert_allclose(other[:, turned], probs, atol=0.1)
+    np.testing.assert_allclose(other[:, turned], probs, atol=0.03)
 
 
 @pytest.mark.parametrize("name", NAMES)
