@@ -135,7 +135,7 @@ def test_laplace_curvature_agrees_with_autograd_where_inputs_are_equal() -> None
 
 def test_laplace_draws_have_the_covariance_of_the_posterior() -> None:
     posterior = Posterior.of(problem(count=40, dim=4), 0)
-    noise = np.random.default_rng(0).normal(size=(40_000, 5 + BEYOND, 3))
+    noise = np.random.default_rng(0).standard_normal((40_000, 5 + BEYOND, 3), np.float32)
     shifts = posterior.draw(noise, 2.0)
     a = posterior.axes * posterior.inputs @ posterior.axes.T
     b = posterior.turns * posterior.outputs @ posterior.turns.T
