@@ -21,7 +21,7 @@ L2_GRID = (0.001, 0.003, 0.01, 0.03)
 BALANCE = 0.5  # weight of a label: its class's count to the power of minus this
 MEMBERS = 4
 SEARCH_FOLDS = 3
-SEARCH_TOLERANCE = 1e-3
+SEARCH_TOLERANCE = 1e-4
 FIT_TOLERANCE = 1e-4
 # Where the search is in doubt anyway: more labels than this are thinned for choosing the prior.
 SEARCH_LABELS = 300
@@ -72,7 +72,7 @@ class AveragedHeads:
         )
         estimators = [
             SoftmaxEstimator(
-                weights=(basis.axes @ heads.weights[number]).astype(np.float32),
+                weights=basis.axes @ heads.weights[number],
                 biases=heads.biases[number],
                 centre=centre.astype(np.float32),
                 part=part,
@@ -197,7 +197,7 @@ def choose_l2(
     """The precision of the prior with the least cross-validated NLL.
 
     Judged on labels whose class is left in the other folds: the loss on a class that a fold has
-    lost is about the fold, not about the prior. A loose fit is enough to choose.
+    lost is about the fold, not about the prior.
 
     Returns:
         A value of `L2_GRID`; the middle one when there is nothing to judge on.
