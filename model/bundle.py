@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from model.calibration.temperature import soften
 from model.errors import BundleError, ModelError, ShapeError
+from model.heads.propagated import restore
 from model.types import Predictions
 from model.uncertainty import ESTIMATORS, Estimator
 from model.uncertainty.measures import decompose, entropy, margin
@@ -148,7 +149,7 @@ class Bundle:
             return cls(
                 classes=tuple(facts["classes"]),
                 estimator_name=facts["estimator"],
-                estimator=ESTIMATORS[facts["estimator"]].restore(arrays),
+                estimator=restore(ESTIMATORS[facts["estimator"]], arrays),
                 temperature=float(facts["temperature"]),
                 doubt=Doubt(**facts["doubt"]),
                 dim=int(facts["dim"]),

@@ -47,6 +47,7 @@ class ReadOut:
         axes: ``(D, d)`` directions in which neighbours are looked for.
         anchors: ``(M, d)`` rows of length 1.
         values: ``(M, C)`` what arrived at each anchor; 0 for classes without a label.
+        seen: ``(C,)`` bool, classes with labels.
         floor: mass that is shared evenly by the classes with labels, so that little means little.
     """
 
@@ -54,13 +55,14 @@ class ReadOut:
     axes: F32
     anchors: F32
     values: F32
+    seen: NDArray[np.bool_]
     floor: float
 
     def __call__(self, features: F32) -> F64:
         """``(N, D)`` features to probabilities ``(N, C)``."""
         rows = project(normalise(features, self.centre), self.axes)
         values = read_out(*nearest(rows, self.anchors, READ_NEIGHBOURS), self.values)
-        return to_probs(values, self.values.max(axis=0) > 0, self.floor)
+        return to_probs(values, self.seen, self.floor)
 
 
 def to_probs(values_NC: F32, seen: NDArray[np.bool_], floor: float) -> F64:
@@ -122,6 +124,7 @@ class PropagatedEstimator:
             "axes": self.reading.axes,
             "anchors": self.reading.anchors,
             "values": self.reading.values,
+            "seen": self.reading.seen.astype(np.uint8),
             "scalars": np.array([self.weight, self.reading.floor]),
         }
         return self.head.arrays() | {_PREFIX + name: array for name, array in own.items()}
@@ -133,8 +136,9 @@ def restore(family: EstimatorFamily, arrays: Mapping[str, NDArray[Any]]) -> Esti
     head = family.restore({k: v for k, v in arrays.items() if not k.startswith(_PREFIX)})
     if not own:
         return head
+    seen = own.pop("seen").astype(bool)
     weight, floor = own.pop("scalars").tolist()
-    return PropagatedEstimator(head, weight, ReadOut(**own, floor=floor))
+    return PropagatedEstimator(head, weight, ReadOut(**own, seen=seen, floor=floor))
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,11 @@ def propagated(
         seed: of the folds, and of the sample when the pool has more than 10,000 images.
 
     Returns:
-        The same estimator when nothing is gained, with the weight 0 among its facts.
+        The same estimator, with the weight 0 among its facts, when nothing is gained; the same
+        without a look with more than 2,000 labels, labels of one class, or an empty pool.
     """
+    if len(labels) > MOST_LABELS or len(np.unique(labels)) < 2 or not len(pool):
+        return fitted
     rng = np.random.default_rng(seed)
     flow, reading = spread(features, labels, n_classes, pool=pool, centre=centre, rng=rng)
     fold = stratified_folds(labels, fold_count(len(labels)), rng)
@@ -243,7 +250,9 @@ def spread(
         to_pool[start:stop] = flowed.mean(axis=0)
         values += flowed @ seeds[start:stop]
     floor = SMOOTHING * float(to_pool @ seeds.sum(axis=1))
-    reading = ReadOut(centre.astype(np.float32), axes, anchors, values, floor)
+    reading = ReadOut(
+        centre.astype(np.float32), axes, anchors, values, seeds.max(axis=0) > 0, floor
+    )
     return Flow(to_labels, to_pool), reading
 
 

@@ -46,9 +46,8 @@ def nearest(queries: F32, others: F32, k: int, *, skip_own: bool = False) -> tup
     cosine = np.zeros((len(queries), k), np.float32)
     if k == 0:
         return index, cosine
-    columns = np.ascontiguousarray(others.T)
     for start in range(0, len(queries), _BLOCK_ROWS):
-        similar = queries[start : start + _BLOCK_ROWS] @ columns
+        similar = queries[start : start + _BLOCK_ROWS] @ others.T
         rows = np.arange(len(similar))
         if skip_own:
             similar[rows, start + rows] = -np.inf
