@@ -16,6 +16,7 @@ from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_i
 from model.calibration.temperature import fit_temperature, fold_weights, soften
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.heads.propagated import propagated
+from model.heads.roots import mean_root, roots_help, signed_root
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
 
@@ -74,7 +75,7 @@ def fit(
         ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
         is wrong) with ``random_ece`` on the random share, ``temperature``, ``l2``, ``propagation``
-        (its weight, 0 to 0.5), ``seconds``.
+        (its weight, 0 to 0.5), ``roots`` (whether of the features), ``seconds``.
         With labels of one class only it predicts that class, and says how little it knows.
 
     Raises:
@@ -89,11 +90,27 @@ def fit(
     family = ESTIMATORS[config.estimator]
     if config.propagation not in PROPAGATION:
         raise UnknownNameError("propagation", config.propagation, PROPAGATION)
-    centre = mean_row(data.features if pool is None or not len(pool) else pool)
+    everything = data.features if pool is None or not len(pool) else pool
+    centre = mean_row(everything)
     if not np.isfinite(centre).all():
         raise ModelError("features of the pool are not all finite; extract them again")
+    root_centre = mean_root(everything)
+    roots = roots_help(
+        data.features,
+        data.labels,
+        len(classes),
+        centre=centre,
+        root_centre=root_centre,
+        seed=config.seed,
+    )
+    centre = root_centre if roots else centre
     fitted = family.fit(
-        data.features, data.labels, len(classes), centre=centre, seed=config.seed, progress=progress
+        signed_root(data.features) if roots else data.features,
+        data.labels,
+        len(classes),
+        centre=centre,
+        seed=config.seed,
+        progress=progress,
     )
     progress(0.8, "propagating")
     if pool is not None and config.propagation == "auto":
@@ -105,12 +122,14 @@ def fit(
             pool=pool,
             centre=centre,
             seed=config.seed,
+            roots=roots,
         )
     progress(0.9, "calibrating")
     temperature, probs, doubt = _calibrate(fitted.out_of_fold, data.labels, len(classes))
     right = probs.argmax(axis=1) == data.labels
     metrics = _measure(data, classes, probs, right, doubt)
-    metrics |= {"temperature": temperature, "propagation": 0.0, **fitted.facts}
+    metrics |= {"temperature": temperature, "propagation": 0.0, "roots": roots}
+    metrics |= fitted.facts
     metrics["seconds"] = time.perf_counter() - begin
     progress(1.0, "fitted")
     return Bundle(
@@ -120,6 +139,7 @@ def fit(
         temperature=temperature,
         doubt=doubt,
         dim=data.features.shape[1],
+        roots=roots,
         metrics=metrics,
         out_of_fold_right=right,
     )

@@ -22,6 +22,7 @@ from model.heads.propagation import (
     propagate,
     read_out,
 )
+from model.heads.roots import signed_root
 from model.heads.softmax import normalise
 from model.uncertainty.base import Estimator, EstimatorFamily, FittedEstimator
 from model.uncertainty.softmax import fold_count, stratified_folds
@@ -119,7 +120,7 @@ class PropagatedEstimator:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The head's arrays under their own names, and this one's."""
-        own = {
+        own: dict[str, NDArray[Any]] = {
             "centre": self.reading.centre,
             "axes": self.reading.axes,
             "anchors": self.reading.anchors,
@@ -187,6 +188,7 @@ def propagated(
     pool: F32,
     centre: F32,
     seed: int,
+    roots: bool = False,
 ) -> FittedEstimator:
     """Add propagation to a fitted estimator, as far as out-of-fold labels speak for it.
 
@@ -197,6 +199,7 @@ def propagated(
         n_classes: C.
         pool: ``(M, D)`` of all images; the labelled ones may be among them.
         centre: ``(D,)`` the pool's mean.
+        roots: the estimator is given the roots of features and pool, and `centre` is theirs.
         seed: of the folds, and of the sample when the pool has more than 10,000 images.
 
     Returns:
@@ -206,7 +209,9 @@ def propagated(
     if len(labels) > MOST_LABELS or len(np.unique(labels)) < 2 or not len(pool):
         return fitted
     rng = np.random.default_rng(seed)
-    flow, reading = spread(features, labels, n_classes, pool=pool, centre=centre, rng=rng)
+    flow, reading = spread(
+        features, labels, n_classes, pool=pool, centre=centre, rng=rng, roots=roots
+    )
     fold = stratified_folds(labels, fold_count(len(labels)), rng)
     probs = held_out(flow, labels, n_classes, fold)
     weight = choose_weight(fitted.out_of_fold, probs, labels)
@@ -228,10 +233,12 @@ def spread(
     pool: F32,
     centre: F32,
     rng: np.random.Generator,
+    roots: bool = False,
 ) -> tuple[Flow, ReadOut]:
     """Build the graph over labels and pool, and let every label flow through it on its own."""
     count = len(labels)
-    rows = normalise(np.concatenate([features, _others(features, pool, rng)]), centre)
+    rows = np.concatenate([features, _others(features, pool, rng)])
+    rows = normalise(signed_root(rows) if roots else rows, centre)
     axes = principal_axes(rows, DIMENSIONS, rng)
     anchors = project(rows, axes)
     graph = knn_graph(anchors)

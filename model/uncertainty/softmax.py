@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration.metrics import nll
 from model.heads.softmax import Basis, Heads, fit_heads, normalise
 from model.uncertainty.base import Estimator, FittedEstimator
 
@@ -25,6 +24,7 @@ SEARCH_TOLERANCE = 1e-4
 FIT_TOLERANCE = 1e-4
 # Where the search is in doubt anyway: more labels than this are thinned for choosing the prior.
 SEARCH_LABELS = 300
+TINY = 1e-12
 
 
 class AveragedHeads:
@@ -194,13 +194,21 @@ def balanced_weights(labels: Ints, n_classes: int) -> F64:
 def choose_l2(
     basis: Basis, labels: Ints, n_classes: int, weights: F64, rng: np.random.Generator
 ) -> float:
-    """The precision of the prior with the least cross-validated NLL.
+    """The precision of the prior with the least cross-validated NLL, see `search_l2`."""
+    return search_l2(basis, labels, n_classes, weights, rng)[0]
+
+
+def search_l2(
+    basis: Basis, labels: Ints, n_classes: int, weights: F64, rng: np.random.Generator
+) -> tuple[float, F64]:
+    """The precision of the prior with the least cross-validated NLL, and the losses it has.
 
     Judged on labels whose class is left in the other folds: the loss on a class that a fold has
     lost is about the fold, not about the prior.
 
     Returns:
-        A value of `L2_GRID`; the middle one when there is nothing to judge on.
+        A value of `L2_GRID`, and the loss of each label judged; the middle one and no losses
+        when there is nothing to judge on.
     """
     if len(labels) > SEARCH_LABELS:
         chosen = rng.permutation(len(labels))[:SEARCH_LABELS]
@@ -212,7 +220,7 @@ def choose_l2(
     np.add.at(table, (fold, labels), 1)
     judged = table.sum(axis=0)[labels] > table[fold, labels]
     if judged.sum() < 2 or len(np.unique(labels)) < 2:
-        return L2_GRID[len(L2_GRID) // 2]
+        return L2_GRID[len(L2_GRID) // 2], np.zeros(0)
     kept = np.tile([weights * (fold != f) for f in range(folds)], (len(L2_GRID), 1))
     heads = fit_heads(
         basis,
@@ -223,9 +231,8 @@ def choose_l2(
         tolerance=SEARCH_TOLERANCE,
     )
     probs = heads.probs(basis.rows)
-    rows = np.arange(len(labels))
-    costs = [
-        nll(probs[rows, number * folds + fold][judged], labels[judged])
-        for number in range(len(L2_GRID))
-    ]
-    return L2_GRID[int(np.argmin(costs))]
+    fits = np.arange(len(L2_GRID))[:, None] * folds + fold
+    of_label = probs[np.arange(len(labels)), fits, labels][:, judged]
+    losses = -np.log(np.maximum(of_label, TINY))
+    best = int(np.argmin(losses.mean(axis=1)))
+    return L2_GRID[best], losses[best]
