@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from model.calibration.temperature import soften
 from model.errors import BundleError, ModelError, ShapeError
+from model.heads.propagated import restore
+from model.heads.roots import signed_root
 from model.types import Predictions
 from model.uncertainty import ESTIMATORS, Estimator
 from model.uncertainty.measures import decompose, entropy, margin
@@ -54,6 +56,7 @@ class Bundle:
 
     Attributes:
         classes: names, in the order of the probabilities.
+        roots: the estimator is given the roots of the features, see `model.heads.roots`.
         metrics: JSON-able facts measured when it was fitted, see `model.engine.fit`.
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
             was not fitted on it; only of a version just fitted, not stored.
@@ -65,6 +68,7 @@ class Bundle:
     temperature: float
     doubt: Doubt
     dim: int
+    roots: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     out_of_fold_right: NDArray[np.bool_] | None = None
 
@@ -90,7 +94,7 @@ class Bundle:
                     f"features of rows {start} to {start + len(block)} are not all finite; "
                     "extract them again"
                 )
-            passes = self.estimator.sample(block)
+            passes = self.estimator.sample(signed_root(block) if self.roots else block)
             stop = start + len(block)
             probs[start:stop] = soften(passes.mean(axis=1), self.temperature)
             parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop])
@@ -116,6 +120,7 @@ class Bundle:
             "temperature": self.temperature,
             "doubt": {"trust": self.doubt.trust, "base": self.doubt.base},
             "dim": self.dim,
+            "roots": self.roots,
             "metrics": dict(self.metrics),
         }
         try:
@@ -148,10 +153,11 @@ class Bundle:
             return cls(
                 classes=tuple(facts["classes"]),
                 estimator_name=facts["estimator"],
-                estimator=ESTIMATORS[facts["estimator"]].restore(arrays),
+                estimator=restore(ESTIMATORS[facts["estimator"]], arrays),
                 temperature=float(facts["temperature"]),
                 doubt=Doubt(**facts["doubt"]),
                 dim=int(facts["dim"]),
+                roots=bool(facts.get("roots", False)),
                 metrics=facts["metrics"],
             )
         except BundleError:

@@ -14,12 +14,15 @@ from model.acquisition.base import mean_row
 from model.bundle import Bundle, Doubt
 from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_interval
 from model.calibration.temperature import fit_temperature, fold_weights, soften
-from model.errors import ModelError, NotEnoughLabelsError, ShapeError
+from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
+from model.heads.propagated import propagated
+from model.heads.roots import mean_root, roots_help, signed_root
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
 
 MIN_LABELS = 2
 DOUBT_LABELS = 0.1
+PROPAGATION = ("auto", "off")
 
 Progress = Callable[[float, str], None]
 
@@ -31,11 +34,14 @@ class EngineConfig:
     Attributes:
         estimator: one of `model.uncertainty.ESTIMATORS`.
         acquisition: one of `model.acquisition.ACQUISITIONS`.
+        propagation: one of `PROPAGATION`. ``auto`` mixes in what the neighbours in the pool are
+            labelled, as much as out-of-fold labels speak for it; ``off`` never does.
         seed: of everything random.
     """
 
     estimator: str = "softmax"
     acquisition: str = "auto"
+    propagation: str = "auto"
     seed: int = 0
 
 
@@ -58,7 +64,8 @@ def fit(
     Args:
         data: the labels.
         classes: all classes of the project, also those without labels.
-        pool: ``(M, D)`` features of all images, for centring; the labelled ones serve without.
+        pool: ``(M, D)`` features of all images, for centring and label propagation; the labelled
+            ones serve for the first without, and the second is left out.
         config: the choices; the defaults without.
         progress: called with a share from 0 to 1 and what is being done.
 
@@ -67,32 +74,62 @@ def fit(
         ``oof_accuracy`` (all labels: pessimistic when they were chosen for being doubtful),
         ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
-        is wrong) with ``random_ece`` on the random share, ``temperature``, ``l2``, ``seconds``.
+        is wrong) with ``random_ece`` on the random share, ``temperature``, ``l2``, ``propagation``
+        (its weight, 0 to 0.5), ``roots`` (whether of the features), ``seconds``.
         With labels of one class only it predicts that class, and says how little it knows.
 
     Raises:
         NotEnoughLabelsError: fewer than 2 labels.
         ShapeError: arrays that do not belong together.
         ModelError: a label outside the classes, or features that are not finite.
-        UnknownNameError: no estimator has that name.
+        UnknownNameError: no estimator has that name, or no way to propagate.
     """
     config = config or EngineConfig()
     begin = time.perf_counter()
     _check(data, classes, pool)
     family = ESTIMATORS[config.estimator]
-    centre = mean_row(data.features if pool is None or not len(pool) else pool)
-    fitted = family.fit(
-        data.features, data.labels, len(classes), centre=centre, seed=config.seed, progress=progress
+    if config.propagation not in PROPAGATION:
+        raise UnknownNameError("propagation", config.propagation, PROPAGATION)
+    everything = data.features if pool is None or not len(pool) else pool
+    centre = mean_row(everything)
+    if not np.isfinite(centre).all():
+        raise ModelError("features of the pool are not all finite; extract them again")
+    root_centre = mean_root(everything)
+    roots = roots_help(
+        data.features,
+        data.labels,
+        len(classes),
+        centre=centre,
+        root_centre=root_centre,
+        seed=config.seed,
     )
+    centre = root_centre if roots else centre
+    fitted = family.fit(
+        signed_root(data.features) if roots else data.features,
+        data.labels,
+        len(classes),
+        centre=centre,
+        seed=config.seed,
+        progress=progress,
+    )
+    progress(0.8, "propagating")
+    if pool is not None and config.propagation == "auto":
+        fitted = propagated(
+            fitted,
+            data.features,
+            data.labels,
+            len(classes),
+            pool=pool,
+            centre=centre,
+            seed=config.seed,
+            roots=roots,
+        )
     progress(0.9, "calibrating")
-    mean = fitted.out_of_fold.mean(axis=1)
-    weights = fold_weights(data.labels)
-    temperature = fit_temperature(mean, data.labels, weights)
-    probs = soften(mean, temperature)
+    temperature, probs, doubt = _calibrate(fitted.out_of_fold, data.labels, len(classes))
     right = probs.argmax(axis=1) == data.labels
-    doubt = _doubt(right, weights, len(classes))
     metrics = _measure(data, classes, probs, right, doubt)
-    metrics |= {"temperature": temperature, **fitted.facts}
+    metrics |= {"temperature": temperature, "propagation": 0.0, "roots": roots}
+    metrics |= fitted.facts
     metrics["seconds"] = time.perf_counter() - begin
     progress(1.0, "fitted")
     return Bundle(
@@ -102,9 +139,21 @@ def fit(
         temperature=temperature,
         doubt=doubt,
         dim=data.features.shape[1],
+        roots=roots,
         metrics=metrics,
         out_of_fold_right=right,
     )
+
+
+def _calibrate(
+    out_of_fold_NKC: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
+) -> tuple[float, NDArray[np.float64], Doubt]:
+    """The temperature, what it makes of the out-of-fold probabilities, and the doubt."""
+    mean = out_of_fold_NKC.mean(axis=1)
+    weights = fold_weights(labels)
+    temperature = fit_temperature(mean, labels, weights)
+    probs = soften(mean, temperature)
+    return temperature, probs, _doubt(probs.argmax(axis=1) == labels, weights, n_classes)
 
 
 def _doubt(right: NDArray[np.bool_], weights: NDArray[np.float64], n_classes: int) -> Doubt:

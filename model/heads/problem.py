@@ -180,13 +180,21 @@ def balanced_weights(labels: Labels, n_classes: int) -> F64:
 def choose_l2(
     basis: Basis, labels: Labels, n_classes: int, weights: F64, rng: np.random.Generator
 ) -> float:
-    """The precision of the prior with the least cross-validated NLL.
+    """The precision of the prior with the least cross-validated NLL, see `search_l2`."""
+    return search_l2(basis, labels, n_classes, weights, rng)[0]
+
+
+def search_l2(
+    basis: Basis, labels: Labels, n_classes: int, weights: F64, rng: np.random.Generator
+) -> tuple[float, F64]:
+    """The precision of the prior with the least cross-validated NLL, and the losses it has.
 
     Judged on labels whose class is left in the other folds: the loss on a class that a fold has
     lost is about the fold, not about the prior.
 
     Returns:
-        A value of `L2_GRID`; the middle one when there is nothing to judge on.
+        A value of `L2_GRID`, and the loss of each answer judged; the middle one and no losses
+        when there is nothing to judge on.
     """
     if len(labels) > SEARCH_LABELS:
         chosen = rng.permutation(len(labels))[:SEARCH_LABELS]
@@ -199,18 +207,19 @@ def choose_l2(
     loss = loss_of(labels, n_classes)
     judged = _judged(loss, labels, fold, kept[:folds])
     if judged.any(axis=1).sum() < 2 or len(np.unique(groups)) < 2:
-        return L2_GRID[len(L2_GRID) // 2]
+        return L2_GRID[len(L2_GRID) // 2], np.zeros(0)
     search = Search(basis, loss, kept, np.repeat(L2_GRID, folds))
     heads = search.run(SEARCH_TOLERANCE)
     rows = np.arange(len(labels))
     probs = heads.probs(basis.rows) if labels.ndim == 1 else expit(heads.logits(basis.rows))
-    costs = []
+    losses = []
     for number in range(len(L2_GRID)):
         own = probs[rows, number * folds + fold]
         right = own if labels.ndim == 1 else np.where(labels, own, 1.0 - own)
         chance = right[rows, labels][:, None] if labels.ndim == 1 else right
-        costs.append(-np.log(np.maximum(chance[judged], 1e-12)).mean())
-    return L2_GRID[int(np.argmin(costs))]
+        losses.append(-np.log(np.maximum(chance[judged], 1e-12)))
+    best = int(np.argmin([found.mean() for found in losses]))
+    return L2_GRID[best], losses[best]
 
 
 def _judged(loss: Loss, labels: Labels, fold: Ints, weights_FN: F64) -> NDArray[np.bool_]:

@@ -54,6 +54,9 @@ class Basis:
     def of(cls, features: F32) -> Basis:
         """Take the singular value decomposition of ``(N, D)`` through the smaller Gram matrix."""
         wide = features.astype(np.float32, copy=False)
+        if 0 in wide.shape:
+            none = np.zeros(0, np.float32)
+            return cls(wide[:, :0], none, np.zeros((wide.shape[1], 0), np.float32))
         if wide.shape[0] <= wide.shape[1]:
             squares, left = np.linalg.eigh(wide @ wide.T)
             keep = squares > max(float(squares[-1]), 1e-30) * _SMALLEST
