@@ -1,0 +1,411 @@
+"""Query strategies of other libraries and ours: same classifier, features, seeds, initial labels.
+
+    ./run bench peers --data ../shared/data/grocery --budget 520 --batch 40 --out FILE
+    ./run bench peers --data ../shared/data/sign_digits --budget 200 --batch 20 --random-share 0.2
+
+Part "plain": every strategy is driven with one classifier, logistic regression with a fixed prior
+on EfficientNet-Lite2 features. The libraries run in an environment of their own, made on first use.
+Part "full": our engine on two backbones with `auto` and with random selection, against random
+selection and the plain classifier. Labels saved: the budget over the labels that the running
+maximum of a strategy's mean curve needs for the mean final accuracy of plain random.
+
+Every run of a strategy and a seed is kept in the benchmarks' cache, so that an interrupted
+benchmark goes on where it stopped; a run counts only for the code that made it. A strategy that
+fails, or takes longer for a query than `--limit`, is reported as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _curves import areas, describe, paired
+from _kept import Kept
+from _plain import PlainHead, as_predictions, fit_plain, posterior
+from common import CACHE, ROOT, FeatureSet, features_of, header, write
+from numpy.typing import NDArray
+from peering.environment import peer_python, versions
+from peering.process import PeerError, PeerProcess
+from peering.strategies import NEEDS_SAMPLES, STRATEGIES
+
+from model.acquisition import ACQUISITIONS, select
+from model.acquisition.base import mean_row
+from model.engine import EngineConfig, fit
+from model.heads.softmax import normalise
+from model.types import Labelled, Predictions
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+TEST_SHARE = 0.3  # of a set that does not say which of its images are for testing
+OURS, FULL, SHARE = "doubtless: ", "full: ", " + random share"
+RANDOM = OURS + "random"
+OUR_CODE = ("model", "benchmarks/peers.py", "benchmarks/_plain.py")
+PEER_CODE = ("model/heads/softmax.py", "benchmarks/peering", *OUR_CODE[1:])
+
+
+class Failed(Exception):
+    """A strategy did not get to the end; the message says why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set, divided into a pool and a test."""
+
+    features: NDArray[np.float32]
+    labels: Ints
+    test_features: NDArray[np.float32]
+    test_labels: Ints
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: FeatureSet) -> Task:
+        is_test = data.split == "test"
+        if not is_test.any():
+            order = np.random.default_rng(0).permutation(len(is_test))
+            is_test[order[: round(TEST_SHARE * len(order))]] = True
+        return cls(
+            data.features[~is_test],
+            data.labels[~is_test],
+            data.features[is_test],
+            data.labels[is_test],
+            data.classes,
+        )
+
+    def normalised(self) -> Task:
+        """Rows as the plain classifier takes them."""
+        centre = mean_row(self.features)
+        return Task(
+            normalise(self.features, centre),
+            self.labels,
+            normalise(self.test_features, centre),
+            self.test_labels,
+            self.classes,
+        )
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a strategy may know when it is asked for the next batch.
+
+    Attributes:
+        labelled: items of the pool with a label.
+        drawn: those that this batch's random share asks for, not labelled yet.
+        rest: all others, of which `n` are wanted.
+        seed: of everything random.
+        model: fitted on the labels.
+    """
+
+    labelled: Ints
+    drawn: Ints
+    rest: Ints
+    n: int
+    seed: int
+    model: Any
+
+
+def main() -> None:
+    arguments = parse()
+    kept = Kept(CACHE / "peers", ROOT)
+    plain = Task.of(features_of(arguments.data, arguments.backbone)).normalised()
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
+    failures: dict[str, str] = {}
+    with _worker(plain) as worker:
+        jobs = _plain_jobs(plain, arguments, worker)
+        if arguments.full_backbone:
+            jobs |= _full_jobs(arguments)
+        for seed in range(arguments.seeds):
+            for name, job in jobs.items():
+                if name in failures:
+                    continue
+                code = PEER_CODE if name in STRATEGIES else OUR_CODE
+                begin = time.perf_counter()
+                try:
+                    run = kept.run(_facts(arguments, name, seed), code, lambda: job(seed))  # noqa: B023 (called at once)
+                except Failed as exc:
+                    failures[name] = f"seed {seed}: {exc}"
+                    say(f"seed {seed} {name:36} {exc}")
+                    continue
+                rows.setdefault(name, {})[seed] = run
+                say(
+                    f"seed {seed} {name:36} area {np.mean(run['accuracy']):.4f} final "
+                    f"{run['accuracy'][-1]:.4f} query {np.median(run['query_s'] or [0]):.2f} s "
+                    f"({time.perf_counter() - begin:.0f} s)"
+                )
+    result = header(
+        benchmark="peers",
+        task="classification",
+        metric="accuracy",
+        data=Path(arguments.data).name,
+        backbone=arguments.backbone,
+        full_backbone=arguments.full_backbone,
+        pool=len(plain.labels),
+        test=len(plain.test_labels),
+        classes=len(plain.classes),
+        initial=arguments.initial,
+        batch=arguments.batch,
+        budget=arguments.budget,
+        seeds=arguments.seeds,
+        random_share=arguments.random_share,
+        limit_s=arguments.limit,
+        libraries=versions(),
+        posterior="20 joint samples, Kronecker-factored last-layer Laplace, prior precision 1",
+    )
+    result |= summarise(rows, failures, arguments.budget)
+    show(result)
+    write(result, arguments.out)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", default="digits", help="'digits' or a labelled folder")
+    parser.add_argument("--backbone", default="efficientnet-lite2")
+    parser.add_argument("--full-backbone", default="efficientnet-lite2+lite0", help="'' for none")
+    parser.add_argument("--budget", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--initial", type=int, default=20, help="random labels to start with")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--random-share",
+        type=float,
+        default=0.0,
+        help="adds rows of `auto` in which this share of every batch is drawn at random",
+    )
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds a query may take")
+    parser.add_argument("--strategies", help="names with commas, parts of names do; all without")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+Job = Callable[[int], dict[str, Any]]
+
+
+def _plain_jobs(task: Task, arguments: argparse.Namespace, worker: PeerProcess) -> dict[str, Job]:
+    def fit_model(labelled: Ints, random: Bools, seed: int) -> PlainHead:
+        del random, seed
+        return fit_plain(task.features[labelled], task.labels[labelled], len(task.classes))
+
+    def judge(model: PlainHead) -> float:
+        return _accuracy(model.probs(task.test_features), task)
+
+    def ours(name: str, share: float = 0.0) -> Job:
+        def choose(ask: Ask) -> tuple[Ints, float]:
+            begin = time.perf_counter()
+            found = as_predictions(ask.model.probs(task.features[ask.rest]))
+            chosen = ask_ours(name, task, ask, found)
+            return chosen, time.perf_counter() - begin
+
+        return lambda seed: replay(task, arguments, seed, fit_model, judge, choose, share)
+
+    def theirs(name: str) -> Job:
+        def choose(ask: Ask) -> tuple[Ints, float]:
+            return ask_peer(worker, name, task, ask, arguments.limit)
+
+        return lambda seed: replay(task, arguments, seed, fit_model, judge, choose)
+
+    jobs = {OURS + name: ours(name) for name in ACQUISITIONS}
+    if arguments.random_share > 0:
+        jobs[OURS + "auto" + SHARE] = ours("auto", arguments.random_share)
+    jobs |= {name: theirs(name) for name in STRATEGIES}
+    wanted = _wanted(arguments, [*jobs])
+    return {name: jobs[name] for name in (RANDOM, *wanted)}  # random is what all are compared with
+
+
+def _full_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
+    task = Task.of(features_of(arguments.data, arguments.full_backbone))
+
+    def fit_model(labelled: Ints, random: Bools, seed: int) -> Any:
+        data = Labelled(task.features[labelled], task.labels[labelled], random)
+        return fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
+
+    def judge(model: Any) -> float:
+        return _accuracy(model.predict(task.test_features).probs, task)
+
+    def job(name: str, share: float = 0.0) -> Job:
+        def choose(ask: Ask) -> tuple[Ints, float]:
+            begin = time.perf_counter()
+            chosen = ask_ours(name, task, ask, ask.model.predict(task.features[ask.rest]))
+            return chosen, time.perf_counter() - begin
+
+        return lambda seed: replay(task, arguments, seed, fit_model, judge, choose, share)
+
+    jobs = {FULL + "random": job("random"), FULL + "auto": job("auto")}
+    if arguments.random_share > 0:
+        jobs[FULL + "auto" + SHARE] = job("auto", arguments.random_share)
+    return {name: jobs[name] for name in _wanted(arguments, [*jobs])}
+
+
+def _wanted(arguments: argparse.Namespace, names: list[str]) -> list[str]:
+    parts = arguments.strategies.split(",") if arguments.strategies else [""]
+    return [name for name in names if any(part.strip() in name for part in parts)]
+
+
+def ask_ours(name: str, task: Task, ask: Ask, predictions: Predictions) -> Ints:
+    """The one call of `model.acquisition.select`; gives indices into the pool."""
+    chosen = select(
+        name,
+        pool=task.features[ask.rest],
+        n=ask.n,
+        labelled=task.features[np.concatenate([ask.labelled, ask.drawn])],
+        label_counts=np.bincount(task.labels[ask.labelled], minlength=len(task.classes)),
+        predictions=predictions,
+        seed=ask.seed,
+    )
+    return ask.rest[chosen]
+
+
+def ask_peer(
+    worker: PeerProcess, name: str, task: Task, ask: Ask, limit_s: float
+) -> tuple[Ints, float]:
+    """A library's choice and the seconds that its own code took."""
+    head: PlainHead = ask.model
+    arrays = {
+        "labelled": ask.labelled,
+        "labels": task.labels[ask.labelled],
+        "candidates": ask.rest,
+        "n": np.array(ask.n),
+        "n_classes": np.array(len(task.classes)),
+        "weights": head.weights,
+        "biases": head.biases,
+        "seed": np.array(ask.seed),
+    }
+    if name in NEEDS_SAMPLES:
+        weights, biases = posterior(head, task.features[ask.labelled], seed=ask.seed)
+        arrays |= {"sample_weights": weights, "sample_biases": biases}
+    try:
+        answer, seconds = worker.call(name, arrays, limit_s=limit_s)
+    except PeerError as exc:
+        raise Failed(f"with {len(ask.labelled)} labels: {exc}") from exc
+    return check_choice(answer["chosen"], ask), seconds
+
+
+def check_choice(chosen: Ints, ask: Ask) -> Ints:
+    """Refuse a batch that is short, repeats itself, or names what has a label already."""
+    if len(np.unique(chosen)) != ask.n or not np.isin(chosen, ask.rest).all():
+        raise Failed(
+            f"with {len(ask.labelled)} labels: gave {len(np.unique(chosen))} distinct items of the "
+            f"pool where {ask.n} were asked for"
+        )
+    return chosen
+
+
+def replay(
+    task: Task,
+    arguments: argparse.Namespace,
+    seed: int,
+    fit_model: Callable[[Ints, Bools, int], Any],
+    judge: Callable[[Any], float],
+    choose: Callable[[Ask], tuple[Ints, float]],
+    share: float = 0.0,
+) -> dict[str, Any]:
+    """One curve: the initial labels, then batch after batch up to the budget."""
+    rng = np.random.default_rng(seed)
+    count = len(task.labels)
+    budget = min(arguments.budget, count)
+    labelled = rng.permutation(count)[: min(arguments.initial, budget)].astype(np.int64)
+    random = np.ones(len(labelled), bool)
+    run: dict[str, Any] = {"labels": [], "accuracy": [], "query_s": [], "fit_s": []}
+    while True:
+        begin = time.perf_counter()
+        model = fit_model(labelled, random, seed)
+        run["fit_s"].append(round(time.perf_counter() - begin, 4))
+        run["labels"].append(len(labelled))
+        run["accuracy"].append(judge(model))
+        size = min(arguments.batch, budget - len(labelled))
+        if size <= 0:
+            return run
+        rest = np.setdiff1d(np.arange(count), labelled)
+        drawn = rng.permutation(rest)[: round(share * size)]  # before any score is looked at
+        ask = Ask(
+            labelled=labelled,
+            drawn=drawn,
+            rest=np.setdiff1d(rest, drawn),
+            n=size - len(drawn),
+            seed=seed * 1000 + len(labelled),
+            model=model,
+        )
+        chosen, seconds = choose(ask)
+        run["query_s"].append(round(seconds, 4))
+        labelled = np.concatenate([labelled, drawn, chosen])
+        random = np.concatenate([random, np.ones(len(drawn), bool), np.zeros(len(chosen), bool)])
+
+
+def _accuracy(probs: NDArray[np.float64], task: Task) -> float:
+    return float((probs.argmax(axis=1) == task.test_labels).mean())
+
+
+def _worker(task: Task) -> PeerProcess:
+    python = peer_python(CACHE / "peers-environment")
+    search = f"{ROOT}:{ROOT / 'benchmarks'}"
+    return PeerProcess(
+        [python, "-m", "peering.worker"],
+        {"rows": task.features},
+        {"PYTHONPATH": search, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
+    )
+
+
+def _facts(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Everything that a run depends on besides code."""
+    return {
+        "strategy": name,
+        "seed": seed,
+        "data": str(Path(arguments.data).resolve()),
+        "backbone": arguments.full_backbone if name.startswith(FULL) else arguments.backbone,
+        "initial": arguments.initial,
+        "batch": arguments.batch,
+        "budget": arguments.budget,
+        "share": arguments.random_share if name.endswith(SHARE) else 0.0,
+    }
+
+
+def summarise(
+    rows: dict[str, dict[int, dict[str, Any]]], failures: dict[str, str], budget: int
+) -> dict[str, Any]:
+    """Both parts, best row first, each beside the best library; and what did not get through."""
+    complete = {name: runs for name, runs in rows.items() if name not in failures}
+    table = {name: describe(runs, rows[RANDOM], budget) for name, runs in complete.items()}
+    libraries = [name for name in table if name in STRATEGIES]
+    best = max(libraries, key=lambda name: table[name]["auc"], default=None)
+    if best is not None:
+        theirs = areas(rows[best])
+        for name, row in table.items():
+            row["auc_minus_best_library"] = paired(areas(rows[name]), theirs)
+    ordered = sorted(table, key=lambda name: -table[name]["auc"])
+    return {
+        "best_library": best,
+        "plain": {name: table[name] for name in ordered if not name.startswith(FULL)},
+        "full": {name: table[name] for name in ordered if name.startswith(FULL)},
+        "failed": failures,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """The tables, for people."""
+    best = result["best_library"]
+    print(f"{result['data']}, {result['seeds']} seeds; best library strategy: {best}")
+    for part in ("full", "plain"):
+        for name, row in result[part].items():
+            gap = row.get("auc_minus_best_library")
+            beside = "" if gap is None else f" {gap['mean']:+.4f} +- {gap['se']}"
+            spread = [value or 0 for value in row["labels_saved_per_seed"]]
+            print(
+                f"{name:36} area {row['auc']:.4f} +- {row['auc_se']} final {row['final']:.4f} "
+                f"saved {row['labels_saved']} ({min(spread)} to {max(spread)}){beside} "
+                f"{row['query_s']} s"
+            )
+    for name, reason in result["failed"].items():
+        print(f"{name:36} no result: {reason}")
+
+
+if __name__ == "__main__":
+    main()
