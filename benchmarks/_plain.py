@@ -45,9 +45,7 @@ def fit_plain(rows: F32, labels: Ints, n_classes: int, l2: float = L2) -> PlainH
     return PlainHead((basis.axes @ heads.weights[0]).astype(np.float32), heads.biases[0])
 
 
-def posterior(
-    head: PlainHead, rows: F32, *, seed: int, samples: int = SAMPLES
-) -> tuple[F32, F32]:
+def posterior(head: PlainHead, rows: F32, *, seed: int, samples: int = SAMPLES) -> tuple[F32, F32]:
     """Joint samples of the head's last-layer Laplace posterior, Kronecker-factored.
 
     Precision ``N A x B + tau``: A the mean outer product of the labelled rows (with a 1 for the

@@ -20,7 +20,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,86 +27,28 @@ import numpy as np
 from _curves import areas, describe, paired
 from _kept import Kept
 from _plain import PlainHead, as_predictions, fit_plain, posterior
-from common import CACHE, ROOT, FeatureSet, features_of, header, write
+from _replay import Ask, Plan, Task, ask_ours, replay
+from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 from peering.environment import peer_python, versions
 from peering.process import PeerError, PeerProcess
 from peering.strategies import NEEDS_SAMPLES, STRATEGIES
 
-from model.acquisition import ACQUISITIONS, select
-from model.acquisition.base import mean_row
+from model.acquisition import ACQUISITIONS
 from model.engine import EngineConfig, fit
-from model.heads.softmax import normalise
-from model.types import Labelled, Predictions
+from model.types import Labelled
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-TEST_SHARE = 0.3  # of a set that does not say which of its images are for testing
 OURS, FULL, SHARE = "doubtless: ", "full: ", " + random share"
 RANDOM = OURS + "random"
-OUR_CODE = ("model", "benchmarks/peers.py", "benchmarks/_plain.py")
+OUR_CODE = ("model", "benchmarks/_replay.py", "benchmarks/_plain.py")
 PEER_CODE = ("model/heads/softmax.py", "benchmarks/peering", *OUR_CODE[1:])
 
 
-class Failed(Exception):
+class StrategyError(Exception):
     """A strategy did not get to the end; the message says why."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A set, divided into a pool and a test."""
-
-    features: NDArray[np.float32]
-    labels: Ints
-    test_features: NDArray[np.float32]
-    test_labels: Ints
-    classes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, data: FeatureSet) -> Task:
-        is_test = data.split == "test"
-        if not is_test.any():
-            order = np.random.default_rng(0).permutation(len(is_test))
-            is_test[order[: round(TEST_SHARE * len(order))]] = True
-        return cls(
-            data.features[~is_test],
-            data.labels[~is_test],
-            data.features[is_test],
-            data.labels[is_test],
-            data.classes,
-        )
-
-    def normalised(self) -> Task:
-        """Rows as the plain classifier takes them."""
-        centre = mean_row(self.features)
-        return Task(
-            normalise(self.features, centre),
-            self.labels,
-            normalise(self.test_features, centre),
-            self.test_labels,
-            self.classes,
-        )
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a strategy may know when it is asked for the next batch.
-
-    Attributes:
-        labelled: items of the pool with a label.
-        drawn: those that this batch's random share asks for, not labelled yet.
-        rest: all others, of which `n` are wanted.
-        seed: of everything random.
-        model: fitted on the labels.
-    """
-
-    labelled: Ints
-    drawn: Ints
-    rest: Ints
-    n: int
-    seed: int
-    model: Any
 
 
 def main() -> None:
@@ -128,7 +69,7 @@ def main() -> None:
                 begin = time.perf_counter()
                 try:
                     run = kept.run(_facts(arguments, name, seed), code, lambda: job(seed))  # noqa: B023 (called at once)
-                except Failed as exc:
+                except StrategyError as exc:
                     failures[name] = f"seed {seed}: {exc}"
                     say(f"seed {seed} {name:36} {exc}")
                     continue
@@ -191,6 +132,8 @@ Job = Callable[[int], dict[str, Any]]
 
 
 def _plain_jobs(task: Task, arguments: argparse.Namespace, worker: PeerProcess) -> dict[str, Job]:
+    plan = _plan(arguments)
+
     def fit_model(labelled: Ints, random: Bools, seed: int) -> PlainHead:
         del random, seed
         return fit_plain(task.features[labelled], task.labels[labelled], len(task.classes))
@@ -205,13 +148,13 @@ def _plain_jobs(task: Task, arguments: argparse.Namespace, worker: PeerProcess) 
             chosen = ask_ours(name, task, ask, found)
             return chosen, time.perf_counter() - begin
 
-        return lambda seed: replay(task, arguments, seed, fit_model, judge, choose, share)
+        return lambda seed: replay(task, plan, seed, fit_model, judge, choose, share)
 
     def theirs(name: str) -> Job:
         def choose(ask: Ask) -> tuple[Ints, float]:
             return ask_peer(worker, name, task, ask, arguments.limit)
 
-        return lambda seed: replay(task, arguments, seed, fit_model, judge, choose)
+        return lambda seed: replay(task, plan, seed, fit_model, judge, choose)
 
     jobs = {OURS + name: ours(name) for name in ACQUISITIONS}
     if arguments.random_share > 0:
@@ -223,6 +166,7 @@ def _plain_jobs(task: Task, arguments: argparse.Namespace, worker: PeerProcess) 
 
 def _full_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
     task = Task.of(features_of(arguments.data, arguments.full_backbone))
+    plan = _plan(arguments)
 
     def fit_model(labelled: Ints, random: Bools, seed: int) -> Any:
         data = Labelled(task.features[labelled], task.labels[labelled], random)
@@ -237,7 +181,7 @@ def _full_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
             chosen = ask_ours(name, task, ask, ask.model.predict(task.features[ask.rest]))
             return chosen, time.perf_counter() - begin
 
-        return lambda seed: replay(task, arguments, seed, fit_model, judge, choose, share)
+        return lambda seed: replay(task, plan, seed, fit_model, judge, choose, share)
 
     jobs = {FULL + "random": job("random"), FULL + "auto": job("auto")}
     if arguments.random_share > 0:
@@ -245,23 +189,13 @@ def _full_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
     return {name: jobs[name] for name in _wanted(arguments, [*jobs])}
 
 
+def _plan(arguments: argparse.Namespace) -> Plan:
+    return Plan(arguments.initial, arguments.batch, arguments.budget)
+
+
 def _wanted(arguments: argparse.Namespace, names: list[str]) -> list[str]:
     parts = arguments.strategies.split(",") if arguments.strategies else [""]
     return [name for name in names if any(part.strip() in name for part in parts)]
-
-
-def ask_ours(name: str, task: Task, ask: Ask, predictions: Predictions) -> Ints:
-    """The one call of `model.acquisition.select`; gives indices into the pool."""
-    chosen = select(
-        name,
-        pool=task.features[ask.rest],
-        n=ask.n,
-        labelled=task.features[np.concatenate([ask.labelled, ask.drawn])],
-        label_counts=np.bincount(task.labels[ask.labelled], minlength=len(task.classes)),
-        predictions=predictions,
-        seed=ask.seed,
-    )
-    return ask.rest[chosen]
 
 
 def ask_peer(
@@ -285,59 +219,18 @@ def ask_peer(
     try:
         answer, seconds = worker.call(name, arrays, limit_s=limit_s)
     except PeerError as exc:
-        raise Failed(f"with {len(ask.labelled)} labels: {exc}") from exc
+        raise StrategyError(f"with {len(ask.labelled)} labels: {exc}") from exc
     return check_choice(answer["chosen"], ask), seconds
 
 
 def check_choice(chosen: Ints, ask: Ask) -> Ints:
     """Refuse a batch that is short, repeats itself, or names what has a label already."""
     if len(np.unique(chosen)) != ask.n or not np.isin(chosen, ask.rest).all():
-        raise Failed(
+        raise StrategyError(
             f"with {len(ask.labelled)} labels: gave {len(np.unique(chosen))} distinct items of the "
             f"pool where {ask.n} were asked for"
         )
     return chosen
-
-
-def replay(
-    task: Task,
-    arguments: argparse.Namespace,
-    seed: int,
-    fit_model: Callable[[Ints, Bools, int], Any],
-    judge: Callable[[Any], float],
-    choose: Callable[[Ask], tuple[Ints, float]],
-    share: float = 0.0,
-) -> dict[str, Any]:
-    """One curve: the initial labels, then batch after batch up to the budget."""
-    rng = np.random.default_rng(seed)
-    count = len(task.labels)
-    budget = min(arguments.budget, count)
-    labelled = rng.permutation(count)[: min(arguments.initial, budget)].astype(np.int64)
-    random = np.ones(len(labelled), bool)
-    run: dict[str, Any] = {"labels": [], "accuracy": [], "query_s": [], "fit_s": []}
-    while True:
-        begin = time.perf_counter()
-        model = fit_model(labelled, random, seed)
-        run["fit_s"].append(round(time.perf_counter() - begin, 4))
-        run["labels"].append(len(labelled))
-        run["accuracy"].append(judge(model))
-        size = min(arguments.batch, budget - len(labelled))
-        if size <= 0:
-            return run
-        rest = np.setdiff1d(np.arange(count), labelled)
-        drawn = rng.permutation(rest)[: round(share * size)]  # before any score is looked at
-        ask = Ask(
-            labelled=labelled,
-            drawn=drawn,
-            rest=np.setdiff1d(rest, drawn),
-            n=size - len(drawn),
-            seed=seed * 1000 + len(labelled),
-            model=model,
-        )
-        chosen, seconds = choose(ask)
-        run["query_s"].append(round(seconds, 4))
-        labelled = np.concatenate([labelled, drawn, chosen])
-        random = np.concatenate([random, np.ones(len(drawn), bool), np.zeros(len(chosen), bool)])
 
 
 def _accuracy(probs: NDArray[np.float64], task: Task) -> float:

@@ -82,7 +82,9 @@ def peer_python(folder: Path) -> str:
             environments.pip_install(folder, arguments, what="the other libraries", say=say)
             environments.stamp(folder, "peers", wanted["peers"])
     except environments.InstallError as exc:
-        raise SystemExit(f"the environment of the other libraries could not be made: {exc}") from exc
+        raise SystemExit(
+            f"the environment of the other libraries could not be made: {exc}"
+        ) from exc
     return str(python)
 
 

@@ -29,7 +29,7 @@ class PeerError(Exception):
     """A call failed; the message is the library's own."""
 
 
-class PeerTimeout(PeerError):
+class PeerTimeoutError(PeerError):
     """A call took longer than it may."""
 
 
@@ -70,7 +70,7 @@ class PeerProcess:
             The arrays of the answer, and the seconds that the library's own code took.
 
         Raises:
-            PeerTimeout: no answer within the limit; the worker was ended.
+            PeerTimeoutError: no answer within the limit; the worker was ended.
             PeerError: the library raised, or the worker died.
         """
         if self._process is None:
@@ -127,7 +127,7 @@ class PeerProcess:
             )
             if not ready:
                 self.stop()
-                raise PeerTimeout(f"no answer within {limit_s:g} s")
+                raise PeerTimeoutError(f"no answer within {limit_s:g} s")
             part = os.read(self._process.stdout.fileno(), 65536)
             if not part:
                 code = self._process.wait()

@@ -21,8 +21,8 @@ TARGETS = 100  # of EPIG: items that stand for the pool
 BLOCK_ITEMS = 50  # of EPIG: its joint probabilities are a table items x classes x targets x classes
 # BatchBALD's joint entropy cannot be afforded for a whole pool: it chooses among the items with the
 # largest BALD, from this many sampled label combinations.
-BATCHBALD_CANDIDATES = 200
-BATCHBALD_SAMPLES = 1_000
+BATCHBALD_CANDIDATES = 100
+BATCHBALD_SAMPLES = 300
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ask:
     sample_weights: NDArray[np.float32] | None = None
     sample_biases: NDArray[np.float32] | None = None
 
-    def passes_UKC(self) -> F64:
+    def posterior_probs(self) -> F64:
         """Probabilities of the candidates by each sample of the posterior."""
         assert self.sample_weights is not None
         assert self.sample_biases is not None
@@ -116,9 +116,7 @@ def _skactiveml(
             given = {model: _classifier(ask.weights, ask.biases), fit: False}
         known = {"n_classes": ask.n_classes} if classes else {}
         rule = getattr(skactiveml.pool, class_name)(random_state=ask.seed, **known, **settings)
-        found = rule.query(
-            ask.rows, y, candidates=ask.candidates, batch_size=ask.n, **given
-        )
+        found = rule.query(ask.rows, y, candidates=ask.candidates, batch_size=ask.n, **given)
         return np.asarray(found, np.int64)
 
     return query
@@ -186,7 +184,7 @@ def _baal(class_name: str) -> Strategy:
     def query(ask: Ask) -> Ints:
         from baal.active import heuristics
 
-        predictions = ask.passes_UKC().transpose(0, 2, 1)
+        predictions = ask.posterior_probs().transpose(0, 2, 1)
         ranks = getattr(heuristics, class_name)()(predictions)
         return ask.candidates[np.asarray(ranks)[: ask.n]]
 
@@ -208,7 +206,7 @@ def power_bald(ask: Ask) -> Ints:
     np.random.seed(ask.seed)  # the library draws from numpy's global generator
     rule = PowerSampling(BALD(), query_size=ask.n)
     # Not by calling the rule: in 2.1.0 that passes one argument more than it takes.
-    ranks, _ = rule.get_ranks(ask.passes_UKC().transpose(0, 2, 1))
+    ranks, _ = rule.get_ranks(ask.posterior_probs().transpose(0, 2, 1))
     return ask.candidates[ranks[: ask.n]]
 
 
@@ -216,7 +214,7 @@ def power_bald(ask: Ask) -> Ints:
 def baal_batchbald(ask: Ask) -> Ints:
     from baal.active.heuristics import BatchBALD
 
-    passes = ask.passes_UKC()
+    passes = ask.posterior_probs()
     near = _largest_bald(passes)
     ranks = BatchBALD(num_samples=min(ask.n, len(near)))(passes[near].transpose(0, 2, 1))
     return ask.candidates[near[np.asarray(ranks)[: ask.n]]]
@@ -227,7 +225,7 @@ def epig(ask: Ask) -> Ints:
     """Expected predictive information gain over a random part of the pool."""
     from baal.active.heuristics import EPIG
 
-    passes = ask.passes_UKC().transpose(0, 2, 1)
+    passes = ask.posterior_probs().transpose(0, 2, 1)
     drawn = np.random.default_rng(ask.seed).permutation(len(passes))[:TARGETS]
     rule = EPIG()
     scores = [
@@ -246,7 +244,7 @@ def batchbald(ask: Ask) -> Ints:
     from batchbald_redux.batchbald import get_batchbald_batch
 
     torch.manual_seed(ask.seed)
-    passes = ask.passes_UKC()
+    passes = ask.posterior_probs()
     near = _largest_bald(passes)
     log_probs = torch.log(torch.from_numpy(passes[near]).clamp_min(1e-12))
     batch = get_batchbald_batch(log_probs, ask.n, BATCHBALD_SAMPLES, dtype=torch.double)
