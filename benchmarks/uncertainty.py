@@ -5,8 +5,9 @@
 
 Labels are chosen as in the product: batches by `auto` with 20 % drawn at random, on the features
 of two backbones, by the engine with its defaults. At each number of labels all methods are fitted
-on the same labels and judged on the same items: a random half of what is left of the pool, and,
-apart from that, the set's own test images. The libraries run in an environment of their own.
+on the same labels and judged on the same items: a random half of what is left of the pool (or
+another share), and, apart from that, the set's own test images. The libraries run in an
+environment of their own.
 
 With it goes a head that is overfitted on purpose: what its plain confidence is worth, and what is
 left of it after the engine's calibration. `--costs` measures time instead, on made-up features.
@@ -34,6 +35,7 @@ from peering.estimators import HANDLERS
 from peering.process import PeerError, PeerProcess
 
 from model.acquisition.base import mean_row
+from model.calibration.metrics import ece
 from model.engine import EngineConfig, fit
 from model.heads.softmax import Basis, normalise
 from model.types import Labelled
@@ -66,6 +68,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--labels", default="100,200,400", help="numbers of labels, with commas")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--random-share", type=float, default=0.2)
+    parser.add_argument(
+        "--measured-share", type=float, default=0.5, help="of what is left of the pool, at random"
+    )
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a library may take")
     parser.add_argument("--costs", action="store_true", help="measure time instead")
     parser.add_argument("--turns", type=int, default=15, help="of the costs")
@@ -93,7 +98,7 @@ def quality(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
                 def make(
                     seed: int = seed, chosen: Ints = chosen, random: Any = random
                 ) -> dict[str, Any]:
-                    return one_run(task, chosen, random, seed, worker, arguments.limit)
+                    return one_run(task, chosen, random, seed, worker, arguments)
 
                 runs[n].append(kept.run(facts, CODE, make))
                 say(f"seed {seed} {n} labels ({time.perf_counter() - begin:.0f} s)")
@@ -107,6 +112,7 @@ def quality(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         "acquisition": "auto",
         "batch": BATCH,
         "random_share": arguments.random_share,
+        "measured_share": arguments.measured_share,
         "seeds": arguments.seeds,
         "published": PUBLISHED,
         "libraries": versions(),
@@ -136,13 +142,19 @@ def choose_labels(task: Task, counts: list[int], share: float, seed: int) -> Any
 
 
 def one_run(
-    task: Task, chosen: Ints, random: Any, seed: int, worker: PeerProcess, limit_s: float
+    task: Task,
+    chosen: Ints,
+    random: Any,
+    seed: int,
+    worker: PeerProcess,
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """All methods on one set of labels: measures by method and place, and the scores published."""
     rest = np.setdiff1d(np.arange(len(task.labels)), chosen)
-    half = np.random.default_rng(seed + 10_000).permutation(rest)[: (len(rest) + 1) // 2]
+    size = max(1, round(arguments.measured_share * len(rest)))
+    drawn = np.random.default_rng(seed + 10_000).permutation(rest)[:size]
     places = {
-        "pool": (task.features[half], task.labels[half]),
+        "pool": (task.features[drawn], task.labels[drawn]),
         "test": (task.test_features, task.test_labels),
     }
     data = Labelled(task.features[chosen], task.labels[chosen], random)
@@ -163,7 +175,7 @@ def one_run(
         if name == OVERFITTED:
             on_itself = bundle.estimator.sample(data.features).mean(axis=1).argmax(axis=1)
             scores["overfitted_train_accuracy"] = float((on_itself == data.labels).mean())
-    failed = _peers(task, data, places, seed, worker, limit_s, measured)
+    failed = _peers(task, data, places, seed, worker, arguments.limit, measured)
     return {"measured": measured, "scores": scores, "failed": failed}
 
 
@@ -230,6 +242,7 @@ def _facts(arguments: argparse.Namespace, n: int, seed: int) -> dict[str, Any]:
         "backbone": arguments.backbone,
         "labels": n,
         "share": arguments.random_share,
+        "measured": arguments.measured_share,
         "seed": seed,
     }
 
@@ -254,7 +267,11 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         right = np.concatenate([np.array(score["right"], bool) for score in scores])
         result[place] = {
             "methods": {name: table[name] for name in order},
-            "bins_of_the_published_score": reliability(p_right, right),
+            "items": [len(score["right"]) for score in scores],
+            "published_score": {
+                "ece_of_all_seeds_together": round(ece(p_right, right), 4),
+                **reliability(p_right, right),
+            },
         }
     accuracies = [run["scores"]["overfitted_train_accuracy"] for run in runs]
     result["overfitted_train_accuracy"] = min(accuracies)
@@ -274,9 +291,10 @@ def show(result: dict[str, Any]) -> None:
                 ]
                 floor = row["ece_if_perfect"]["mean"]
                 print(f"  {name:34} {'  '.join(cells)}  (ece if perfect {floor:.4f})")
-            bins = found[place]["bins_of_the_published_score"]
-            errors = " ".join(f"{row['observed_error']:.3f}" for row in bins["bins"])
-            print(f"  error by bin of the published score: {errors}; {bins['is_monotone']=}")
+            published = found[place]["published_score"]
+            errors = " ".join(f"{row['observed_error']:.3f}" for row in published["bins"])
+            falls = "falls" if published["is_monotone"] else "does NOT fall"
+            print(f"  error by bin of the published score: {errors} ({falls})")
         for name, reason in found["failed"].items():
             print(f"  {name:34} failed: {reason}")
 
