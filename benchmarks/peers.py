@@ -264,20 +264,27 @@ def _facts(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, Any
 def summarise(
     rows: dict[str, dict[int, dict[str, Any]]], failures: dict[str, str], budget: int
 ) -> dict[str, Any]:
-    """Both parts, best row first, each beside the best library; and what did not get through."""
+    """Both parts, best row first; what did not get through is named with its reason.
+
+    Each row has its paired difference to the best library strategy, and those of the plain part to
+    the best row of all that choose without a random share.
+    """
     complete = {name: runs for name, runs in rows.items() if name not in failures}
     table = {name: describe(runs, rows[RANDOM], budget) for name, runs in complete.items()}
-    libraries = [name for name in table if name in STRATEGIES]
-    best = max(libraries, key=lambda name: table[name]["auc"], default=None)
-    if best is not None:
-        theirs = areas(rows[best])
-        for name, row in table.items():
-            row["auc_minus_best_library"] = paired(areas(rows[name]), theirs)
     ordered = sorted(table, key=lambda name: -table[name]["auc"])
+    plain = [name for name in ordered if not name.startswith(FULL)]
+    library = next((name for name in plain if name in STRATEGIES), None)
+    first = next(name for name in plain if not name.endswith(SHARE))
+    for name, row in table.items():
+        if library is not None:
+            row["auc_minus_best_library"] = paired(areas(rows[name]), areas(rows[library]))
+        if name in plain:
+            row["auc_minus_first"] = paired(areas(rows[name]), areas(rows[first]))
     return {
-        "best_library": best,
-        "plain": {name: table[name] for name in ordered if not name.startswith(FULL)},
-        "full": {name: table[name] for name in ordered if name.startswith(FULL)},
+        "best_library": library,
+        "first": first,
+        "plain": {name: table[name] for name in plain},
+        "full": {name: table[name] for name in ordered if name not in plain},
         "failed": failures,
     }
 
@@ -285,7 +292,7 @@ def summarise(
 def show(result: dict[str, Any]) -> None:
     """The tables, for people."""
     best = result["best_library"]
-    print(f"{result['data']}, {result['seeds']} seeds; best library strategy: {best}")
+    print(f"{result['data']}, {result['seeds']} seeds; best strategy of a library: {best}")
     for part in ("full", "plain"):
         for name, row in result[part].items():
             gap = row.get("auc_minus_best_library")

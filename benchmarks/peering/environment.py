@@ -61,15 +61,21 @@ PINS = (
     "typing-extensions==4.16.0",
     "unfoldNd==0.2.3",
 )
+_WANTED = {"peers": "\n".join((TORCH, *PINS))}
 LIBRARIES = ("scikit-activeml", "baal", "batchbald-redux", "modAL-python", "laplace-torch")
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether the environment in `folder` is there, complete, and of these versions."""
+    python = environments.python_of(folder)
+    return python.exists() and _WANTED.items() <= environments.stamped(folder).items()
 
 
 def peer_python(folder: Path) -> str:
     """Python of the environment in `folder`, made on first use (about 1.5 GB)."""
-    python = environments.python_of(folder)
-    wanted = {"peers": "\n".join((TORCH, *PINS))}
-    if python.exists() and wanted.items() <= environments.stamped(folder).items():
-        return str(python)
+    python = str(environments.python_of(folder))
+    if is_installed(folder):
+        return python
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -80,12 +86,12 @@ def peer_python(folder: Path) -> str:
             environments.install_torch(folder, TORCH, say=say)
             arguments = ["--no-deps", *PINS]
             environments.pip_install(folder, arguments, what="the other libraries", say=say)
-            environments.stamp(folder, "peers", wanted["peers"])
+            environments.stamp(folder, *next(iter(_WANTED.items())))
     except environments.InstallError as exc:
         raise SystemExit(
             f"the environment of the other libraries could not be made: {exc}"
         ) from exc
-    return str(python)
+    return python
 
 
 def versions() -> dict[str, str]:
