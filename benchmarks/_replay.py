@@ -87,7 +87,7 @@ class Plan:
     budget: int
 
 
-def ask_ours(name: str, task: Task, ask: Ask, predictions: Predictions) -> Ints:
+def ask_ours(name: str, task: Task, ask: Ask, predictions: Predictions | None) -> Ints:
     """The one call of `model.acquisition.select`; gives indices into the pool."""
     chosen = select(
         name,

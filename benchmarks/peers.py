@@ -20,6 +20,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,38 +48,21 @@ OUR_CODE = ("model", "benchmarks/_replay.py", "benchmarks/_plain.py")
 PEER_CODE = ("model/heads/softmax.py", "benchmarks/peering", *OUR_CODE[1:])
 
 
+Job = Callable[[int], dict[str, Any]]  # a seed to its curve
+
+
 class StrategyError(Exception):
     """A strategy did not get to the end; the message says why."""
 
 
 def main() -> None:
     arguments = parse()
-    kept = Kept(CACHE / "peers", ROOT)
     plain = Task.of(features_of(arguments.data, arguments.backbone)).normalised()
-    rows: dict[str, dict[int, dict[str, Any]]] = {}
-    failures: dict[str, str] = {}
     with _worker(plain) as worker:
         jobs = _plain_jobs(plain, arguments, worker)
         if arguments.full_backbone:
             jobs |= _full_jobs(arguments)
-        for seed in range(arguments.seeds):
-            for name, job in jobs.items():
-                if name in failures:
-                    continue
-                code = PEER_CODE if name in STRATEGIES else OUR_CODE
-                begin = time.perf_counter()
-                try:
-                    run = kept.run(_facts(arguments, name, seed), code, lambda: job(seed))  # noqa: B023 (called at once)
-                except StrategyError as exc:
-                    failures[name] = f"seed {seed}: {exc}"
-                    say(f"seed {seed} {name:36} {exc}")
-                    continue
-                rows.setdefault(name, {})[seed] = run
-                say(
-                    f"seed {seed} {name:36} area {np.mean(run['accuracy']):.4f} final "
-                    f"{run['accuracy'][-1]:.4f} query {np.median(run['query_s'] or [0]):.2f} s "
-                    f"({time.perf_counter() - begin:.0f} s)"
-                )
+        rows, failures = run_all(jobs, arguments)
     result = header(
         benchmark="peers",
         task="classification",
@@ -101,6 +85,32 @@ def main() -> None:
     result |= summarise(rows, failures, arguments.budget)
     show(result)
     write(result, arguments.out)
+
+
+def run_all(
+    jobs: dict[str, Job], arguments: argparse.Namespace
+) -> tuple[dict[str, dict[int, dict[str, Any]]], dict[str, str]]:
+    """All seeds of all strategies; one that failed is not tried with the seeds that follow."""
+    kept = Kept(CACHE / "peers", ROOT)
+    rows: dict[str, dict[int, dict[str, Any]]] = {}
+    failures: dict[str, str] = {}
+    for seed in range(arguments.seeds):
+        for name in [name for name in jobs if name not in failures]:
+            code = PEER_CODE if name in STRATEGIES else OUR_CODE
+            begin = time.perf_counter()
+            try:
+                run = kept.run(_facts(arguments, name, seed), code, partial(jobs[name], seed))
+            except StrategyError as exc:
+                failures[name] = f"seed {seed}: {exc}"
+                say(f"seed {seed} {name:36} {exc}")
+                continue
+            rows.setdefault(name, {})[seed] = run
+            say(
+                f"seed {seed} {name:36} area {np.mean(run['accuracy']):.4f} final "
+                f"{run['accuracy'][-1]:.4f} query {np.median(run['query_s'] or [0]):.2f} s "
+                f"({time.perf_counter() - begin:.0f} s)"
+            )
+    return rows, failures
 
 
 def parse() -> argparse.Namespace:
@@ -126,9 +136,6 @@ def parse() -> argparse.Namespace:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-Job = Callable[[int], dict[str, Any]]
 
 
 def _plain_jobs(task: Task, arguments: argparse.Namespace, worker: PeerProcess) -> dict[str, Job]:
@@ -297,10 +304,13 @@ def show(result: dict[str, Any]) -> None:
         for name, row in result[part].items():
             gap = row.get("auc_minus_best_library")
             beside = "" if gap is None else f" {gap['mean']:+.4f} +- {gap['se']}"
-            spread = [value or 0 for value in row["labels_saved_per_seed"]]
+            reached = [value for value in row["labels_saved_per_seed"] if value is not None]
+            spread = f"{min(reached)} to {max(reached)}" if reached else "never reached"
+            if 0 < len(reached) < row["seeds"]:
+                spread += f", reached by {len(reached)} of {row['seeds']} seeds"
             print(
                 f"{name:36} area {row['auc']:.4f} +- {row['auc_se']} final {row['final']:.4f} "
-                f"saved {row['labels_saved']} ({min(spread)} to {max(spread)}){beside} "
+                f"saved {row['labels_saved']} ({spread}){beside} "
                 f"{row['query_s']} s"
             )
     for name, reason in result["failed"].items():

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,9 @@ def quality(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
     return facts, {"labels": result}
 
 
-def choose_labels(task: Task, counts: list[int], share: float, seed: int) -> Any:
+def choose_labels(
+    task: Task, counts: list[int], share: float, seed: int
+) -> Iterator[tuple[int, Ints, Any]]:
     """Label as the product does, from nothing; yield the labels at each number wanted."""
     rng = np.random.default_rng(seed)
     labelled, random = np.zeros(0, np.int64), np.zeros(0, bool)

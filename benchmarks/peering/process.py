@@ -1,7 +1,7 @@
 """One process of the other environment: a request goes in, arrays come back, or the reason why not.
 
-A request is one line of JSON ``{"call": NAME, "into": FILE}`` with its arrays in an ``.npz`` file;
-the answer is one line ``{"ok": true, "seconds": S}`` with arrays in FILE, or
+A request is one line of JSON ``{"call": NAME, "from": FILE, "into": FILE}``, arrays in the first
+``.npz`` file. The answer is one line: ``{"ok": true, "seconds": S}``, its arrays in the second, or
 ``{"ok": false, "error": TEXT}``. Nothing else is ever written to that pipe: the worker sends what
 libraries print to standard error.
 """
