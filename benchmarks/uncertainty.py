@@ -6,7 +6,9 @@
 Labels are chosen as in the product: batches by `auto` with 20 % drawn at random, on the features
 of two backbones, by the engine with its defaults. At each number of labels all methods are fitted
 on the same labels and judged on the same items: a random half of what is left of the pool (or
-another share), and, apart from that, the set's own test images. The libraries run in an
+another share), and, apart from that, the set's own test images. `--set-aside` adds a third place:
+random items of the pool, taken out before anything was chosen; what is left of a pool is easier
+than the pool was, since the doubtful images are labelled. The libraries run in an
 environment of their own.
 
 With it goes a head that is overfitted on purpose: what its plain confidence is worth, and what is
@@ -19,6 +21,8 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,7 @@ from model.uncertainty import ESTIMATORS
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Places = dict[str, tuple[F32, Ints]]
 
 BATCH = 20
 OVERFITTED = "overfitted"
@@ -72,6 +77,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--measured-share", type=float, default=0.5, help="of what is left of the pool, at random"
     )
+    parser.add_argument(
+        "--set-aside", type=float, default=0.0, help="share of the pool to judge on, never chosen"
+    )
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a library may take")
     parser.add_argument("--costs", action="store_true", help="measure time instead")
     parser.add_argument("--turns", type=int, default=15, help="of the costs")
@@ -86,22 +94,18 @@ def say(text: str) -> None:
 def quality(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """All methods at all numbers of labels."""
     ESTIMATORS.setdefault(OVERFITTED, Overfitted())
-    task = Task.of(features_of(arguments.data, arguments.backbone))
-    counts = sorted({min(int(n), len(task.labels) // 2) for n in arguments.labels.split(",")})
+    whole = Task.of(features_of(arguments.data, arguments.backbone))
+    counts = sorted({min(int(n), len(whole.labels) // 2) for n in arguments.labels.split(",")})
     kept = Kept(CACHE / "uncertainty", ROOT)
     runs: dict[int, list[dict[str, Any]]] = {n: [] for n in counts}
     with _worker() as worker:
         for seed in range(arguments.seeds):
+            task, aside = set_aside(whole, arguments.set_aside, seed)
             for n, chosen, random in choose_labels(task, counts, arguments.random_share, seed):
-                facts = _facts(arguments, n, seed)
                 begin = time.perf_counter()
-
-                def make(
-                    seed: int = seed, chosen: Ints = chosen, random: Any = random
-                ) -> dict[str, Any]:
-                    return one_run(task, chosen, random, seed, worker, arguments)
-
-                runs[n].append(kept.run(facts, CODE, make))
+                places = _places(task, aside, chosen, arguments.measured_share, seed)
+                make = partial(one_run, task, chosen, random, places, seed, worker, arguments.limit)
+                runs[n].append(kept.run(_facts(arguments, n, seed), CODE, make))
                 say(f"seed {seed} {n} labels ({time.perf_counter() - begin:.0f} s)")
     result = {str(n): summarise(found) for n, found in runs.items()}
     show(result)
@@ -114,11 +118,21 @@ def quality(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, An
         "batch": BATCH,
         "random_share": arguments.random_share,
         "measured_share": arguments.measured_share,
+        "set_aside": arguments.set_aside,
         "seeds": arguments.seeds,
         "published": PUBLISHED,
         "libraries": versions(),
     }
     return facts, {"labels": result}
+
+
+def set_aside(task: Task, share: float, seed: int) -> tuple[Task, tuple[F32, Ints]]:
+    """Divide the pool at random: what may be chosen, and features and labels to judge on."""
+    order = np.random.default_rng(seed + 20_000).permutation(len(task.labels))
+    size = round(share * len(order))
+    out, kept = np.sort(order[:size]), np.sort(order[size:])
+    left = replace(task, features=task.features[kept], labels=task.labels[kept])
+    return left, (task.features[out], task.labels[out])
 
 
 def choose_labels(
@@ -144,22 +158,27 @@ def choose_labels(
         bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
 
 
+def _places(task: Task, aside: tuple[F32, Ints], chosen: Ints, share: float, seed: int) -> Places:
+    """Where all are judged: features and labels by the name of the place."""
+    rest = np.setdiff1d(np.arange(len(task.labels)), chosen)
+    size = max(1, round(share * len(rest)))
+    drawn = np.random.default_rng(seed + 10_000).permutation(rest)[:size]
+    places = {"pool": (task.features[drawn], task.labels[drawn])}
+    if len(aside[1]):
+        places["aside"] = aside
+    return places | {"test": (task.test_features, task.test_labels)}
+
+
 def one_run(
     task: Task,
     chosen: Ints,
     random: Any,
+    places: Places,
     seed: int,
     worker: PeerProcess,
-    arguments: argparse.Namespace,
+    limit_s: float,
 ) -> dict[str, Any]:
     """All methods on one set of labels: measures by method and place, and the scores published."""
-    rest = np.setdiff1d(np.arange(len(task.labels)), chosen)
-    size = max(1, round(arguments.measured_share * len(rest)))
-    drawn = np.random.default_rng(seed + 10_000).permutation(rest)[:size]
-    places = {
-        "pool": (task.features[drawn], task.labels[drawn]),
-        "test": (task.test_features, task.test_labels),
-    }
     data = Labelled(task.features[chosen], task.labels[chosen], random)
     measured: dict[str, Any] = {place: {} for place in places}
     scores: dict[str, Any] = {}
@@ -178,14 +197,14 @@ def one_run(
         if name == OVERFITTED:
             on_itself = bundle.estimator.sample(data.features).mean(axis=1).argmax(axis=1)
             scores["overfitted_train_accuracy"] = float((on_itself == data.labels).mean())
-    failed = _peers(task, data, places, seed, worker, arguments.limit, measured)
+    failed = _peers(task, data, places, seed, worker, limit_s, measured)
     return {"measured": measured, "scores": scores, "failed": failed}
 
 
 def _peers(
     task: Task,
     data: Labelled,
-    places: dict[str, tuple[F32, Ints]],
+    places: Places,
     seed: int,
     worker: PeerProcess,
     limit_s: float,
@@ -246,16 +265,17 @@ def _facts(arguments: argparse.Namespace, n: int, seed: int) -> dict[str, Any]:
         "labels": n,
         "share": arguments.random_share,
         "measured": arguments.measured_share,
+        "aside": arguments.set_aside,
         "seed": seed,
     }
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds by place and method, surest ranking first; bins of the published score."""
-    result: dict[str, Any] = {"failed": {}}
+    result: dict[str, Any] = {"failed": {}, "places": {}}
     for run in runs:
         result["failed"] |= run["failed"]
-    for place in ("pool", "test"):
+    for place in runs[0]["measured"]:
         methods = {name for run in runs for name in run["measured"][place]}
         table = {
             name: over_seeds(
@@ -268,7 +288,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
         # The seeds share images, so these intervals are somewhat too narrow.
         p_right = np.concatenate([np.array(score["p_right"]) for score in scores])
         right = np.concatenate([np.array(score["right"], bool) for score in scores])
-        result[place] = {
+        result["places"][place] = {
             "methods": {name: table[name] for name in order},
             "items": [len(score["right"]) for score in scores],
             "published_score": {
@@ -284,9 +304,9 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """The tables, for people."""
     for n, found in result.items():
-        for place in ("pool", "test"):
+        for place, there in found["places"].items():
             print(f"\n{n} labels, {place}")
-            for name, row in found[place]["methods"].items():
+            for name, row in there["methods"].items():
                 cells = [
                     f"{key} {row[key]['mean']:.4f} +- {row[key]['se']}"
                     for key in ("accuracy", "ece", "brier", "nll", "error_auroc", "augrc")
@@ -294,7 +314,7 @@ def show(result: dict[str, Any]) -> None:
                 ]
                 floor = row["ece_if_perfect"]["mean"]
                 print(f"  {name:34} {'  '.join(cells)}  (ece if perfect {floor:.4f})")
-            published = found[place]["published_score"]
+            published = there["published_score"]
             errors = " ".join(f"{row['observed_error']:.3f}" for row in published["bins"])
             falls = "falls" if published["is_monotone"] else "does NOT fall"
             print(f"  error by bin of the published score: {errors} ({falls})")

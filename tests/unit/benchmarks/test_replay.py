@@ -95,3 +95,14 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         kept.run({}, [], fail)
     assert kept.run({}, [], lambda: {"fine": 1}) == {"fine": 1}
+
+
+def test_what_is_set_aside_is_never_in_the_pool(replay: ModuleType) -> None:
+    uncertainty = importlib.import_module("uncertainty")
+    whole = task(replay)
+    left, (features, labels) = uncertainty.set_aside(whole, 0.3, 1)
+    assert (len(left.labels), len(labels)) == (35, 15)
+    together = np.concatenate([left.features, features])
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(whole.features, axis=0))
+    np.testing.assert_array_equal(left.test_labels, whole.test_labels)
+    assert len(uncertainty.set_aside(whole, 0.0, 1)[1][1]) == 0
