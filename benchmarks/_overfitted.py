@@ -16,8 +16,8 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-L2 = 1e-6
-TOLERANCE = 1e-9
+L2 = 1e-9
+TOLERANCE = 1e-12
 
 
 class Overfitted:
