@@ -93,7 +93,7 @@ def run_all(
     """All seeds of all strategies; one that failed is not tried with the seeds that follow."""
     kept = Kept(CACHE / "peers", ROOT)
     rows: dict[str, dict[int, dict[str, Any]]] = {}
-    failures: dict[str, str] = {}
+    failures = {name: "skipped by --skip" for name in jobs if _is_named(name, arguments.skip)}
     for seed in range(arguments.seeds):
         for name in [name for name in jobs if name not in failures]:
             code = PEER_CODE if name in STRATEGIES else OUR_CODE
@@ -130,6 +130,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a query may take")
     parser.add_argument("--strategies", help="names with commas, parts of names do; all without")
+    parser.add_argument("--skip", default="", help="likewise; reported as skipped")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -201,8 +202,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _wanted(arguments: argparse.Namespace, names: list[str]) -> list[str]:
-    parts = arguments.strategies.split(",") if arguments.strategies else [""]
-    return [name for name in names if any(part.strip() in name for part in parts)]
+    return [name for name in names if _is_named(name, arguments.strategies or name)]
+
+
+def _is_named(name: str, parts: str) -> bool:
+    """Whether one of the parts, with commas between, is in the name."""
+    return any(part.strip() in name for part in parts.split(",") if part.strip())
 
 
 def ask_peer(

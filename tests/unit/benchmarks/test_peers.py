@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -88,3 +89,34 @@ def test_an_impossible_class_stays_impossible_for_the_libraries_too() -> None:
     softmax = importlib.import_module("peering.strategies").softmax
     probs = softmax(importlib.import_module("numpy").array([[1.0, 1.0, -1e9]]))
     assert probs.tolist() == [[0.5, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [("badge", True), ("modAL, badge", True), ("baal", False), ("", False), (" , ", False)],
+)
+def test_names_are_found_by_their_parts(peers: ModuleType, parts: str, expected: bool) -> None:
+    assert peers._is_named(SLOW, parts) is expected
+
+
+def test_what_fails_is_not_tried_again_and_what_is_skipped_is_said(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(peers, "CACHE", tmp_path)
+    tried: list[tuple[str, int]] = []
+
+    def job(name: str) -> Any:
+        def run(seed: int) -> dict[str, Any]:
+            tried.append((name, seed))
+            if name == SLOW:
+                raise peers.StrategyError("too slow")
+            return runs(0.5)[0]
+
+        return run
+
+    names = ["doubtless: random", SLOW, LIBRARY]
+    monkeypatch.setattr("sys.argv", ["peers", "--seeds", "2", "--skip", LIBRARY])
+    rows, failures = peers.run_all({name: job(name) for name in names}, peers.parse())
+    assert failures == {SLOW: "seed 0: too slow", LIBRARY: "skipped by --skip"}
+    assert tried == [("doubtless: random", 0), (SLOW, 0), ("doubtless: random", 1)]
+    assert list(rows) == ["doubtless: random"]
