@@ -32,7 +32,7 @@ from _replay import Ask, Plan, Task, ask_ours, replay
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 from peering.environment import peer_python, versions
-from peering.process import PeerError, PeerProcess
+from peering.process import PeerError, PeerProcess, end_workers_when_terminated
 from peering.strategies import NEEDS_SAMPLES, STRATEGIES
 
 from model.acquisition import ACQUISITIONS
@@ -45,7 +45,13 @@ Bools = NDArray[np.bool_]
 OURS, FULL, SHARE = "doubtless: ", "full: ", " + random share"
 RANDOM = OURS + "random"
 OUR_CODE = ("model", "benchmarks/_replay.py", "benchmarks/_plain.py")
-PEER_CODE = ("model/heads/softmax.py", "benchmarks/peering", *OUR_CODE[1:])
+PEERING = "benchmarks/peering/"
+PEER_CODE = (
+    "model/heads/softmax.py",
+    PEERING + "strategies.py",
+    PEERING + "environment.py",
+    *OUR_CODE[1:],
+)
 
 
 Job = Callable[[int], dict[str, Any]]  # a seed to its curve
@@ -57,6 +63,7 @@ class StrategyError(Exception):
 
 def main() -> None:
     arguments = parse()
+    end_workers_when_terminated()
     plain = Task.of(features_of(arguments.data, arguments.backbone)).normalised()
     with _worker(plain) as worker:
         jobs = _plain_jobs(plain, arguments, worker)

@@ -37,7 +37,7 @@ from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 from peering.environment import peer_python, versions
 from peering.estimators import HANDLERS
-from peering.process import PeerError, PeerProcess
+from peering.process import PeerError, PeerProcess, end_workers_when_terminated
 
 from model.acquisition.base import mean_row
 from model.calibration.metrics import ece
@@ -55,11 +55,13 @@ OVERFITTED = "overfitted"
 OURS = "doubtless: "
 PUBLISHED = "softmax"  # the default estimator: its score is the one that is published
 OWN = ("uncertainty", "_measured", "_overfitted", "_plain", "_replay")
-CODE = ("model", "benchmarks/peering", *(f"benchmarks/{name}.py" for name in OWN))
+PEERING = tuple(f"peering/{name}" for name in ("environment", "estimators", "strategies"))
+CODE = ("model", *(f"benchmarks/{name}.py" for name in OWN + PEERING))
 
 
 def main() -> None:
     arguments = parse()
+    end_workers_when_terminated()
     if arguments.costs:
         facts, found = {"benchmark": "uncertainty-costs"}, measure_costs(arguments.turns)
     else:

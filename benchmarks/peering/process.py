@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,11 @@ class PeerError(Exception):
 
 class PeerTimeoutError(PeerError):
     """A call took longer than it may."""
+
+
+def end_workers_when_terminated() -> None:
+    """Let SIGTERM unwind like any error, so that no worker goes on computing for nobody."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class PeerProcess:

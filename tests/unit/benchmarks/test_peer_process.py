@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +78,29 @@ def test_a_worker_that_dies_is_an_error_of_that_call_alone(peer: Any, process: M
     with pytest.raises(process.PeerError, match="exit code 3"):
         peer.call("die", {}, limit_s=30)
     assert peer.call("add", {"more": MORE}, limit_s=30)[0]["sum"][1, 2] == 6.0
+
+
+def test_a_benchmark_that_is_terminated_ends_its_worker(benchmarks: Path) -> None:
+    code = f"""
+import os, signal, sys
+from peering.process import PeerProcess, end_workers_when_terminated
+end_workers_when_terminated()
+with PeerProcess([sys.executable, "-c", {PEER!r}]) as peer:
+    peer.call("add", {{"rows": 1.0, "more": 1.0}}, limit_s=30)
+    print(peer._process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    peer.call("wait", {{}}, limit_s=30)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(benchmarks)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 143, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
 
 
 def test_a_batch_that_is_short_or_repeats_itself_is_refused() -> None:
