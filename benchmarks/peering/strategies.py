@@ -203,7 +203,6 @@ def power_bald(ask: Ask) -> Ints:
     from baal.active.heuristics import BALD
     from baal.active.heuristics.stochastics import PowerSampling
 
-    np.random.seed(ask.seed)  # the library draws from numpy's global generator
     rule = PowerSampling(BALD(), query_size=ask.n)
     # Not by calling the rule: in 2.1.0 that passes one argument more than it takes.
     ranks, _ = rule.get_ranks(ask.posterior_probs().transpose(0, 2, 1))
@@ -274,7 +273,6 @@ def _modal(module: str, function: str) -> Strategy:
             def predict_proba(self, X: Any) -> F64:
                 return softmax(np.asarray(X, np.float32) @ ask.weights + ask.biases)
 
-        np.random.seed(ask.seed)
         learner = ActiveLearner(
             estimator=Fitted(), X_training=ask.rows[ask.labelled], y_training=ask.labels
         )
@@ -294,6 +292,9 @@ strategy("modAL: ranked-batch")(_modal("modAL.batch", "uncertainty_batch_samplin
 def _handler(query: Strategy) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def handle(arrays: dict[str, Any]) -> dict[str, Any]:
         numbers = {name: int(arrays[name]) for name in ("n", "n_classes", "seed")}
+        # Some draw from numpy's global generator whatever they are given: k-means inside DropQuery
+        # and Clue of scikit-activeml, the stochastic rules of baal, ties in modAL.
+        np.random.seed(numbers["seed"])
         return {"chosen": query(Ask(**{**arrays, **numbers}))}
 
     return handle

@@ -37,7 +37,7 @@ def peer(benchmarks: Any, rows_and_labels: tuple[Any, Any]) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_every_strategy_gives_a_batch_of_unlabelled_items(
+def test_every_strategy_gives_a_batch_of_unlabelled_items_and_the_same_again(
     peer: Any, rows_and_labels: tuple[Any, Any]
 ) -> None:
     peers, plain = importlib.import_module("peers"), importlib.import_module("_plain")
@@ -52,7 +52,9 @@ def test_every_strategy_gives_a_batch_of_unlabelled_items(
     expected = LABELLED + np.argsort(margins[:, -1] - margins[:, -2])[:ASKED]
     for name in peers.STRATEGIES:
         chosen, _ = peers.ask_peer(peer, name, task, ask, 120.0)
+        again, _ = peers.ask_peer(peer, name, task, ask, 120.0)
         assert len(chosen) == ASKED, name
+        assert chosen.tolist() == again.tolist(), name
         if name in ("scikit-activeml: margin", "modAL: margin"):
             assert set(chosen) == set(expected), name
 
