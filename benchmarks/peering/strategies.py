@@ -211,8 +211,10 @@ def power_bald(ask: Ask) -> Ints:
 
 @strategy("baal: batchbald", samples=True)
 def baal_batchbald(ask: Ask) -> Ints:
+    import torch
     from baal.active.heuristics import BatchBALD
 
+    torch.manual_seed(ask.seed)
     passes = ask.posterior_probs()
     near = _largest_bald(passes)
     ranks = BatchBALD(num_samples=min(ask.n, len(near)))(passes[near].transpose(0, 2, 1))
