@@ -9,6 +9,7 @@ from model.acquisition.base import (
     Ints,
     Pool,
     Selection,
+    by_score,
     filled,
     nearest_to_centres,
 )
@@ -16,6 +17,7 @@ from model.acquisition.base import (
 DROPPED = 0.75
 PASSES = 3
 MOST_CLUSTERS = 500
+MOST_TRIED = 20_000  # three passes over 100,000 items take longer than scoring them did
 MOST_ROWS = 8_000
 
 
@@ -24,14 +26,17 @@ def dropquery(pool: Pool, n: int, *, seed: int) -> Selection:
 
     Unstable are items whose label changes in more than half of 3 passes in which three quarters of
     the features are dropped, that is put to the pool's mean. The rest of the order, for when there
-    are too few of them: more changes first, then smaller margins.
+    are too few of them: more changes first, then smaller margins. Only the 20,000 smallest margins
+    are tried.
 
     Source:
         Gupte et al. 2024, arXiv:2401.14555 (DropQuery).
     """
     rng = np.random.default_rng(seed)
-    changes = label_changes(pool, rng)
-    order = np.lexsort((pool.said.margin, -changes)).astype(np.int64)
+    by_margin = by_score(-pool.said.margin, len(pool.features), seed=seed)
+    changes = label_changes(pool, by_margin[:MOST_TRIED], rng)
+    more_first = np.argsort(-changes, kind="stable")
+    order = np.concatenate([by_margin[: len(changes)][more_first], by_margin[len(changes) :]])
     unstable = order[: max(int((2 * changes > PASSES).sum()), n)]
     if len(unstable) > MOST_ROWS:
         unstable = np.sort(rng.permutation(unstable)[:MOST_ROWS])
@@ -40,16 +45,16 @@ def dropquery(pool: Pool, n: int, *, seed: int) -> Selection:
     return Selection(filled(unstable[picked], order, n))
 
 
-def label_changes(pool: Pool, rng: np.random.Generator) -> Ints:
-    """``(M,)`` in how many passes the predicted label is not the version's own."""
-    changes = np.zeros(len(pool.features), np.int64)
+def label_changes(pool: Pool, items: Ints, rng: np.random.Generator) -> Ints:
+    """``(N,)`` in how many passes the predicted label of each item is not the version's own."""
+    changes = np.zeros(len(items), np.int64)
     scale = np.float32(1.0 / (1.0 - DROPPED))
-    for start in range(0, len(changes), BLOCK_ROWS):
-        block = pool.features[start : start + BLOCK_ROWS] - pool.centre
-        label = pool.said.label[start : start + BLOCK_ROWS]
+    for start in range(0, len(items), BLOCK_ROWS):
+        block = items[start : start + BLOCK_ROWS]
+        centred = pool.features[block] - pool.centre
         for _ in range(PASSES):
-            kept = rng.integers(0, 256, block.shape, np.uint8) >= round(256 * DROPPED)
-            rows = (block * (kept * scale) + pool.centre).astype(np.float32, copy=False)
-            probs = pool.passes(rows).mean(axis=1)
-            changes[start : start + BLOCK_ROWS] += probs.argmax(axis=1) != label
+            kept = rng.integers(0, 256, centred.shape, np.uint8) >= round(256 * DROPPED)
+            rows = (centred * (kept * scale) + pool.centre).astype(np.float32, copy=False)
+            label = pool.passes(rows).mean(axis=1).argmax(axis=1)
+            changes[start : start + BLOCK_ROWS] += label != pool.said.label[block]
     return changes

@@ -16,7 +16,7 @@ from model.acquisition.base import (
     squared_distances,
 )
 
-MOST_ROWS = 4_000  # the kernel has that many squared values
+MOST_ROWS = 6_000  # the kernel has that many squared values
 LEAST_DOUBT = 1e-6
 LEAST_GAIN = 1e-9  # of the doubt there is: below, everything is as near as it gets
 
@@ -31,7 +31,7 @@ def uncertainty_herding(pool: Pool, n: int, *, seed: int) -> Selection:
     radius shrinks and doubt is left in fewer places. Copies of what is labelled have nothing to
     give, and lonely outliers little.
 
-    Of a pool of more than 4,000 so many are looked at, drawn in proportion to their doubt.
+    Of a pool of more than 6,000 so many are looked at, drawn in proportion to their doubt.
 
     Source:
         Bae, Oliveira and Sutherland 2025, arXiv:2412.20644 (uncertainty herding; there the radius

@@ -289,7 +289,9 @@ def test_label_changes_count_the_passes_whose_label_differs() -> None:
     said = Predictions(
         passes[:, 0], np.ones(len(features), np.int64), zeros + 1, zeros, zeros, zeros, zeros
     )
-    changes = label_changes(Pool(features, None, None, said, sample), np.random.default_rng(0))
+    items = np.arange(len(features))
+    pool = Pool(features, None, None, said, sample)
+    changes = label_changes(pool, items, np.random.default_rng(0))
     assert set(changes.tolist()) == {0, 1, 2, 3}
     dropped = 0.75**4  # all four features it looks at
     assert changes.mean() == pytest.approx(3 * dropped, abs=4 * (3 * dropped / 5000) ** 0.5)
