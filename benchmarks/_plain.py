@@ -83,7 +83,7 @@ def posterior(head: PlainHead, rows: F32, *, seed: int, samples: int = SAMPLES) 
 
 
 def sampler(head: PlainHead, rows: F32, *, seed: int) -> Callable[[F32], F64]:
-    """`(N, D)` rows to `(N, K, C)` probabilities of samples of `posterior`, drawn when first asked."""
+    """Samples of `posterior`, drawn when first asked: ``(N, D)`` rows to ``(N, K, C)``."""
     drawn: list[Heads] = []
 
     def sample(asked: F32) -> F64:
