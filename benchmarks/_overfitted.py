@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.heads.problem import fold_count, stratified_folds
 from model.heads.softmax import Basis, fit_heads, normalise
 from model.uncertainty import Estimator, FittedEstimator
-from model.uncertainty.softmax import fold_count, reserve_unseen, stratified_folds
+from model.uncertainty.frame import reserve_unseen
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
