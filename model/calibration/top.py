@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from model.calibration.base import Calibrator, OutOfFold, logit, with_top
-from model.calibration.temperature import FOLD_POWER, fit_temperature, soften
+from model.calibration.temperature import fit_temperature, soften
 
 F64 = NDArray[np.float64]
 
@@ -23,6 +23,7 @@ OFFSET_SHARE = 0.5
 OFFSET_LABELS = 4.0
 OFFSET_MOST = 1.0
 PRIOR_LABELS = 1.0
+TILT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ class Platt:
     the probability, and the random share says at which height, as far as it is large enough: the
     handicap starts from half the distance between the mean log odds of the two groups (what
     regression to the mean leaves of a choice made by a noisy copy of the same score), with a
-    standard deviation of 0.5; slope and shift start from 1 and 0, with 0.2 and 0.7. The random
-    share counts by the first power of `fold_weights`, since the pool has rare classes too.
+    standard deviation of 0.5; slope and shift start from 1 and 0, with 0.2 and 0.7.
 
     Without a random share, or with nothing but one, there is no handicap to tell.
 
@@ -87,8 +87,6 @@ class Platt:
         chosen = ~data.random if self.selection and data.random.any() else np.zeros(len(x), bool)
         design = np.column_stack([x, np.ones(len(x)), -chosen.astype(np.float64)])
         weights = data.weights
-        if chosen.any():
-            weights = np.where(chosen, weights, weights ** (1.0 / FOLD_POWER))
         mean = np.array([1.0, 0.0, _handicap(x, chosen, weights)])
         sd = np.array([SLOPE_SD, SHIFT_SD, OFFSET_SD])
 
@@ -141,8 +139,8 @@ class Isotonic:
     """Any rising map of the largest probability: for many labels, and curves that no line fits.
 
     Each step is drawn towards its own mean probability as if one label spoke for that, so that a
-    step without an error does not promise certainty; steps become straight lines between their
-    centres, so that no two items tie that the head tells apart. Actively chosen labels are left
+    step without an error does not promise certainty; steps are tilted by a thousandth, so that
+    items which the head tells apart do not tie. Actively chosen labels are left
     out where 200 random ones or more count, since the map has no way to allow for the choice.
 
     Source:
@@ -165,12 +163,17 @@ class Isotonic:
         right = np.bincount(group, weights=weights * right)
         weights = np.bincount(group, weights=weights)
         right /= weights
-        starts = isotonic_regression(right, weights=weights).blocks[:-1]
+        blocks = isotonic_regression(right, weights=weights).blocks
+        starts, ends = blocks[:-1], blocks[1:] - 1
         mass = np.add.reduceat(weights, starts)
         centre = np.add.reduceat(weights * x, starts) / mass
         hits = np.add.reduceat(weights * right, starts)
-        value = np.maximum.accumulate((hits + PRIOR_LABELS * centre) / (mass + PRIOR_LABELS))
-        return Steps(centre, value)
+        value = (hits + PRIOR_LABELS * centre) / (mass + PRIOR_LABELS)
+        at = np.column_stack([x[starts], x[ends]])
+        tilted = value[:, None] + TILT * (at - centre[:, None])
+        at, first = np.unique(at.ravel(), return_index=True)
+        rising = np.maximum.accumulate(np.clip(tilted.ravel()[first], 0.0, 1.0))
+        return Steps(at, rising)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Calibrator:
         """See `CalibratorFamily.restore`."""

@@ -46,7 +46,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_whatever_comes_probabilities_come_out(name: str, case: str) -> None:
     probs, labels = BAD[case]
-    found = choose_calibrator(OutOfFold.of(probs, labels, np.arange(len(labels)) % 2 == 0), name=name)
+    found = choose_calibrator(
+        OutOfFold.of(probs, labels, np.arange(len(labels)) % 2 == 0), name=name
+    )
     fresh = np.random.default_rng(1).dirichlet(np.full(probs.shape[1], 0.2), 50)
     fresh[0] = np.eye(probs.shape[1])[0]
     for raw in (fresh, fresh[:0]):
@@ -91,12 +93,10 @@ def test_renaming_classes_renames_the_result(name: str) -> None:
     np.testing.assert_allclose(back.probs(renamed)[:, new], there.probs(probs), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
 @pytest.mark.parametrize("power", [0.4, 1.0, 3.0])
 def test_many_labels_calibrate_any_temperature(name: str, power: float) -> None:
-    if name == "none" and power != 1.0:
-        pytest.skip("it believes the head")
-    probs, labels = drawn(6000)
+    probs, labels = drawn(23_000)
     raw = soften(probs, 1.0 / power)
     found = choose_calibrator(OutOfFold.of(raw[:3000], labels[:3000]), name=name)
     assert published_error(found, raw[3000:], labels[3000:]) < 0.03
@@ -164,7 +164,9 @@ def test_vector_scaling_mends_classes_that_are_overrated() -> None:
     vector = CALIBRATORS["vector"].fit(data).probs(raw[4000:])
     plain = CALIBRATORS["temperature"].fit(data).probs(raw[4000:])
     assert brier(vector, labels[4000:]) < brier(plain, labels[4000:]) - 0.005
-    assert brier(vector, labels[4000:]) == pytest.approx(brier(probs[4000:], labels[4000:]), abs=5e-3)
+    assert brier(vector, labels[4000:]) == pytest.approx(
+        brier(probs[4000:], labels[4000:]), abs=5e-3
+    )
 
 
 def test_with_top_keeps_the_order_and_says_what_was_asked() -> None:
@@ -182,7 +184,7 @@ def test_with_top_keeps_the_order_and_says_what_was_asked() -> None:
 
 
 def selected(
-    labels: int, seed: int, *, power: float = 1.0, handicap: float = 1.5
+    labels: int, seed: int, *, power: float = 1.0, handicap: float = 0.3
 ) -> tuple[OutOfFold, np.ndarray, np.ndarray]:
     """A pool of 10 classes, a fifth of the labels drawn, the rest asked for in doubt.
 
@@ -203,9 +205,11 @@ def selected(
     second = np.argsort(pool[rows], axis=1)[:, -2]
     missed = ~random & (rng.random(labels) > p)
     seen = np.where(missed, second, np.where(random, truth[rows], pool[rows].argmax(axis=1)))
-    return OutOfFold.of(soften(pool[rows], 1.0 / power), seen, random), soften(
-        pool, 1.0 / power
-    ), truth
+    return (
+        OutOfFold.of(soften(pool[rows], 1.0 / power), seen, random),
+        soften(pool, 1.0 / power),
+        truth,
+    )
 
 
 def test_selection_bias_is_taken_out_by_the_random_share() -> None:
@@ -252,7 +256,9 @@ def test_many_labels_let_the_data_decide() -> None:
     overrated /= overrated.sum(axis=1, keepdims=True)
     chosen = choose_calibrator(OutOfFold.of(overrated, labels))
     assert chosen.name == "vector"
-    assert chosen.facts["calibrator_scores"]["vector"] < chosen.facts["calibrator_scores"]["selection"]
+    assert (
+        chosen.facts["calibrator_scores"]["vector"] < chosen.facts["calibrator_scores"]["selection"]
+    )
 
 
 def test_a_curve_that_no_line_fits_gets_steps() -> None:
