@@ -160,9 +160,9 @@ class Isotonic:
         right = (data.probs[kept].argmax(axis=1) == data.labels[kept]).astype(np.float64)
         weights = weights[kept]
         x, group = np.unique(x, return_inverse=True)  # ties are one point, whatever their order
-        right = np.bincount(group, weights=weights * right)
+        hits = np.bincount(group, weights=weights * right)
         weights = np.bincount(group, weights=weights)
-        right /= weights
+        right = hits / weights
         blocks = isotonic_regression(right, weights=weights).blocks
         starts, ends = blocks[:-1], blocks[1:] - 1
         mass = np.add.reduceat(weights, starts)
