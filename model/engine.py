@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.acquisition.base import mean_row
-from model.bundle import Bundle, Doubt
+from model.bundle import Bundle
+from model.calibration.base import OutOfFold
+from model.calibration.choose import choose_calibrator
 from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_interval
-from model.calibration.temperature import fit_temperature, fold_weights, soften
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.heads.propagated import propagated
 from model.heads.roots import mean_root, roots_help, signed_root
@@ -21,7 +22,6 @@ from model.types import Labelled
 from model.uncertainty import ESTIMATORS
 
 MIN_LABELS = 2
-DOUBT_LABELS = 0.1
 PROPAGATION = ("auto", "off")
 
 Progress = Callable[[float, str], None]
@@ -36,12 +36,15 @@ class EngineConfig:
         acquisition: one of `model.acquisition.ACQUISITIONS`.
         propagation: one of `PROPAGATION`. ``auto`` mixes in what the neighbours in the pool are
             labelled, as much as out-of-fold labels speak for it; ``off`` never does.
+        calibrator: one of `model.calibration.families.CALIBRATORS`, or ``auto``, which picks it by
+            the labels at hand (`model.calibration.choose.choose_calibrator`).
         seed: of everything random.
     """
 
     estimator: str = "softmax"
     acquisition: str = "auto"
     propagation: str = "auto"
+    calibrator: str = "auto"
     seed: int = 0
 
 
@@ -74,7 +77,7 @@ def fit(
         ``oof_accuracy`` (all labels: pessimistic when they were chosen for being doubtful),
         ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
-        is wrong) with ``random_ece`` on the random share, ``temperature``, ``l2``, ``propagation``
+        is wrong) with ``random_ece`` on the random share, ``calibrator``, ``l2``, ``propagation``
         (its weight, 0 to 0.5), ``roots`` (whether of the features), ``seconds``.
         With labels of one class only it predicts that class, and says how little it knows.
 
@@ -125,19 +128,20 @@ def fit(
             roots=roots,
         )
     progress(0.9, "calibrating")
-    temperature, probs, doubt = _calibrate(fitted.out_of_fold, data.labels, len(classes))
+    mean = fitted.out_of_fold.mean(axis=1)
+    evidence = OutOfFold.of(mean, data.labels, data.random)
+    published = choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
+    probs, p_right = published.probs(mean), published.p_right(mean)
     right = probs.argmax(axis=1) == data.labels
-    metrics = _measure(data, classes, probs, right, doubt)
-    metrics |= {"temperature": temperature, "propagation": 0.0, "roots": roots}
-    metrics |= fitted.facts
+    metrics = _measure(data, classes, probs, right, p_right)
+    metrics |= {"propagation": 0.0, "roots": roots, **fitted.facts, **published.facts}
     metrics["seconds"] = time.perf_counter() - begin
     progress(1.0, "fitted")
     return Bundle(
         classes=tuple(classes),
         estimator_name=config.estimator,
         estimator=fitted.estimator,
-        temperature=temperature,
-        doubt=doubt,
+        published=published,
         dim=data.features.shape[1],
         roots=roots,
         metrics=metrics,
@@ -145,38 +149,14 @@ def fit(
     )
 
 
-def _calibrate(
-    out_of_fold_NKC: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int
-) -> tuple[float, NDArray[np.float64], Doubt]:
-    """The temperature, what it makes of the out-of-fold probabilities, and the doubt."""
-    mean = out_of_fold_NKC.mean(axis=1)
-    weights = fold_weights(labels)
-    temperature = fit_temperature(mean, labels, weights)
-    probs = soften(mean, temperature)
-    return temperature, probs, _doubt(probs.argmax(axis=1) == labels, weights, n_classes)
-
-
-def _doubt(right: NDArray[np.bool_], weights: NDArray[np.float64], n_classes: int) -> Doubt:
-    """Narrow the stated probabilities while labels are few.
-
-    As if `DOUBT_LABELS` labels a class spoke for the average: with 2 labels of 10 classes a third
-    of what is stated comes from there, with 5 labels a class 2 %. The average is the out-of-fold
-    accuracy, started from one guess in C that counts as one label. Wider priors measured worse
-    than none: out-of-fold accuracy is far too low while classes have one or two labels.
-    """
-    base = (float(weights @ right) + 1.0 / n_classes) / (float(weights.sum()) + 1.0)
-    return Doubt(trust=len(right) / (len(right) + DOUBT_LABELS * n_classes), base=base)
-
-
 def _measure(
     data: Labelled,
     classes: Sequence[str],
     probs: NDArray[np.float64],
     right: NDArray[np.bool_],
-    doubt: Doubt,
+    p_right: NDArray[np.float64],
 ) -> dict[str, Any]:
     counts = np.bincount(data.labels, minlength=len(classes))
-    p_right = doubt.apply(probs.max(axis=1))
     n_random = int(data.random.sum())
     random_right = right[data.random]
     return {
