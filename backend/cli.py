@@ -436,6 +436,9 @@ def _show_project(p: dict[str, Any]) -> None:
     console.print(
         f"  live version {p['live_version'] or 'none yet'}; accuracy on random labels {accuracy}"
     )
+    if p["labels"]:
+        for name in ("accuracy", "gain", "labels_needed"):
+            console.print(f"  {p['stopping'][name]['sentence']}", highlight=False)
     for run in p["running"]:
         console.print(
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "

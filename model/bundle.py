@@ -42,6 +42,7 @@ class Bundle:
         metrics: JSON-able facts measured when it was fitted, see `model.engine.fit`.
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
             was not fitted on it; only of a version just fitted, not stored.
+        out_of_fold_p_right: ``(n_labels,)`` the P(right) stated for these predictions; likewise.
     """
 
     classes: tuple[str, ...]
@@ -52,6 +53,7 @@ class Bundle:
     roots: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     out_of_fold_right: NDArray[np.bool_] | None = None
+    out_of_fold_p_right: NDArray[np.float64] | None = None
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Predict from cached features, in blocks, so that memory grows with N times C only.

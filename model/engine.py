@@ -146,6 +146,7 @@ def fit(
         roots=roots,
         metrics=metrics,
         out_of_fold_right=right,
+        out_of_fold_p_right=p_right,
     )
 
 

@@ -42,6 +42,17 @@ def test_the_order_served_is_the_order_published(world):
     assert world.label(len(front), tell=False) == [r.task_id for r in front]
 
 
+def test_a_version_says_how_good_it_is_on_the_whole_pool(make_world):
+    world = make_world(200)
+    for _ in range(5):
+        world.work()
+        world.label(10)
+    world.work()
+    found = world.database.versions(world.key)[-1].metrics["pool_accuracy"]
+    assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert "On the whole pool" in found["sentence"]
+
+
 def test_a_fifth_of_the_labels_is_drawn_by_chance(make_world):
     world = make_world(200)
     for _ in range(6):
