@@ -438,6 +438,36 @@ class Database:
         with self.engine.begin() as c:
             self._insert_ignore(c, t.draws, rows)
 
+    def put_acquired(
+        self,
+        key: str,
+        number: int,
+        rule: str,
+        task_ids: Sequence[int],
+        probabilities: Sequence[float] | None,
+    ) -> None:
+        """Log what a rule chose for a version, in its order, and how probable each draw was."""
+        rows = [
+            {
+                "project": key, "version": number, "position": n, "task_id": task, "rule": rule,
+                "probability": None if probabilities is None else probabilities[n],
+            }
+            for n, task in enumerate(task_ids)
+        ]  # fmt: skip
+        with self.engine.begin() as c:
+            self._insert_ignore(c, t.acquired, rows)
+
+    def acquired(self, key: str, number: int) -> list[tuple[int, str, float | None]]:
+        """What was chosen for a version: (task, rule, probability), in the order of choice."""
+        a = t.acquired.c
+        query = (
+            sa.select(a.task_id, a.rule, a.probability)
+            .where((a.project == key) & (a.version == number))
+            .order_by(a.position)
+        )
+        with self.reader.connect() as c:
+            return [tuple(row) for row in c.execute(query)]
+
     # --- versions and scores -------------------------------------------------------------
 
     def add_version(self, version: Version) -> None:

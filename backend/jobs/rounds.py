@@ -135,7 +135,10 @@ def next_round(
         sample=sample,
         seed=version,
     )
-    return Round(draws=draws, chosen=[int(i) for i in pool.task_ids[rows[picked.rows]]])
+    chosen = [int(i) for i in pool.task_ids[rows[picked.rows]]]
+    chances = None if picked.probability is None else picked.probability.tolist()
+    app.database.put_acquired(job.run.project, version, acquisition, chosen, chances)
+    return Round(draws=draws, chosen=chosen)
 
 
 def front_size(job: Job, labels: int) -> int:
