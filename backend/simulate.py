@@ -35,7 +35,7 @@ from model.simulation.provenance import commit, machine, program_digest
 from model.simulation.replay import RANDOM, Plan, Run
 from model.simulation.report import Shown, first_rows, plot_file, render, thumbnail
 from model.simulation.store import RunStore, write_atomically
-from model.simulation.summary import headline, remarks, summarise
+from model.simulation.summary import headline, outlook, remarks, summarise
 from model.uncertainty import ESTIMATORS
 
 FORMAT = 1
@@ -350,4 +350,7 @@ def _write(
 
 def summary_lines(result: Mapping[str, Any], out: Path) -> list[str]:
     """What to tell a person at the end."""
-    return [*filter(None, [headline(result), remarks(result)]), f"Report: {out / REPORT_FILE}"]
+    return [
+        *filter(None, [headline(result), remarks(result), outlook(result)]),
+        f"Report: {out / REPORT_FILE}",
+    ]

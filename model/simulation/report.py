@@ -18,7 +18,7 @@ from model.simulation import charts
 from model.simulation.charts import Axis, Series, line_chart, nice_axis
 from model.simulation.page import page
 from model.simulation.replay import RANDOM, Run
-from model.simulation.summary import AUTO, headline, reliability, remarks
+from model.simulation.summary import AUTO, headline, outlook, reliability, remarks
 
 FIRST_IMAGES = 24
 THUMBNAIL_PX = 112
@@ -142,6 +142,7 @@ def render(
         f"<h1>{escape(result['data'])}: active learning replayed</h1>",
         f'<p class="said">{escape(headline(result))}</p>',
         f"<p>{escape(caution)}</p>" if caution else "",
+        f"<p>{escape(outlook(result))}</p>",
         f'<p class="quiet">{escape(_setting(result))}</p>',
         _curves_section(result),
         _scores_section(result, runs, main),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 
 from model.calibration.metrics import proportion_interval
 from model.simulation.replay import RANDOM, Run
+from model.stopping import fit_curve
 
 F64 = NDArray[np.float64]
 QUALITY = ("ece", "error_auroc", "augrc", "brier")
 SECONDS = ("fit", "acquire", "score_pool")
 AUTO = "auto"
 NEARLY_ALL = 0.95
+MORE, TARGET = 100, 0.95  # labels and accuracy that the outlook is about
 
 
 def ratio(labels: NDArray[Any], curve: F64, goal: float, budget: int) -> float | None:
@@ -86,6 +89,7 @@ def summarise(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
             }
             for name, values in table.items()
         },
+        "forecast": {name: _forecast(table[name], len(runs[name][0].right)) for name in table},
         "seconds": _seconds([table[name] for name in chosen] or [table[RANDOM]]),
     }
     for name in chosen:
@@ -142,6 +146,30 @@ def _gain(ours: Mapping[str, F64], random: Mapping[str, F64]) -> dict[str, float
         "mean": round(float(differences.mean()), 4),
         "standard_error": None if error is None else round(error, 4),
     }
+
+
+def _forecast(values: Mapping[str, F64], held_out: int) -> dict[str, Any]:
+    """What labels beyond the last round would bring, from the curve over all seeds."""
+    accuracy = values["accuracy"].mean(axis=0)
+    of_images = accuracy * (1.0 - accuracy) / held_out
+    of_seeds = values["accuracy"].var(axis=0) / len(values["accuracy"])
+    curve = fit_curve(values["labels"][0].astype(np.int64), accuracy, np.sqrt(of_images + of_seeds))
+    return {
+        "target": TARGET,
+        "gain": asdict(curve.gain(MORE)),
+        "labels_needed": asdict(curve.labels_needed(TARGET)),
+    }
+
+
+def outlook(result: Mapping[str, Any]) -> str:
+    """What more labels would bring, of the rule that the headline is about.
+
+    Args:
+        result: as `summarise` gives it.
+    """
+    needed: Mapping[str, float | None] = result["labels_needed"]
+    said = result["forecast"][_subject(needed) if needed else RANDOM]
+    return f"{said['gain']['sentence']} {said['labels_needed']['sentence']}"
 
 
 def _seconds(tables: Sequence[Mapping[str, F64]]) -> dict[str, list[float]]:

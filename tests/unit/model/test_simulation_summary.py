@@ -11,6 +11,7 @@ from model.simulation.replay import Checkpoint, Plan, Run, replay
 from model.simulation.summary import (
     headline,
     labels_needed,
+    outlook,
     ratio,
     reliability,
     remarks,
@@ -184,3 +185,11 @@ def test_a_real_replay_is_summed_up() -> None:
     found = summarise(runs) | {"seeds": 2}
     json.dumps(found, allow_nan=False)
     assert headline(found)
+
+
+def test_the_outlook_is_about_the_rule_of_the_headline() -> None:
+    found = summary(auto=GOOD)
+    assert found["forecast"]["auto"] != found["forecast"]["random"]
+    for part in ("gain", "labels_needed"):
+        assert found["forecast"]["auto"][part]["sentence"] in outlook(found)
+    json.dumps(found["forecast"], allow_nan=False)
