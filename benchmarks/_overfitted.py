@@ -36,28 +36,10 @@ class Overfitted:
     ) -> FittedEstimator:
         del progress
         rows = normalise(features, centre)
-        basis = Basis.of(rows)
         rng = np.random.default_rng(seed)
         fold = stratified_folds(labels, fold_count(len(labels)), rng)
-        kept = np.stack([np.ones(len(labels))] + [fold != f for f in range(fold.max() + 1)])
-        heads = fit_heads(
-            basis,
-            labels,
-            n_classes,
-            weights_BN=kept.astype(np.float64),
-            l2_B=np.full(len(kept), L2),
-            tolerance=TOLERANCE,
-        )
-        fitted = [
-            _Head(
-                (basis.axes @ heads.weights[number]).astype(np.float32),
-                heads.biases[number],
-                centre,
-                np.bincount(labels[used > 0], minlength=n_classes) > 0,
-                int(used.sum()),
-            )
-            for number, used in enumerate(kept)
-        ]
+        kept = [np.ones(len(labels), bool), *(fold != f for f in range(fold.max() + 1))]
+        fitted = [_head(rows[used], labels[used], n_classes, centre) for used in kept]
         out_of_fold = np.empty((len(labels), 1, n_classes))
         for f, head in enumerate(fitted[1:]):
             out_of_fold[fold == f] = head.sample(features[fold == f])
@@ -65,6 +47,30 @@ class Overfitted:
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Estimator:
         raise NotImplementedError("made for a benchmark, never stored")
+
+
+def _head(rows: F32, labels: Ints, n_classes: int, centre: F32) -> _Head:
+    """Fitted in the span of its own rows: without a prior, that of all rows would tell on others.
+
+    In the span of all labels a held-out row is orthogonal to the others, once nothing pulls the
+    weights to where features really vary.
+    """
+    basis = Basis.of(rows)
+    heads = fit_heads(
+        basis,
+        labels,
+        n_classes,
+        weights_BN=np.ones((1, len(labels))),
+        l2_B=np.array([L2]),
+        tolerance=TOLERANCE,
+    )
+    return _Head(
+        basis.axes @ heads.weights[0],
+        heads.biases[0],
+        centre,
+        np.bincount(labels, minlength=n_classes) > 0,
+        len(labels),
+    )
 
 
 class _Head:
