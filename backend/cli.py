@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -286,6 +287,87 @@ def rollback(
     _follow(settings, project, ("republish",), since, as_json, wait, timeout)
 
 
+@command("simulate")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DIR|EXPORT.json",
+    help="One folder for each class, a packed set, a Label Studio JSON export, or 'digits'.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of an export's images; without, the export's own.",
+)
+@click.option("--control", help="Choices tag of an export; without, the one answered most.")
+@click.option(
+    "--task",
+    type=click.Choice(["auto", "classification"]),
+    default="auto",
+    show_default=True,
+    help="What the labels are; detection and segmentation cannot be replayed yet.",
+)
+@click.option(
+    "--acquisition",
+    help="Rules to compare, with commas (DOUBTLESS_ACQUISITION); random is always there.",
+)
+@click.option("--uncertainty", help="Estimator (DOUBTLESS_ESTIMATOR).")
+@click.option("--backbone", help="Pretrained network (DOUBTLESS_BACKBONE).")
+@click.option(
+    "--initial",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Random labels to start from, the same for all rules; with 0 each rule chooses its first "
+    "batch itself, as in a new project.",
+)
+@click.option("--batch", type=int, help="Labels a round; without, 2 % of the images, 5 to 40.")
+@click.option("--rounds", type=int, help="Rounds; without, 13, or half the images.")
+@click.option("--seeds", type=int, default=3, show_default=True, help="Repetitions.")
+@click.option(
+    "--random-share",
+    type=float,
+    help="Part of each round drawn at random (DOUBTLESS_RANDOM_SHARE).",
+)
+@click.option("--full", is_flag=True, help="Also measure with all training labels.")
+@click.option("--jobs", type=int, help="Processes at once; without, one for each core.")
+@click.option("--fresh", is_flag=True, help="Throw away finished runs in --out.")
+def simulate(as_json: bool, **given: Any) -> None:
+    """Replay active learning on labelled data: what would choosing have saved?
+
+    Writes result.json, plot.svg and report.html into --out. Finished runs are kept there: the same
+    command goes on where it was stopped, and more --seeds or rules add to what is there.
+    """
+    from backend.simulate import Options, summary_lines
+    from backend.simulate import simulate as run
+    from backend.simulate_view import Watching
+
+    rules, share = given.pop("acquisition"), given.pop("random_share")
+    settings = Settings.load(estimator=given.pop("uncertainty"), backbone=given.pop("backbone"))
+    options = Options(
+        acquisitions=tuple((rules or settings.acquisition).split(",")),
+        uncertainty=settings.estimator,
+        backbone=settings.backbone,
+        random_share=settings.random_share if share is None else share,
+        jobs=given.pop("jobs") or os.cpu_count() or 1,
+        **given,
+    )
+    with Watching(problems, quiet=as_json) as watcher:
+        try:
+            result = run(options, settings, watcher)
+        except KeyboardInterrupt:
+            watcher.note(f"Stopped. Finished runs are in {options.out}; the same command goes on.")
+            raise
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for line in summary_lines(result, options.out):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _projects(database: Database, reference: str | None) -> list[Project]:
     if reference is None and len(database.projects()) > 1:
         return database.projects()
@@ -354,6 +436,9 @@ def _show_project(p: dict[str, Any]) -> None:
     console.print(
         f"  live version {p['live_version'] or 'none yet'}; accuracy on random labels {accuracy}"
     )
+    if p["labels"]:
+        for name in ("accuracy", "gain", "labels_needed"):
+            console.print(f"  {p['stopping'][name]['sentence']}", highlight=False)
     for run in p["running"]:
         console.print(
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "

@@ -18,6 +18,7 @@ from backend.edges.rq_queue import RqQueue
 from backend.edges.webhooks import project_uid
 from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
 from backend.events import request_training
+from backend.forecast import forecast
 from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
@@ -194,13 +195,14 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
     broken = database.tasks(project.key, state="broken")
     decision = training_decision(settings, database, project, versions, time.time())
     metrics = trained[-1].metrics if trained else {}
+    counts = database.task_counts(project.key)
     return {
         "key": project.key,
         "title": project.title,
         "label_studio": project.host,
         "project": project.platform_id,
         "paused": project.paused,
-        "tasks": database.task_counts(project.key),
+        "tasks": counts,
         "labels": database.label_count(project.key),
         "announced": project.pings,
         "random_labels": len(
@@ -211,6 +213,11 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         "accuracy_interval": metrics.get("random_accuracy_interval"),
         "accuracy_out_of_fold": metrics.get("oof_accuracy"),
         "ece": metrics.get("ece"),
+        "stopping": forecast(
+            versions,
+            target=settings.target_accuracy,
+            open_tasks=max(0, counts["ready"] - len(database.touched_tasks(project.key))),
+        ),
         "running": [_run_status(r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
         "problems": project.problems,

@@ -89,3 +89,9 @@ class MediaError(BackendError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class ExportError(BackendError):
+    """A Label Studio export cannot be used; the message says why and what to export instead."""
+
+    status = 422

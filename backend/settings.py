@@ -27,7 +27,10 @@ class Settings:
         "~/.local/share/doubtless",
         "Folder for the database, versions, features and the embedded Valkey.",
     )
-    cache: str = knob("~/.cache/doubtless", "Folder of exported backbones; safe to delete.")
+    cache: str = knob(
+        "~/.cache/doubtless",
+        "Folder of exported backbones, and of the features of `simulate`; safe to delete.",
+    )
     database_url: str = knob(
         "", "SQLAlchemy URL, such as postgresql+psycopg://…; empty: SQLite in `home`."
     )
@@ -55,6 +58,9 @@ class Settings:
     )
     quiet_s: float = knob(
         20.0, "Seconds without a new label after which even one starts a training."
+    )
+    target_accuracy: float = knob(
+        0.95, "Accuracy on the whole pool for which `status` forecasts the labels still needed."
     )
     random_share: float = knob(0.2, "Share of each round drawn uniformly from the pool.")
     front: int = knob(20, "Tasks at the front of the queue that get a diversity cluster.")
@@ -124,6 +130,7 @@ class Settings:
             ("random_share", 0, 1),
             ("front", 1, None),
             ("quiet_s", 0, None),
+            ("target_accuracy", 0.01, 0.9999),
             ("fetch_parallel", 1, 64),
         ):
             value = getattr(self, name)

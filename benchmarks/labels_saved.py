@@ -13,35 +13,39 @@ rounds) first reaches the mean final accuracy of the random order.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from common import FeatureSet, features_of, header, write
-from numpy.typing import NDArray
 
-from model.acquisition import ACQUISITIONS, select
-from model.calibration.metrics import augrc, brier, ece, error_auroc
-from model.engine import EngineConfig, fit
-from model.types import Labelled
-
-Ints = NDArray[np.int64]
+from model.acquisition import ACQUISITIONS
+from model.simulation.data import LabelledSet
+from model.simulation.replay import RANDOM, Plan, Run, replay
+from model.simulation.summary import summarise
 
 
 def main() -> None:
     arguments = parse()
-    data = features_of(arguments.data, arguments.backbone)
-    orders = ["random", *arguments.acquisition.split(",")]
-    runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in orders}
+    data = as_set(features_of(arguments.data, arguments.backbone))
+    plan = Plan(
+        initial=0,
+        batch=arguments.batch,
+        rounds=arguments.budget // arguments.batch,
+        random_share=arguments.random_share,
+        uncertainty=arguments.estimator,
+    )
+    plan.check(data)
+    orders = [RANDOM, *arguments.acquisition.split(",")]
+    runs: dict[str, list[Run]] = {name: [] for name in orders}
     for seed in range(arguments.seeds):
         for name in orders:
-            begin = time.perf_counter()
-            runs[name].append(replay(data, name, arguments, seed))
-            last = runs[name][-1][-1]
+            run = replay(data, plan, name, seed)
+            runs[name].append(run)
+            last = run.checkpoints[-1]
+            seconds = sum(p.fit_s + p.acquire_s + p.score_pool_s for p in run.checkpoints)
             print(
-                f"seed {seed} {name:16} accuracy {last['accuracy']:.4f} at {last['labels']:.0f} "
-                f"({time.perf_counter() - begin:.0f} s)",
+                f"seed {seed} {name:16} accuracy {last.accuracy:.4f} at {last.labels} "
+                f"({seconds:.0f} s)",
                 flush=True,
             )
     result = header(
@@ -56,7 +60,7 @@ def main() -> None:
         seeds=arguments.seeds,
         estimator=arguments.estimator,
     )
-    result |= summarise(runs, arguments.budget)
+    result |= summarise(runs)
     for name in orders[1:]:
         spread = result["labels_saved_per_seed"][name]
         print(f"{data.name}: {name} labels saved {result['labels_saved_ratio'][name]} {spread}")
@@ -75,128 +79,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--random-share", type=float, default=0.2)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.budget % arguments.batch:
+        parser.error(f"--budget {arguments.budget} is no multiple of --batch {arguments.batch}")
     for name in arguments.acquisition.split(","):
         ACQUISITIONS[name]
     return arguments
 
 
-def replay(
-    data: FeatureSet, acquisition: str, arguments: argparse.Namespace, seed: int
-) -> list[dict[str, float]]:
-    """One run: a list of what was measured after each round."""
-    train = np.flatnonzero(data.split != "test")
-    test = np.flatnonzero(data.split == "test")
-    if not len(test):
+def as_set(data: FeatureSet) -> LabelledSet:
+    test = data.split == "test"
+    if not test.any():
         raise SystemExit(f"{data.name} has no test split")
-    pool, pool_labels = data.features[train], data.labels[train]
-    rng = np.random.default_rng(seed)
-    labelled = np.zeros(0, np.int64)
-    is_random = np.zeros(0, bool)
-    bundle = None
-    rounds: list[dict[str, float]] = []
-    while len(labelled) < min(arguments.budget, len(pool)):
-        rest = np.setdiff1d(np.arange(len(pool)), labelled)
-        size = min(arguments.batch, arguments.budget - len(labelled), len(rest))
-        share = size if acquisition == "random" else round(arguments.random_share * size)
-        drawn = rng.permutation(rest)[:share]  # before any score is looked at
-        left = np.setdiff1d(rest, drawn)
-        begin = time.perf_counter()
-        predictions = bundle.predict(pool[left]) if bundle and share < size else None
-        middle = time.perf_counter()
-        chosen = select(
-            acquisition,
-            pool=pool[left],
-            n=size - share,
-            labelled=pool[np.concatenate([labelled, drawn])],
-            label_counts=np.bincount(pool_labels[labelled], minlength=len(data.classes)),
-            predictions=predictions,
-            seed=seed * 1000 + len(labelled),
-        )
-        acquired = time.perf_counter()
-        labelled = np.concatenate([labelled, drawn, left[chosen]])
-        is_random = np.concatenate([is_random, np.ones(share, bool), np.zeros(len(chosen), bool)])
-        bundle = fit(
-            Labelled(pool[labelled], pool_labels[labelled], is_random),
-            data.classes,
-            pool=pool,
-            config=EngineConfig(estimator=arguments.estimator, seed=seed),
-        )
-        fitted = time.perf_counter()
-        found = bundle.predict(data.features[test])
-        right = found.label == data.labels[test]
-        rounds.append(
-            {
-                "labels": len(labelled),
-                "accuracy": float(right.mean()),
-                "ece": ece(found.p_right, right),
-                "brier": brier(found.probs, data.labels[test]),
-                "error_auroc": error_auroc(found.p_right, right) or 0.5,
-                "augrc": augrc(found.p_right, right),
-                "score_pool_s": middle - begin,
-                "acquire_s": acquired - middle,
-                "fit_s": fitted - acquired,
-            }
-        )
-    return rounds
-
-
-def summarise(runs: dict[str, list[list[dict[str, float]]]], budget: int) -> dict[str, Any]:
-    """Mean curves, ratios, quality and seconds of every order."""
-    table = {
-        name: {key: np.array([[r[key] for r in run] for run in seeds]) for key in seeds[0][0]}
-        for name, seeds in runs.items()
-    }
-    labels = table["random"]["labels"][0]
-    goals = table["random"]["accuracy"][:, -1]
-    curves, ratios, per_seed, quality, seconds, means = {}, {}, {}, {}, {}, {}
-    for name, values in table.items():
-        accuracy = values["accuracy"]
-        curves[name] = {
-            "labels": labels.astype(int).tolist(),
-            "mean": _round(accuracy.mean(axis=0)),
-            "std": _round(accuracy.std(axis=0)),
-        }
-        means[name] = round(float(accuracy.mean()), 4)
-        quality[name] = {
-            key: _round(values[key].mean(axis=0))
-            for key in ("ece", "brier", "error_auroc", "augrc")
-        }
-        seconds[name] = {
-            key: round(float(np.median(values[key + "_s"])), 4)
-            for key in ("score_pool", "acquire", "fit")
-        }
-        if name == "random":
-            continue
-        ratios[name] = ratio(labels, accuracy.mean(axis=0), float(goals.mean()), budget)
-        per_seed[name] = [ratio(labels, curve, float(goals.mean()), budget) for curve in accuracy]
-    return {
-        "curves": curves,
-        "mean_accuracy": means,
-        "labels_saved_ratio": ratios,
-        "labels_saved_per_seed": per_seed,
-        "quality": quality,
-        "seconds": seconds,
-    }
-
-
-def ratio(
-    labels: NDArray[Any], curve: NDArray[np.float64], goal: float, budget: int
-) -> float | None:
-    """Budget over the labels at which the running maximum of `curve` reaches `goal`, or None."""
-    best = np.maximum.accumulate(curve)
-    reached = np.flatnonzero(best >= goal)
-    if not len(reached):
-        return None
-    at = int(reached[0])
-    if at == 0:
-        return round(budget / float(labels[0]), 3)
-    part = (goal - best[at - 1]) / (best[at] - best[at - 1])
-    needed = labels[at - 1] + part * (labels[at] - labels[at - 1])
-    return round(budget / float(needed), 3)
-
-
-def _round(values: NDArray[np.float64]) -> list[float]:
-    return [round(float(value), 4) for value in values]
+    names = tuple(map(str, np.arange(len(test))))
+    return LabelledSet(data.name, data.classes, data.features, data.labels, test, names=names)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def measure(server: Server, stack: Stack, options: argparse.Namespace) -> dict:
         "ratio_worst": max(r["ratio"] for r in rounds),
         "webhook_p99_ms": max(r["webhook_p99_ms"] for r in rounds),
         "health_p99_ms": max(r["health_p99_ms"] for r in rounds),
-        "rounds": rounds, "machine": machine(), "commit": commit(),
+        "rounds": rounds, "machine": machine(), "commit": commit("model", "benchmarks"),
     }  # fmt: skip
 
 

@@ -15,37 +15,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from model.calibration.temperature import soften
+from model.calibration.choose import Published
 from model.errors import BundleError, ModelError, ShapeError
+from model.heads.propagated import restore
+from model.heads.roots import signed_root
 from model.types import Predictions
 from model.uncertainty import ESTIMATORS, Estimator
 from model.uncertainty.measures import decompose, entropy, margin
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_ROWS = 4096
+BLOCK_VALUES = 2**24  # probabilities of all passes in memory at once: 128 MB
 ARRAYS_FILE = "arrays.safetensors"
 FACTS_FILE = "bundle.json"
-_SURE = 1e-6
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """How much of the stated probability of being right to believe while labels are few.
-
-    ``p_right = trust * p + (1 - trust) * base``: the order of items stays, the range narrows.
-
-    Attributes:
-        trust: 0 to 1.
-        base: what is believed of any prediction without looking at it.
-    """
-
-    trust: float
-    base: float
-
-    def apply(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Shrink probabilities, and keep them inside (0, 1)."""
-        shrunk = self.trust * p + (1.0 - self.trust) * self.base
-        return np.clip(shrunk, _SURE, 1.0 - _SURE)
+_CALIBRATOR = "calibrator."  # before the names of its arrays
 
 
 @dataclass(frozen=True)
@@ -54,19 +37,23 @@ class Bundle:
 
     Attributes:
         classes: names, in the order of the probabilities.
+        published: turns the estimator's probabilities into calibrated ones.
+        roots: the estimator is given the roots of the features, see `model.heads.roots`.
         metrics: JSON-able facts measured when it was fitted, see `model.engine.fit`.
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
             was not fitted on it; only of a version just fitted, not stored.
+        out_of_fold_p_right: ``(n_labels,)`` the P(right) stated for these predictions; likewise.
     """
 
     classes: tuple[str, ...]
     estimator_name: str
     estimator: Estimator
-    temperature: float
-    doubt: Doubt
+    published: Published
     dim: int
+    roots: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     out_of_fold_right: NDArray[np.bool_] | None = None
+    out_of_fold_p_right: NDArray[np.float64] | None = None
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Predict from cached features, in blocks, so that memory grows with N times C only.
@@ -82,20 +69,23 @@ class Bundle:
             raise ShapeError("features", expected=f"(N, {self.dim})", got=features.shape)
         count, classes = len(features), len(self.classes)
         probs = np.empty((count, classes))
+        p_right = np.empty(count)
         parts = np.empty((3, count))
-        for start in range(0, count, BLOCK_ROWS):
-            block = features[start : start + BLOCK_ROWS].astype(np.float32, copy=False)
+        size = int(np.clip(BLOCK_VALUES // (self.estimator.passes * classes), 64, BLOCK_ROWS))
+        for start in range(0, count, size):
+            block = features[start : start + size].astype(np.float32, copy=False)
             if not np.isfinite(block).all():
                 raise ModelError(
                     f"features of rows {start} to {start + len(block)} are not all finite; "
                     "extract them again"
                 )
-            passes = self.estimator.sample(block)
+            passes = self.estimator.sample(signed_root(block) if self.roots else block)
             stop = start + len(block)
-            probs[start:stop] = soften(passes.mean(axis=1), self.temperature)
+            mean = passes.mean(axis=1)
+            probs[start:stop] = self.published.probs(mean)
+            p_right[start:stop] = self.published.p_right(mean)
             parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop])
         label = probs.argmax(axis=1).astype(np.int64)
-        p_right = self.doubt.apply(probs[np.arange(count), label])
         total, aleatoric, epistemic = parts
         return Predictions(probs, label, p_right, margin(probs), total, aleatoric, epistemic)
 
@@ -113,14 +103,16 @@ class Bundle:
             "format": FORMAT,
             "classes": list(self.classes),
             "estimator": self.estimator_name,
-            "temperature": self.temperature,
-            "doubt": {"trust": self.doubt.trust, "base": self.doubt.base},
+            "calibrator": self.published.name,
             "dim": self.dim,
+            "roots": self.roots,
             "metrics": dict(self.metrics),
         }
         try:
             text = json.dumps(facts, indent=1, allow_nan=False)
-            arrays = {k: np.ascontiguousarray(v) for k, v in self.estimator.arrays().items()}
+            arrays = dict(self.estimator.arrays())
+            arrays |= {_CALIBRATOR + k: v for k, v in self.published.arrays().items()}
+            arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
             save_file(arrays, temporary / ARRAYS_FILE)
             (temporary / FACTS_FILE).write_text(text, encoding="utf-8")
             for name in (ARRAYS_FILE, FACTS_FILE):
@@ -145,13 +137,18 @@ class Bundle:
             if facts["format"] != FORMAT:
                 raise BundleError(f"{folder} has format {facts['format']}, expected {FORMAT}")
             arrays = load_file(folder / ARRAYS_FILE)
+            of_calibrator = {
+                k.removeprefix(_CALIBRATOR): arrays.pop(k)
+                for k in [*arrays]
+                if k.startswith(_CALIBRATOR)
+            }
             return cls(
                 classes=tuple(facts["classes"]),
                 estimator_name=facts["estimator"],
-                estimator=ESTIMATORS[facts["estimator"]].restore(arrays),
-                temperature=float(facts["temperature"]),
-                doubt=Doubt(**facts["doubt"]),
+                estimator=restore(ESTIMATORS[facts["estimator"]], arrays),
+                published=Published.restore(facts["calibrator"], of_calibrator),
                 dim=int(facts["dim"]),
+                roots=bool(facts.get("roots", False)),
                 metrics=facts["metrics"],
             )
         except BundleError:

@@ -61,6 +61,19 @@ def read_dataset(source: str) -> Iterator[Item]:
         yield from _loose(folder)
 
 
+def annotated_with(source: str) -> str:
+    """What a set's images are annotated with: ``label``, ``boxes``, ``mask``, or empty for nothing.
+
+    Folders of images have one label an image, or none; a packed set's manifest says it.
+    """
+    manifest = Path(source) / "manifest.csv"
+    if not manifest.is_file():
+        return "label"
+    with manifest.open(newline="", encoding="utf-8") as file:
+        columns = csv.DictReader(file).fieldnames or ()
+    return next((name for name in ("label", "boxes", "mask") if name in columns), "")
+
+
 def _packed(folder: Path) -> Iterator[Item]:
     with ExitStack() as stack:
         archives: dict[str, zipfile.ZipFile] = {}
@@ -94,7 +107,11 @@ def _loose(folder: Path) -> Iterator[Item]:
         split = parts[0] if len(parts) > 1 and parts[0] in ("train", "test") else ""
         below = parts[1:] if split else parts
         label = below[0] if len(below) > 1 else None
-        yield Item(path.relative_to(folder).as_posix(), path.read_bytes(), label, split)
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise DataError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+        yield Item(path.relative_to(folder).as_posix(), data, label, split)
 
 
 def _digits() -> Iterator[Item]:

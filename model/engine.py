@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.acquisition.base import mean_row
-from model.bundle import Bundle, Doubt
+from model.bundle import Bundle
+from model.calibration.base import OutOfFold
+from model.calibration.choose import choose_calibrator
 from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_interval
-from model.calibration.temperature import fit_temperature, fold_weights, soften
-from model.errors import ModelError, NotEnoughLabelsError, ShapeError
+from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
+from model.heads.propagated import propagated
+from model.heads.roots import mean_root, roots_help, signed_root
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
 
 MIN_LABELS = 2
-DOUBT_LABELS = 0.1
+PROPAGATION = ("auto", "off")
 
 Progress = Callable[[float, str], None]
 
@@ -31,11 +34,17 @@ class EngineConfig:
     Attributes:
         estimator: one of `model.uncertainty.ESTIMATORS`.
         acquisition: one of `model.acquisition.ACQUISITIONS`.
+        propagation: one of `PROPAGATION`. ``auto`` mixes in what the neighbours in the pool are
+            labelled, as much as out-of-fold labels speak for it; ``off`` never does.
+        calibrator: one of `model.calibration.families.CALIBRATORS`, or ``auto``, which picks it by
+            the labels at hand (`model.calibration.choose.choose_calibrator`).
         seed: of everything random.
     """
 
     estimator: str = "softmax"
     acquisition: str = "auto"
+    propagation: str = "auto"
+    calibrator: str = "auto"
     seed: int = 0
 
 
@@ -58,7 +67,8 @@ def fit(
     Args:
         data: the labels.
         classes: all classes of the project, also those without labels.
-        pool: ``(M, D)`` features of all images, for centring; the labelled ones serve without.
+        pool: ``(M, D)`` features of all images, for centring and label propagation; the labelled
+            ones serve for the first without, and the second is left out.
         config: the choices; the defaults without.
         progress: called with a share from 0 to 1 and what is being done.
 
@@ -67,56 +77,77 @@ def fit(
         ``oof_accuracy`` (all labels: pessimistic when they were chosen for being doubtful),
         ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
-        is wrong) with ``random_ece`` on the random share, ``temperature``, ``l2``, ``seconds``.
+        is wrong) with ``random_ece`` on the random share, ``calibrator``, ``l2``, ``propagation``
+        (its weight, 0 to 0.5), ``roots`` (whether of the features), ``seconds``.
         With labels of one class only it predicts that class, and says how little it knows.
 
     Raises:
         NotEnoughLabelsError: fewer than 2 labels.
         ShapeError: arrays that do not belong together.
         ModelError: a label outside the classes, or features that are not finite.
-        UnknownNameError: no estimator has that name.
+        UnknownNameError: no estimator has that name, or no way to propagate.
     """
     config = config or EngineConfig()
     begin = time.perf_counter()
     _check(data, classes, pool)
     family = ESTIMATORS[config.estimator]
-    centre = mean_row(data.features if pool is None or not len(pool) else pool)
-    fitted = family.fit(
-        data.features, data.labels, len(classes), centre=centre, seed=config.seed, progress=progress
+    if config.propagation not in PROPAGATION:
+        raise UnknownNameError("propagation", config.propagation, PROPAGATION)
+    everything = data.features if pool is None or not len(pool) else pool
+    centre = mean_row(everything)
+    if not np.isfinite(centre).all():
+        raise ModelError("features of the pool are not all finite; extract them again")
+    root_centre = mean_root(everything)
+    roots = roots_help(
+        data.features,
+        data.labels,
+        len(classes),
+        centre=centre,
+        root_centre=root_centre,
+        seed=config.seed,
     )
+    centre = root_centre if roots else centre
+    fitted = family.fit(
+        signed_root(data.features) if roots else data.features,
+        data.labels,
+        len(classes),
+        centre=centre,
+        seed=config.seed,
+        progress=progress,
+    )
+    progress(0.8, "propagating")
+    if pool is not None and config.propagation == "auto":
+        fitted = propagated(
+            fitted,
+            data.features,
+            data.labels,
+            len(classes),
+            pool=pool,
+            centre=centre,
+            seed=config.seed,
+            roots=roots,
+        )
     progress(0.9, "calibrating")
     mean = fitted.out_of_fold.mean(axis=1)
-    weights = fold_weights(data.labels)
-    temperature = fit_temperature(mean, data.labels, weights)
-    probs = soften(mean, temperature)
+    evidence = OutOfFold.of(mean, data.labels, data.random)
+    published = choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
+    probs, p_right = published.probs(mean), published.p_right(mean)
     right = probs.argmax(axis=1) == data.labels
-    doubt = _doubt(right, weights, len(classes))
-    metrics = _measure(data, classes, probs, right, doubt)
-    metrics |= {"temperature": temperature, **fitted.facts}
+    metrics = _measure(data, classes, probs, right, p_right)
+    metrics |= {"propagation": 0.0, "roots": roots, **fitted.facts, **published.facts}
     metrics["seconds"] = time.perf_counter() - begin
     progress(1.0, "fitted")
     return Bundle(
         classes=tuple(classes),
         estimator_name=config.estimator,
         estimator=fitted.estimator,
-        temperature=temperature,
-        doubt=doubt,
+        published=published,
         dim=data.features.shape[1],
+        roots=roots,
         metrics=metrics,
         out_of_fold_right=right,
+        out_of_fold_p_right=p_right,
     )
-
-
-def _doubt(right: NDArray[np.bool_], weights: NDArray[np.float64], n_classes: int) -> Doubt:
-    """Narrow the stated probabilities while labels are few.
-
-    As if `DOUBT_LABELS` labels a class spoke for the average: with 2 labels of 10 classes a third
-    of what is stated comes from there, with 5 labels a class 2 %. The average is the out-of-fold
-    accuracy, started from one guess in C that counts as one label. Wider priors measured worse
-    than none: out-of-fold accuracy is far too low while classes have one or two labels.
-    """
-    base = (float(weights @ right) + 1.0 / n_classes) / (float(weights.sum()) + 1.0)
-    return Doubt(trust=len(right) / (len(right) + DOUBT_LABELS * n_classes), base=base)
 
 
 def _measure(
@@ -124,10 +155,9 @@ def _measure(
     classes: Sequence[str],
     probs: NDArray[np.float64],
     right: NDArray[np.bool_],
-    doubt: Doubt,
+    p_right: NDArray[np.float64],
 ) -> dict[str, Any]:
     counts = np.bincount(data.labels, minlength=len(classes))
-    p_right = doubt.apply(probs.max(axis=1))
     n_random = int(data.random.sum())
     random_right = right[data.random]
     return {

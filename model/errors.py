@@ -62,3 +62,7 @@ class BackboneError(ModelError):
 
 class DataError(ModelError):
     """A labelled set on disk cannot be read."""
+
+
+class NeedsError(ModelError):
+    """An acquisition rule is missing what it works with; the message says what gives it."""

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import StaticPool
 
 from backend.edges import schema as t
+from backend.edges.labels.merge import majority
 from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
 from backend.records import Draw, PoolTask, Project, Run, Score, Version
 
@@ -384,16 +385,12 @@ class Database:
             .where((a.project == key) & (a.cancelled.is_(False)) & (a.label.is_not(None)))
             .order_by(a.updated_at, a.annotation_id)
         )
-        votes: dict[int, dict[str, list[int]]] = {}
+        given: dict[int, list[str]] = {}
         with self.reader.connect() as c:
-            for order, (task_id, label) in enumerate(c.execute(query)):
-                entry = votes.setdefault(task_id, {}).setdefault(str(label), [0, 0])
-                entry[0] += 1
-                entry[1] = order
-        return {
-            task_id: max(labels.items(), key=lambda item: tuple(item[1]))[0]
-            for task_id, labels in votes.items()
-        }
+            for task_id, label in c.execute(query):
+                given.setdefault(task_id, []).append(str(label))
+        merged = {task_id: majority(labels) for task_id, labels in given.items()}
+        return {task_id: label for task_id, label in merged.items() if label is not None}
 
     def label_count(self, key: str) -> int:
         """Tasks with at least one label."""
@@ -440,6 +437,36 @@ class Database:
         ]  # fmt: skip
         with self.engine.begin() as c:
             self._insert_ignore(c, t.draws, rows)
+
+    def put_acquired(
+        self,
+        key: str,
+        number: int,
+        rule: str,
+        task_ids: Sequence[int],
+        probabilities: Sequence[float] | None,
+    ) -> None:
+        """Log what a rule chose for a version, in its order, and how probable each draw was."""
+        rows = [
+            {
+                "project": key, "version": number, "position": n, "task_id": task, "rule": rule,
+                "probability": None if probabilities is None else probabilities[n],
+            }
+            for n, task in enumerate(task_ids)
+        ]  # fmt: skip
+        with self.engine.begin() as c:
+            self._insert_ignore(c, t.acquired, rows)
+
+    def acquired(self, key: str, number: int) -> list[tuple[int, str, float | None]]:
+        """What was chosen for a version: (task, rule, probability), in the order of choice."""
+        a = t.acquired.c
+        query = (
+            sa.select(a.task_id, a.rule, a.probability)
+            .where((a.project == key) & (a.version == number))
+            .order_by(a.position)
+        )
+        with self.reader.connect() as c:
+            return [tuple(row) for row in c.execute(query)]
 
     # --- versions and scores -------------------------------------------------------------
 

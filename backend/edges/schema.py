@@ -92,6 +92,18 @@ draws = Table(
     Column("drawn_at", Float, nullable=False),
 )
 
+# What acquisition chose for each version's front, in its order: the log that LURE needs.
+acquired = Table(
+    "acquired",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("task_id", Integer, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("probability", Float),  # given the picks before it; none where nothing was drawn
+)
+
 versions = Table(
     "versions",
     metadata,

@@ -38,7 +38,7 @@ def run(job: Job) -> str:
         classes=spec.classes,
         predictions=None,
         front=max(front_size(job, len(labels)), 3 * app.settings.retrain_after),
-        acquisition="typical",
+        acquisition="auto",
     )
     order = interleave(chosen.chosen, chosen.draws, app.settings.random_share)
     rest = np.setdiff1d(pool.task_ids, order)

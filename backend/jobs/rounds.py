@@ -14,7 +14,7 @@ from backend.jobs.base import Job
 from backend.ordering import MOST_TAGGED, draws_wanted, random_draws
 from backend.records import Draw, PoolTask
 from backend.retraining import round_size
-from model.acquisition import select
+from model.acquisition import Sample, select
 from model.types import Predictions
 
 
@@ -80,6 +80,7 @@ def next_round(
     labels: Mapping[int, str],
     classes: Sequence[str],
     predictions: Predictions | None,
+    sample: Sample | None = None,
     front: int,
     acquisition: str,
 ) -> Round:
@@ -92,6 +93,7 @@ def next_round(
         labels: task -> label, of the labelled tasks.
         classes: classes of the project.
         predictions: of every row of `pool`, or ``None`` when nothing is trained.
+        sample: the passes of the version that made `predictions`, for rules that compare them.
         front: tasks to choose besides the draws.
         acquisition: name of the rule.
     """
@@ -130,9 +132,13 @@ def next_round(
         labelled=pool.features[known] if known else None,
         label_counts=counts,
         predictions=None if predictions is None else predictions.take(rows),
+        sample=sample,
         seed=version,
     )
-    return Round(draws=draws, chosen=[int(i) for i in pool.task_ids[rows[picked]]])
+    chosen = [int(i) for i in pool.task_ids[rows[picked.rows]]]
+    chances = None if picked.probability is None else picked.probability.tolist()
+    app.database.put_acquired(job.run.project, version, acquisition, chosen, chances)
+    return Round(draws=draws, chosen=chosen)
 
 
 def front_size(job: Job, labels: int) -> int:

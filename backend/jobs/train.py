@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
+from backend.forecast import pool_accuracy
 from backend.jobs import features
 from backend.jobs.base import Job
 from backend.jobs.publish import publish, score_pool
@@ -49,7 +51,8 @@ def run(job: Job) -> str:
             "see `doubtless status` for the reasons"
         )
     job.say(0.2, f"training on {len(usable)} labels")
-    bundle, right = _fit(job, pool, usable, spec)
+    bundle, data = _fit(job, pool, usable, spec)
+    right = _right_out_of_fold(bundle, data, usable)
     job.lap("fit")
     number, _ = database.take_numbers(key, versions=1)
     folder = f"v{number}"
@@ -72,6 +75,8 @@ def run(job: Job) -> str:
     job.lap("judge")
     job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
     placed = score_pool(job, pool, bundle, spec, version, usable)
+    metrics = {**version.metrics, "pool_accuracy": pool_accuracy(bundle, data, placed, usable)}
+    version = replace(version, metrics=metrics)
     job.lap("score")
     publish(job, version, spec, placed)
     _answer_request(job, began)
@@ -86,8 +91,8 @@ def _answer_request(job: Job, began: float) -> None:
 
 def _fit(
     job: Job, pool: Pool, labels: Mapping[int, str], spec: TaskSpec
-) -> tuple[Bundle, dict[int, bool]]:
-    """Fit on the labelled rows; also, task -> right out of fold, of the random-share labels."""
+) -> tuple[Bundle, Labelled]:
+    """Fit on the labelled rows, in ascending order of their tasks."""
     index = pool.index
     order = sorted(labels)
     rows: NDArray[np.int64] = np.array([index[i] for i in order], np.int64)
@@ -108,9 +113,18 @@ def _fit(
         config=EngineConfig(estimator=settings.estimator, acquisition=settings.acquisition),
         progress=lambda part, what: job.say(began + span * part, what),
     )
+    return bundle, data
+
+
+def _right_out_of_fold(
+    bundle: Bundle, data: Labelled, labels: Mapping[int, str]
+) -> dict[int, bool]:
+    """Task -> whether it was predicted right out of fold, of the random-share labels."""
     right = bundle.out_of_fold_right
-    return bundle, {
-        task: bool(right[n]) for n, task in enumerate(order) if random[n] and right is not None
+    return {
+        task: bool(right[n])
+        for n, task in enumerate(sorted(labels))
+        if data.random[n] and right is not None
     }
 
 

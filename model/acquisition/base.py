@@ -1,20 +1,38 @@
-"""What a rule is given, and geometry that several rules share."""
+"""What a rule is given and gives, and geometry that several rules share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import ModelError
 from model.types import Predictions
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Sample = Callable[[F32], F64]
 
 BLOCK_ROWS = 4096
+# Above this many values distances are taken in the main directions of the features: copies of all
+# of them would cost a gigabyte at 100,000 x 2,560, products with them minutes.
+MOST_VALUES = 2**24
+MOST_AXES = 256
+
+
+class Needs(IntEnum):
+    """What a rule cannot do without; each one includes those before it."""
+
+    FEATURES = 0
+    PREDICTIONS = 1
+    PASSES = 2  # asks the version about features it makes or picks itself
+    DISAGREEMENT = 3  # at least two passes
 
 
 @dataclass(frozen=True)
@@ -22,23 +40,130 @@ class Pool:
     """Everything a rule may look at.
 
     Attributes:
-        features: ``(M, D)`` of the items without labels, M >= 1.
+        features: ``(M, D)`` of the items without labels, M >= 1, finite.
         labelled: ``(L, D)`` of those with, None when there are none.
         label_counts: ``(C,)`` labels of each class so far, when known.
         predictions: ``M`` of them, when there is a version.
+        sample: the version's estimator: ``(N, D)`` features to ``(N, K, C)`` probabilities.
     """
 
     features: F32
     labelled: F32 | None
     label_counts: Ints | None
     predictions: Predictions | None
+    sample: Sample | None = None
+
+    @property
+    def known(self) -> F32:
+        """``(L, D)`` features of the labelled items, L may be 0."""
+        return self.features[:0] if self.labelled is None else self.labelled
+
+    @property
+    def said(self) -> Predictions:
+        """The predictions, for rules that are only called with them."""
+        if self.predictions is None:
+            raise ModelError("this rule needs predictions; `select` chooses another without")
+        return self.predictions
+
+    def passes(self, features: F32) -> F64:
+        """``(N, D)`` features to ``(N, K, C)``, for rules that are only called with `sample`."""
+        if self.sample is None:
+            raise ModelError("this rule needs the passes of a version; give `sample`")
+        return self.sample(features)
+
+    @cached_property
+    def centre(self) -> F32:
+        """``(D,)`` mean of the features."""
+        return mean_row(self.features)
+
+    @cached_property
+    def rows(self) -> F32:
+        """``(M, d)`` centred features of length 1; of a large pool only their main directions."""
+        return self.project(self.features)
+
+    @cached_property
+    def known_rows(self) -> F32:
+        """The same of the labelled items, ``(L, d)``."""
+        return self.project(self.known)
+
+    def project(self, features: F32) -> F32:
+        """``(N, D)`` features to the ``(N, d)`` rows that distances are taken between."""
+        axes = self._axes
+        if axes is None:
+            return unit_rows(features, self.centre)
+        rows = np.empty((len(features), axes.shape[1]), np.float32)
+        for start in range(0, len(features), BLOCK_ROWS):
+            block = unit_rows(features[start : start + BLOCK_ROWS], self.centre)
+            rows[start : start + BLOCK_ROWS] = block @ axes
+        return rows
+
+    @cached_property
+    def _axes(self) -> F32 | None:
+        if self.features.size <= MOST_VALUES or self.features.shape[1] <= MOST_AXES:
+            return None
+        return main_axes(self.features, self.centre, MOST_AXES)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a rule chose.
+
+    Attributes:
+        rows: ``(n,)`` distinct indices into the pool, in the order to be labelled.
+        probability: ``(n,)`` probability with which each was drawn given those before it, which is
+            what weights for unbiased estimates are made of (LURE: Farquhar et al. 2021,
+            arXiv:2101.11665); None where nothing was drawn.
+    """
+
+    rows: Ints
+    probability: F64 | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 class Rule(Protocol):
-    """Chooses ``n`` of the pool's items, ``1 <= n <= M``, in the order to be labelled."""
+    """Chooses ``n`` of the pool's items, ``1 <= n <= M``."""
 
-    def __call__(self, pool: Pool, n: int, *, seed: int) -> Ints:
-        """Give ``(n,)`` distinct indices."""
+    def __call__(self, pool: Pool, n: int, *, seed: int) -> Selection:
+        """Give ``n`` distinct items."""
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """A rule and what it needs, so that a setting that cannot work is refused early."""
+
+    choose: Rule
+    needs: Needs = Needs.FEATURES
+
+
+def by_score(scores: F64, n: int, *, seed: int) -> Ints:
+    """Indices of the `n` largest scores, largest first; ties at random."""
+    ties = np.random.default_rng(seed).permutation(len(scores))
+    order: Ints = ties[np.argsort(-scores[ties], kind="stable")[:n]]
+    return order.astype(np.int64)
+
+
+def filled(picked: Ints, order: Ints, n: int) -> Ints:
+    """`picked`, then what is left of `order`, to `n` items."""
+    if len(picked) >= n:
+        return picked[:n]
+    return np.concatenate([picked, order[~np.isin(order, picked)]])[:n]
+
+
+def main_axes(features: F32, centre: F32, count: int) -> F32:
+    """``(D, count)`` orthonormal directions that hold most of the unit rows' variance.
+
+    Found from at most 4,096 rows, evenly spaced, by a random range finder with one power step.
+
+    Source:
+        Halko, Martinsson and Tropp 2011, arXiv:0909.4061.
+    """
+    sample = unit_rows(features[:: -(-len(features) // BLOCK_ROWS)], centre)
+    start = np.random.default_rng(0).standard_normal((features.shape[1], count), np.float32)
+    for _ in range(2):
+        start = np.linalg.qr(sample.T @ (sample @ start))[0]
+    return start
 
 
 def unit_rows(features: F32, centre: F32) -> F32:
@@ -80,7 +205,7 @@ def seed_centres(rows: F32, weights: F64, k: int, rng: np.random.Generator) -> I
     Source:
         Arthur and Vassilvitskii 2007.
     """
-    chosen = [_draw(weights, rng)]
+    chosen = [draw(weights, rng)]
     lengths = squared_lengths(rows)
     nearest = squared_distances(rows, rows[chosen], lengths)[:, 0].astype(np.float64)
     for _ in range(min(k, len(rows)) - 1):
@@ -88,12 +213,13 @@ def seed_centres(rows: F32, weights: F64, k: int, rng: np.random.Generator) -> I
         mass = weights * np.where(nearest > 1e-9, nearest, 0.0)
         if mass.sum() <= 0.0:
             break
-        chosen.append(_draw(mass, rng))
+        chosen.append(draw(mass, rng))
         np.minimum(nearest, squared_distances(rows, rows[chosen[-1:]], lengths)[:, 0], out=nearest)
     return np.array(chosen, np.int64)
 
 
-def _draw(mass: F64, rng: np.random.Generator) -> int:
+def draw(mass: F64, rng: np.random.Generator) -> int:
+    """One index with probability proportional to its mass, which is nowhere negative."""
     total = np.cumsum(mass)
     return int(min(np.searchsorted(total, rng.random() * total[-1], "right"), len(mass) - 1))
 
@@ -145,3 +271,12 @@ def assign(rows: F32, centres: F32, lengths: F32 | None = None) -> tuple[Ints, F
         cluster[start : start + BLOCK_ROWS] = nearest
         distance[start : start + BLOCK_ROWS] = squares[np.arange(len(nearest)), nearest]
     return cluster, distance
+
+
+def nearest_to_centres(rows: F32, weights: F64, k: int, rng: np.random.Generator) -> Ints:
+    """The row nearest each centre of weighted k-means, ascending: at most `k` distinct indices."""
+    cluster, distance = k_means(rows, weights, k, rng)
+    nearest_first = np.lexsort((distance, cluster))
+    _, first = np.unique(cluster[nearest_first], return_index=True)
+    chosen: Ints = np.sort(nearest_first[first])
+    return chosen

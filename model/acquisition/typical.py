@@ -9,11 +9,10 @@ from model.acquisition.base import (
     F32,
     Ints,
     Pool,
+    Selection,
     assign,
     k_means,
-    mean_row,
     squared_distances,
-    unit_rows,
 )
 
 NEIGHBOURS = 20
@@ -22,7 +21,7 @@ SAMPLE_ROWS = 8_000  # k-means on more changes no choice worth its time
 CLUSTER_ROWS = 1_000
 
 
-def typical(pool: Pool, n: int, *, seed: int) -> Ints:
+def typical(pool: Pool, n: int, *, seed: int) -> Selection:
     """The densest item of each of the largest clusters that have no label yet.
 
     Pool and labelled items are clustered into as many clusters as there will be labels; an item is
@@ -33,10 +32,8 @@ def typical(pool: Pool, n: int, *, seed: int) -> Ints:
         Hacohen et al. 2022, arXiv:2202.02794 (TypiClust).
     """
     rng = np.random.default_rng(seed)
-    centre = mean_row(pool.features)
-    known = pool.features[:0] if pool.labelled is None else pool.labelled
-    k = min(len(known) + n, MOST_CLUSTERS)
-    cluster, known_cluster = _cluster(pool.features, known, centre, k, rng)
+    k = min(len(pool.known) + n, MOST_CLUSTERS)
+    cluster, known_cluster = _cluster(pool.rows, pool.known_rows, k, rng)
     labels_in = np.bincount(known_cluster, minlength=k)
     sizes = np.bincount(cluster, minlength=k)
     order = np.argsort(cluster, kind="stable")
@@ -45,32 +42,26 @@ def typical(pool: Pool, n: int, *, seed: int) -> Ints:
     picks: list[tuple[int, int, int]] = []  # how many labels its cluster has then, size, item
     for number in np.flatnonzero(wanted).tolist():
         members = order[ends[number] - sizes[number] : ends[number]]
-        rows = unit_rows(pool.features[members], centre)
-        for turn, member in enumerate(_densest(rows, int(wanted[number]), rng).tolist()):
+        densest = _densest(pool.rows[members], int(wanted[number]), rng)
+        for turn, member in enumerate(densest.tolist()):
             picks.append((int(labels_in[number]) + turn, -int(sizes[number]), int(members[member])))
     picks.sort()
-    return np.array([index for _, _, index in picks[:n]], np.int64)
+    return Selection(np.array([index for _, _, index in picks[:n]], np.int64))
 
 
-def _cluster(
-    features: F32, known: F32, centre: F32, k: int, rng: np.random.Generator
-) -> tuple[Ints, Ints]:
-    """Cluster of every pool item and of every labelled one, fitted on a sample, in blocks."""
-    count = len(features)
+def _cluster(rows: F32, known: F32, k: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Cluster of every pool item and of every labelled one, fitted on a sample."""
+    count = len(rows)
     sample = np.arange(count) if count <= SAMPLE_ROWS else rng.permutation(count)[:SAMPLE_ROWS]
-    rows = unit_rows(np.concatenate([features[sample], known]), centre)
-    found, _ = k_means(rows, np.ones(len(rows)), k, rng, iterations=10)
+    fitted = np.concatenate([rows[sample], known])
+    found, _ = k_means(fitted, np.ones(len(fitted)), k, rng, iterations=10)
     known_cluster = found[len(sample) :]
     if len(sample) == count:
         return found[:count], known_cluster
     sums = np.zeros((k, rows.shape[1]))
-    np.add.at(sums, found, rows)
+    np.add.at(sums, found, fitted)
     centres = sums / np.maximum(np.bincount(found, minlength=k), 1)[:, None]
-    cluster = np.empty(count, np.int64)
-    for start in range(0, count, SAMPLE_ROWS):
-        block = unit_rows(features[start : start + SAMPLE_ROWS], centre)
-        cluster[start : start + SAMPLE_ROWS] = assign(block, centres.astype(np.float32))[0]
-    return cluster, known_cluster
+    return assign(rows, centres.astype(np.float32))[0], known_cluster
 
 
 def _turns(labels_in: Ints, sizes: Ints, n: int) -> Ints:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
@@ -38,6 +40,86 @@ def ece(p_right: Array, right: NDArray[np.bool_], *, bins: int = 15) -> float:
     parts = np.array_split(stated - happened, min(bins, len(order)))
     gap = np.array([part.sum() for part in parts])
     return float(np.abs(gap).sum() / len(order))
+
+
+def adaptive_ece(probs: Array, labels: NDArray[np.int64], *, bins: int = 15) -> float:
+    """Calibration error of every class's probability, not only of the largest one.
+
+    Args:
+        probs: ``(N, C)`` summing to 1.
+        labels: ``(N,)`` the true classes.
+        bins: bins of equal mass, of each class's probabilities for themselves.
+
+    Returns:
+        Mean over classes of `ece` of "it is this class", 0 to 1; smaller is better. Among many
+        classes most probabilities are near 0 and near right, so it is small there by nature:
+        compare it between models, not between sets.
+
+    Source:
+        Nixon et al. 2019, arXiv:1904.01685 (ACE).
+
+    Example:
+        >>> adaptive_ece(np.full((4, 2), 0.5), np.array([0, 0, 0, 1]), bins=1)
+        0.25
+    """
+    _check_probs(probs, labels)
+    classes = range(probs.shape[1])
+    return float(np.mean([ece(probs[:, c], labels == c, bins=bins) for c in classes]))
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """What was stated and what happened in one bin of equal mass.
+
+    Attributes:
+        count: items in it.
+        stated: mean stated probability.
+        observed: share that was right.
+        low: lower end of the 95 % Clopper-Pearson interval of the share.
+        high: upper end.
+    """
+
+    count: int
+    stated: float
+    observed: float
+    low: float
+    high: float
+
+
+def reliability(
+    p_right: Array, right: NDArray[np.bool_], *, bins: int = 10
+) -> tuple[ReliabilityBin, ...]:
+    """The bins of a reliability diagram, from the least to the most certain; see `ece`.
+
+    Example:
+        >>> reliability(np.array([0.5, 0.5]), np.array([True, False]), bins=1)[0].observed
+        0.5
+    """
+    _check(p_right, right)
+    order = np.argsort(p_right, kind="stable")
+    return tuple(
+        ReliabilityBin(
+            len(part),
+            float(p_right[part].mean()),
+            float(right[part].mean()),
+            *proportion_interval(int(right[part].sum()), len(part)),
+        )
+        for part in np.array_split(order, min(bins, len(order)))
+    )
+
+
+def error_falls(bins: tuple[ReliabilityBin, ...]) -> bool:
+    """Whether no more certain bin is surely worse than a less certain one.
+
+    Surely: its interval lies below the other's. Looks at all pairs, so that a slow decline over
+    many bins counts too.
+    """
+    best = 0.0
+    for one in bins:
+        if one.high < best:
+            return False
+        best = max(best, one.low)
+    return True
 
 
 def brier(probs: Array, labels: NDArray[np.int64]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -11,6 +13,8 @@ from model.errors import ShapeError
 PRIOR_SD = 0.5
 _LOG_RANGE = 3.0
 _TINY = 1e-12
+
+Loss = Literal["brier", "likelihood"]
 
 
 def soften(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -56,12 +60,17 @@ def fit_temperature(
     probs: NDArray[np.float64],
     labels: NDArray[np.int64],
     weights: NDArray[np.float64] | None = None,
+    *,
+    loss: Loss = "brier",
 ) -> float:
-    """Choose the temperature with the least Brier score.
+    """Choose the temperature with the least Brier score, or the greatest likelihood.
 
     By Brier score rather than likelihood: a fold that lacks a class gives its items a probability
     near 0, whose logarithm then outweighs every other label (measured: ECE 0.47 instead of 0.08 at
-    100 labels of 43 classes). A prior ``log T ~ N(0, 0.5)``, worth one label, holds it near 1.
+    100 labels of 43 classes). A prior holds it near 1: there it is ``log T ~ N(0, 0.5)``, worth
+    one label, but its tails are those of Student's t with 3 degrees of freedom, so that a head
+    that is off by a factor of ten is followed there (one regularised far too much: ECE 0.11
+    instead of 0.15 at 100 labels of 10 classes, 0.11 instead of 0.13 at 200; others as before).
 
     Args:
         probs: ``(N, C)`` out-of-fold probabilities. Of an ensemble its mean: members that are
@@ -69,6 +78,7 @@ def fit_temperature(
             2021, arXiv:2007.08792).
         labels: ``(N,)`` true classes.
         weights: ``(N,)`` of each label, at least 0; all 1 without.
+        loss: "brier" or "likelihood".
 
     Returns:
         A temperature between 0.05 and 20; 1 without labels or with one class.
@@ -92,11 +102,15 @@ def fit_temperature(
 
     def objective(log_temperature: float) -> float:
         scaled = _softmax(logits / np.exp(log_temperature))
-        loss = (scaled**2).sum(axis=1) - 2.0 * scaled[rows, labels]
-        return float(weights @ loss + (log_temperature / PRIOR_SD) ** 2 / 2.0)
+        truth = scaled[rows, labels]
+        if loss == "brier":
+            losses = (scaled**2).sum(axis=1) - 2.0 * truth
+        else:
+            losses = -np.log(np.maximum(truth, _TINY))
+        return float(weights @ losses + 2.0 * np.log1p((log_temperature / PRIOR_SD) ** 2 / 4.0))
 
     # Two steps, since the curve may have a second minimum far out: a coarse look, then the valley.
-    grid = np.linspace(-_LOG_RANGE, _LOG_RANGE, 13)
+    grid = np.linspace(-_LOG_RANGE, _LOG_RANGE, 25)
     best = float(grid[int(np.argmin([objective(value) for value in grid]))])
     step = float(grid[1] - grid[0])
     found = minimize_scalar(

@@ -49,7 +49,7 @@ class EstimatorFamily(Protocol):
     def fit(
         self,
         features: NDArray[np.float32],
-        labels: NDArray[np.int64],
+        labels: NDArray[np.int64] | NDArray[np.bool_],
         n_classes: int,
         *,
         centre: NDArray[np.float32],
@@ -60,7 +60,9 @@ class EstimatorFamily(Protocol):
 
         Args:
             features: as they come from the cache.
-            labels: ``(N,)``; a class may have no label at all.
+            labels: ``(N,)``; a class may have no label at all. Or ``(N, C)`` bool where an image
+                may have several classes: then probabilities are of independent yes-or-no
+                questions and do not sum to 1.
             n_classes: number of classes of the project.
             centre: ``(D,)`` mean of the pool, which is subtracted first.
             seed: of everything random.

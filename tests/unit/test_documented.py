@@ -11,6 +11,7 @@ from backend.cli import main
 from backend.settings import Settings
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
+from model.calibration.families import CALIBRATORS
 from model.uncertainty import ESTIMATORS
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def test_command_is_documented_and_helps(command):
     assert any("--json" in p.opts for p in main.commands[command].params)
 
 
-@pytest.mark.parametrize("name", [*ACQUISITIONS, *ESTIMATORS, *BACKBONES])
+@pytest.mark.parametrize("name", [*ACQUISITIONS, *ESTIMATORS, *BACKBONES, *CALIBRATORS])
 def test_name_a_user_may_write_is_documented(name):
     assert f"`{name}`" in README
 

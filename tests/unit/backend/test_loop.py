@@ -42,6 +42,30 @@ def test_the_order_served_is_the_order_published(world):
     assert world.label(len(front), tell=False) == [r.task_id for r in front]
 
 
+def test_a_version_says_how_good_it_is_on_the_whole_pool(make_world):
+    world = make_world(200)
+    for _ in range(5):
+        world.work()
+        world.label(10)
+    world.work()
+    found = world.database.versions(world.key)[-1].metrics["pool_accuracy"]
+    assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert "On the whole pool" in found["sentence"]
+
+
+def test_what_was_chosen_is_logged_with_its_probability(make_world):
+    world = make_world(80, acquisition="power-margin")
+    world.work()
+    world.label(10)
+    world.work()
+    tagged = {i for i, r in world.database.scores(world.key, 2).items() if r.cluster is not None}
+    log = world.database.acquired(world.key, 2)
+    assert log
+    assert {task for task, _, _ in log} <= tagged
+    assert {rule for _, rule, _ in log} == {"power-margin"}
+    assert all(0 < chance <= 1 for _, _, chance in log)
+
+
 def test_a_fifth_of_the_labels_is_drawn_by_chance(make_world):
     world = make_world(200)
     for _ in range(6):

@@ -15,6 +15,7 @@ from PIL import Image
 from model.backbones import BACKBONES, Backbone, backbone_hash, cache, feature_dim, load_backbone
 from model.backbones.efficientnet_lite import load_eager
 from model.errors import BackboneError, ShapeError, UnknownNameError
+from model.heads.plain import PLAIN_BACKBONE
 
 
 def noise(seed: int, size: tuple[int, int] = (50, 40)) -> Image.Image:
@@ -39,6 +40,16 @@ def test_the_export_equals_the_eager_network(name: str, export_dir: Path) -> Non
     assert expected.shape == (2, backbone.dim)
     assert expected.max() > 1
     assert np.abs(backbone.forward(inputs) - expected).max() < 1e-4
+
+
+def test_side_by_side_begins_with_the_plain_heads_features(export_dir: Path) -> None:
+    """So `simulate` needs no second pass for the plain head."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs doubtless[train]")
+    plain = load_backbone(PLAIN_BACKBONE, export_dir)
+    pair = load_backbone(f"{PLAIN_BACKBONE}+lite0", export_dir)
+    images = [noise(seed) for seed in range(2)]
+    both = pair.features(images)[:, : plain.dim]
+    np.testing.assert_allclose(both, plain.features(images), atol=1e-4)
 
 
 def test_preparing_equals_the_plain_formula(lite0: Backbone) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.bundle import ARRAYS_FILE, FACTS_FILE, Bundle, Doubt
+from model.bundle import ARRAYS_FILE, FACTS_FILE, Bundle
+from model.calibration.doubt import Doubt
+from model.calibration.families import CALIBRATORS
 from model.engine import EngineConfig, fit
 from model.errors import BundleError, ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.types import Labelled
@@ -53,8 +55,9 @@ def test_metrics_are_complete_and_json() -> None:
     assert sum(metrics["class_counts"].values()) == 60
     low, high = metrics["random_accuracy_interval"]
     assert 0 <= low <= metrics["random_accuracy"] <= high <= 1
-    for name in ("oof_accuracy", "ece", "brier", "nll", "temperature", "l2", "seconds"):
+    for name in ("oof_accuracy", "ece", "brier", "nll", "l2", "seconds"):
         assert math.isfinite(metrics[name])
+    assert metrics["calibrator"] in CALIBRATORS
 
 
 def test_without_a_random_share_nothing_is_claimed_about_the_pool() -> None:

@@ -1,33 +1,41 @@
+"""The benchmark is the replay of `model.simulation` with its own way of asking for it."""
+
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from support.tiny_sets import blobs
+
+from model.simulation.replay import Plan, replay
 
 
-@pytest.fixture
-def labels_saved(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def test_the_benchmark_writes_what_the_replay_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(__file__).resolve().parents[3] / "benchmarks"
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    return pytest.importorskip("labels_saved")
-
-
-@pytest.mark.parametrize(
-    ("curve", "goal", "expected"),
-    [
-        ([0.2, 0.4, 0.6, 0.8], 0.8, 1.0),
-        ([0.2, 0.4, 0.6, 0.8], 0.6, 40 / 30),
-        ([0.2, 0.4, 0.6, 0.8], 0.5, 40 / 25),
-        ([0.2, 0.7, 0.6, 0.8], 0.65, 40 / 19),  # a dip afterwards changes nothing
-        ([0.5, 0.6, 0.7, 0.8], 0.3, 4.0),  # reached in the first round: not extrapolated
-        ([0.2, 0.4, 0.6, 0.7], 0.8, None),
-    ],
-)
-def test_the_ratio_is_budget_over_labels_needed(
-    labels_saved: ModuleType, curve: list[float], goal: float, expected: float | None
-) -> None:
-    found = labels_saved.ratio(np.array([10, 20, 30, 40]), np.array(curve), goal, 40)
-    assert found == (None if expected is None else pytest.approx(expected, abs=1e-3))
+    labels_saved = pytest.importorskip("labels_saved")
+    common = pytest.importorskip("common")
+    data = blobs()
+    found = common.FeatureSet(
+        data.name, data.features, data.labels, data.classes, np.where(data.test, "test", "train")
+    )
+    monkeypatch.setattr(labels_saved, "features_of", lambda source, backbone: found)
+    out = tmp_path / "result.json"
+    arguments = ["--budget", "24", "--batch", "8", "--seeds", "2", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["labels_saved.py", *arguments])
+    labels_saved.main()
+    result = json.loads(out.read_text())
+    plan = Plan(initial=0, batch=8, rounds=3)
+    curves = [
+        [point.accuracy for point in replay(data, plan, "auto", seed).checkpoints]
+        for seed in range(2)
+    ]
+    assert result["curves"]["auto"]["labels"] == [8, 16, 24]
+    assert result["curves"]["auto"]["mean"] == pytest.approx(np.mean(curves, axis=0), abs=1e-4)
+    assert result["benchmark"] == "labels_saved"
+    assert set(result["labels_saved_ratio"]) == {"auto"}

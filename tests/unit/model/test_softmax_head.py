@@ -5,8 +5,9 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+from model.heads.problem import balanced_weights, stratified_folds
 from model.heads.softmax import Basis, Heads, fit_heads, normalise
-from model.uncertainty.softmax import balanced_weights, reserve_unseen, stratified_folds
+from model.uncertainty.frame import reserve_unseen
 
 
 def blobs(count: int, dim: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,334 @@
+"""Label Studio's JSON export as a labelled set: its answers, and where its images lie on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from backend.edges.labels.choices import TYPE
+from backend.edges.labels.merge import majority
+from backend.edges.media import Fetcher
+from backend.errors import ExportError, MediaError
+from backend.settings import Settings
+from model.datasets import IMAGE_SUFFIXES, Item
+
+_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")  # Label Studio puts it before an upload's own name
+_GEOMETRY = frozenset(("x", "y", "points", "vertices", "rle", "start", "end"))
+_MOST_FILES = 1_000_000
+_BOXES = "boxes or masks"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that is not replayed, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    name: str
+    reference: str
+    label: str
+    path: Path | None
+
+
+class LabelStudioExport:
+    """A JSON export, read and matched with its images.
+
+    Skips and cancelled annotations count as no answer; several annotators are merged as the loop
+    does, by majority and the newest among equals.
+
+    Args:
+        path: what Label Studio's Export > JSON gave.
+        settings: limits of images inside the export.
+        images: folder the images lie in, at any depth; that of the export without.
+        control: name of the Choices tag; the one with the most answers without.
+
+    Attributes:
+        name: of the export's file.
+        unlabelled: tasks without an answer.
+        left_out: answered tasks that cannot be replayed.
+        notes: sentences on what was assumed.
+
+    Raises:
+        ExportError: it is no such export, has no usable answer, or none of its images is there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        *,
+        images: Path | None = None,
+        control: str | None = None,
+    ) -> None:
+        self.name = path.stem
+        self.left_out: list[LeftOut] = []
+        self.notes: list[str] = []
+        self._path = path
+        self._fetcher = Fetcher(None, settings)
+        tasks = _tasks(path)
+        self._control = self._choose_control(tasks, control)
+        key = self._image_key(tasks)
+        self._index = _Index(images or path.resolve().parent)
+        self.unlabelled = 0
+        self._items = [item for task in tasks if (item := self._read(task, key)) is not None]
+        self._require_items()
+
+    def read(self) -> Iterator[Item]:
+        """The answered tasks whose image is there, in the export's order."""
+        for item in self._items:
+            if item.path is None:
+                data = self._fetcher.fetch(item.reference)
+            else:
+                try:
+                    data = item.path.read_bytes()
+                except OSError as exc:
+                    raise ExportError(
+                        f"{item.path} of {self._path} cannot be read: {exc.strerror or exc}"
+                    ) from exc
+            yield Item(item.name, data, item.label, "")
+
+    def _choose_control(self, tasks: Sequence[Mapping[str, Any]], wanted: str | None) -> str:
+        answers: Counter[str] = Counter()
+        others: Counter[str] = Counter()
+        annotations = 0
+        for task in tasks:
+            for annotation in _answers(task):
+                annotations += 1
+                for region in annotation["result"]:
+                    kind = str(region.get("type"))
+                    if _is_choice(region):
+                        answers[str(region.get("from_name"))] += 1
+                    else:
+                        others[kind] += 1
+        if not annotations:
+            raise ExportError(
+                f"{self._path} has {len(tasks)} tasks and no annotation that was submitted; label "
+                "some, then export again"
+            )
+        if not answers:
+            kinds = ", ".join(sorted(others)) or "nothing"
+            drawn = any("label" in kind or kind in ("rectangle", "brush") for kind in others)
+            raise ExportError(
+                f"the annotations of {self._path} hold {_BOXES} ({kinds}) and no single choice; "
+                "simulate replays classification so far"
+                if drawn
+                else f"the annotations of {self._path} hold {kinds}; simulate needs the answers "
+                "of a Choices tag"
+            )
+        if wanted is not None and wanted not in answers:
+            known = ", ".join(sorted(answers))
+            raise ExportError(f"no Choices tag '{wanted}' has answers in {self._path}; {known} has")
+        control = wanted or answers.most_common(1)[0][0]
+        rest = sorted(set(answers) - {control})
+        if rest and wanted is None:
+            self.notes.append(
+                f"answers of '{control}' are replayed; --control takes another: {', '.join(rest)}"
+            )
+        return control
+
+    def _image_key(self, tasks: Sequence[Mapping[str, Any]]) -> str:
+        """The key of the tasks' data that holds the image: the export does not say."""
+        found: Counter[str] = Counter()
+        for task in tasks:
+            found.update(key for key, value in task["data"].items() if _looks_like_image(value))
+        if not found:
+            keys = sorted({key for task in tasks[:100] for key in task["data"]})
+            raise ExportError(
+                f"no task of {self._path} refers to an image; their data has: "
+                f"{', '.join(keys) or 'nothing'}"
+            )
+        key, count = found.most_common(1)[0]
+        rest = sorted(name for name, n in found.items() if name != key and n == count)
+        if rest:
+            self.notes.append(f"images are taken from '{key}', not from {', '.join(rest)}")
+        return key
+
+    def _read(self, task: Mapping[str, Any], key: str) -> _Labelled | None:
+        labels = []
+        reason = ""
+        for annotation in _answers(task):
+            given = [
+                str(choice)
+                for region in annotation["result"]
+                if _is_choice(region) and region.get("from_name") == self._control
+                for choice in region["value"]["choices"]
+            ]
+            if len(set(given)) == 1:
+                labels.append(given[0])
+            elif given:
+                reason = f"'{self._control}' has {len(given)} answers; one counts"
+        label = majority(labels)
+        reference = str(task["data"].get(key) or "").strip()
+        name = f"task {task.get('id', '?')}: {_short(reference)}"
+        if label is None:
+            if reason:
+                self.left_out.append(LeftOut(name, reason))
+            else:
+                self.unlabelled += 1
+            return None
+        try:
+            path = self._index.resolve(reference)
+            if path is None:
+                self._fetcher.fetch(reference)  # now, so that a broken one is only left out
+        except MediaError as exc:
+            self.left_out.append(LeftOut(name, str(exc)))
+            return None
+        return _Labelled(name, reference, label, path)
+
+    def _require_items(self) -> None:
+        if self._items or not self.left_out:
+            return
+        first = self.left_out[0]
+        raise ExportError(
+            f"none of the {len(self.left_out)} answered tasks of {self._path} can be replayed, "
+            f"such as {first.image}: {first.reason}; give the folder of the images with --images"
+        )
+
+
+class _Index:
+    """Files below a folder, found by the end of a path."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise ExportError(f"{root} is no folder; --images takes the folder of the images")
+        self._root = root
+        self._by_name: dict[str, list[tuple[str, ...]]] | None = None
+
+    def resolve(self, reference: str) -> Path | None:
+        """The file that a reference means; None for one that carries its image itself.
+
+        Raises:
+            MediaError: there is none, or several are as likely.
+        """
+        if reference[:5].lower() == "data:":
+            return None
+        parts = _parts(reference)
+        if not parts:
+            raise MediaError("it has no image")
+        if self._by_name is None:
+            self._by_name = self._scan()
+        found = self._by_name.get(parts[-1]) or []
+        if not found and _UPLOAD_PREFIX.match(parts[-1]):
+            found = self._by_name.get(_UPLOAD_PREFIX.sub("", parts[-1], count=1)) or []
+        if not found:
+            raise MediaError(f"no file '{parts[-1]}' is below {self._root}")
+        common = [_common_end(parts, candidate) for candidate in found]
+        best = [c for c, n in zip(found, common, strict=True) if n == max(common)]
+        if len(best) > 1:
+            paths = " and ".join("/".join(candidate) for candidate in best[:2])
+            raise MediaError(f"{len(best)} files below {self._root} may be meant: {paths}")
+        return self._root.joinpath(*best[0])
+
+    def _scan(self) -> dict[str, list[tuple[str, ...]]]:
+        found: dict[str, list[tuple[str, ...]]] = {}
+        count = 0
+        for folder, folders, files in os.walk(self._root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = Path(folder).relative_to(self._root).parts
+            for name in files:
+                found.setdefault(name, []).append((*below, name))
+            count += len(files)
+            if count > _MOST_FILES:
+                raise ExportError(
+                    f"more than {_MOST_FILES} files are below {self._root}; give the folder of the "
+                    "images alone with --images"
+                )
+        return found
+
+
+def _common_end(parts: tuple[str, ...], candidate: tuple[str, ...]) -> int:
+    count = 0
+    for ours, theirs in zip(reversed(parts), reversed(candidate), strict=False):
+        if ours != theirs:
+            break
+        count += 1
+    return count
+
+
+def _parts(reference: str) -> tuple[str, ...]:
+    """Folders and file name that a reference ends in, whatever its scheme."""
+    try:
+        split = urlsplit(reference)
+    except ValueError:  # such as an address with a stray bracket
+        split = urlsplit("")
+    local = parse_qs(split.query).get("d") if "/local-files/" in split.path else None
+    if local:
+        path = local[0]
+    elif split.scheme and "//" in reference[:12]:
+        path = unquote(split.path)
+    else:
+        path = unquote(reference.partition("?")[0])
+    return tuple(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as exc:
+        raise ExportError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise ExportError(f"{path} is not JSON ({exc}); use Label Studio's Export > JSON") from exc
+    if isinstance(body, dict) and isinstance(body.get("data"), dict):
+        body = [body]
+    if not isinstance(body, list) or not all(isinstance(task, dict) for task in body):
+        raise ExportError(f"{path} is no list of tasks; use Label Studio's Export > JSON")
+    if not body:
+        raise ExportError(f"{path} has no tasks; label some, then export again")
+    for task in body:
+        if not isinstance(task.get("data"), dict):
+            raise ExportError(
+                f"{path} has no 'data' in its tasks; use Label Studio's Export > JSON, not JSON-MIN"
+            )
+    return body
+
+
+def _answers(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Submitted annotations, oldest first; their results are lists of objects."""
+    given = [
+        a
+        for a in task.get("annotations") or task.get("completions") or []
+        if isinstance(a, dict) and not a.get("was_cancelled")
+    ]
+    given.sort(key=lambda a: (str(a.get("updated_at") or ""), str(a.get("id") or "").zfill(20)))
+    return [
+        {**a, "result": [r for r in a.get("result") or [] if isinstance(r, dict)]} for a in given
+    ]
+
+
+def _is_choice(region: Mapping[str, Any]) -> bool:
+    """Whether it answers a question about the whole image."""
+    value = region.get("value")
+    return (
+        region.get("type") == TYPE
+        and isinstance(value, dict)
+        and isinstance(value.get("choices"), list)
+        and bool(value["choices"])
+        and not _GEOMETRY & value.keys()
+    )
+
+
+def _looks_like_image(value: Any) -> bool:
+    if not isinstance(value, str) or not value.strip():
+        return False
+    if value[:11].lower() == "data:image/":
+        return True
+    parts = _parts(value.strip())
+    return bool(parts) and Path(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _short(reference: str) -> str:
+    if reference[:5].lower() == "data:":
+        return f"{reference[:24]}…"
+    parts = _parts(reference)
+    return parts[-1] if parts else "no image"

@@ -1,0 +1,1 @@
+"""The other libraries, in an environment of their own, behind a pipe."""

@@ -1,0 +1,1 @@
+"""Replaying active learning on labelled data: what choosing would have saved."""

@@ -1,0 +1,383 @@
+"""One HTML file that shows what a replay found; nothing in it points outside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from model.errors import UnreadableImageError
+from model.images import decode_image
+from model.simulation import charts
+from model.simulation.charts import Axis, Series, line_chart, nice_axis
+from model.simulation.page import page
+from model.simulation.replay import RANDOM, Run
+from model.simulation.summary import AUTO, headline, outlook, reliability, remarks
+
+FIRST_IMAGES = 24
+THUMBNAIL_PX = 112
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image that a rule asked for early.
+
+    Attributes:
+        label: its class.
+        name: its file.
+        thumbnail: a ``data:`` address; empty when it cannot be shown.
+    """
+
+    label: str
+    name: str
+    thumbnail: str
+
+
+def thumbnail(data: bytes) -> str:
+    """A small JPEG as a ``data:`` address; empty for what is no image."""
+    try:
+        image = decode_image(data, size_hint=THUMBNAIL_PX)
+    except UnreadableImageError:
+        return ""
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    out = BytesIO()
+    image.save(out, "JPEG", quality=78)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def first_rows(run: Run) -> tuple[int, ...]:
+    """The first images a rule chose itself; those drawn for it are left out, unless it is random.
+
+    Example:
+        >>> first_rows(Run("auto", 0, (), (4, 7, 9), (True, False, False), (), ()))
+        (7, 9)
+    """
+    pairs = zip(run.asked, run.is_random, strict=True)
+    chosen = [row for row, drawn in pairs if run.acquisition == RANDOM or not drawn]
+    return tuple(chosen[:FIRST_IMAGES])
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each rule, always the same for the same list."""
+    others = [name for name in names if name != RANDOM]
+    return {RANDOM: "r"} | {name: f"s{n % charts.COLOURS}" for n, name in enumerate(others)}
+
+
+def curves_chart(result: Mapping[str, Any]) -> str:
+    """Accuracy against labels, with a band of one standard deviation over the seeds."""
+    curves: Mapping[str, Any] = result["curves"]
+    colour = colours(list(curves))
+    series = [
+        Series(name, c["labels"], c["mean"], colour[name], band=c["std"] if one_of(result) else (),
+               classes="dashed" if name == RANDOM else "")
+        for name, c in curves.items()
+    ]  # fmt: skip
+    values = [v for c in curves.values() for v in c["mean"]]
+    if "plain" in result:
+        plain = result["plain"]
+        values += plain["mean"]
+        series.insert(
+            0, Series("plain", plain["labels"], plain["mean"], "r", dots=False, classes="thin")
+        )
+    labels = next(iter(curves.values()))["labels"]
+    full = result.get("full", {}).get("accuracy")
+    values += [full] if full is not None else []
+    x = nice_axis("labels", 0.0, float(labels[-1]))
+    x = replace(x, high=float(labels[-1]), ticks=[t for t in x.ticks if t <= labels[-1]])
+    y = nice_axis("accuracy on held-out images", min(values), max(values))
+    goal = curves[RANDOM]["mean"][-1]
+
+    def extra(px: Any, py: Any) -> str:
+        parts = [
+            f'<line class="mark" x1="{px(x.low):.1f}" x2="{px(x.high):.1f}" y1="{py(goal):.1f}" '
+            f'y2="{py(goal):.1f}"><title>random order at the end: {goal:.3f}</title></line>'
+        ]
+        if full is not None:
+            parts.append(
+                f'<line class="axis" x1="{px(x.low):.1f}" x2="{px(x.high):.1f}" '
+                f'y1="{py(full):.1f}" y2="{py(full):.1f}"/><text text-anchor="end" '
+                f'x="{px(x.high):.1f}" y="{py(full) - 5:.1f}">all labels: {full:.3f}</text>'
+            )
+        return "".join(parts)
+
+    return line_chart(series, x, y, label="Accuracy against number of labels", extra=extra)
+
+
+def one_of(result: Mapping[str, Any]) -> bool:
+    """Whether there are several seeds, hence a spread to show."""
+    return int(result["seeds"]) > 1
+
+
+def plot_file(result: Mapping[str, Any]) -> str:
+    """The curves as an SVG file of their own."""
+    legend = [
+        (name, colour, "dashed" if name == RANDOM else "")
+        for name, colour in colours(list(result["curves"])).items()
+    ]
+    legend += [("random, plain head", "r", "thin")] if "plain" in result else []
+    return charts.standalone(curves_chart(result), legend)
+
+
+def render(
+    result: Mapping[str, Any],
+    runs: Mapping[str, Sequence[Run]],
+    first: Mapping[str, Sequence[Shown]],
+) -> str:
+    """The page.
+
+    Args:
+        result: the content of ``result.json``.
+        runs: by rule, one a seed.
+        first: by rule, the images it asked for first (`first_rows` of the first seed).
+    """
+    main = AUTO if AUTO in runs else next((n for n in runs if n != RANDOM), RANDOM)
+    caution = remarks(result)
+    body = [
+        f"<h1>{escape(result['data'])}: active learning replayed</h1>",
+        f'<p class="said">{escape(headline(result))}</p>',
+        f"<p>{escape(caution)}</p>" if caution else "",
+        f"<p>{escape(outlook(result))}</p>",
+        f'<p class="quiet">{escape(_setting(result))}</p>',
+        _curves_section(result),
+        _scores_section(result, runs, main),
+        _images_section(result, first),
+        _details(result),
+    ]
+    return page(f"{result['data']}: active learning replayed", "".join(body))
+
+
+def _setting(result: Mapping[str, Any]) -> str:
+    images = result["images"]
+    seeds = int(result["seeds"])
+    start = (
+        f"the same {result['initial']} random labels first, then"
+        if result["initial"]
+        else "from no labels,"
+    )
+    return (
+        f"{images['pool']} images to choose from, {images['test']} held out to judge on, "
+        f"{images['classes']} classes; {start} {result['batch']} labels a round, "
+        f"{result['random_share']:.0%} of them drawn at random; "
+        f"{seeds} seed{'s' if seeds > 1 else ''}."
+    )
+
+
+def _legend(names: Mapping[str, str], *, extra: Sequence[str] = ()) -> str:
+    rows = [
+        f'<li><i style="border-color:var(--{colour});'
+        f'border-top-style:{"dashed" if name == RANDOM else "solid"}"></i>{escape(name)}</li>'
+        for name, colour in names.items()
+    ]
+    return f'<ul class="legend">{"".join([*rows, *extra])}</ul>'
+
+
+def _curves_section(result: Mapping[str, Any]) -> str:
+    extra = []
+    if "plain" in result:
+        extra.append(
+            '<li><i style="border-color:var(--r);border-top-width:1px"></i>random, plain head</li>'
+        )
+    band = " The band is one standard deviation over the seeds." if one_of(result) else ""
+    return (
+        '<section class="two"><div><h2>Accuracy for labels</h2>'
+        + _legend(colours(list(result["curves"])), extra=extra)
+        + curves_chart(result)
+        + f'<p class="quiet">Dotted: what random order reaches at the end.{band}</p></div>'
+        + f"<div><h2>Labels saved</h2>{_table(result)}</div></section>"
+    )
+
+
+def _table(result: Mapping[str, Any]) -> str:
+    has_plain = "plain" in result
+    budget = result["curves"][RANDOM]["labels"][-1]
+    heads = ["rule", "labels needed", "saved"]
+    heads += ["saved against plain"] if has_plain else []
+    heads += ["final accuracy"]
+    rows = []
+    for name, curve in result["curves"].items():
+        cells = [escape(name), *_saved(result, name, budget)]
+        if has_plain:
+            cells.append(_times(result["labels_saved_vs_plain"].get(name)))
+        rows.append([*cells, f"{curve['mean'][-1]:.3f}"])
+    plain = (
+        " Plain: random order, softmax regression on Lite2 features, no calibration."
+        if has_plain
+        else ""
+    )
+    return (
+        f"{_as_table(heads, rows)}"
+        f'<p class="quiet">Labels needed for the accuracy that {budget} random ones give; 2x: '
+        f"half as many do. Below it: the worst and the best seed.{plain}</p>"
+    )
+
+
+def _quality_table(result: Mapping[str, Any]) -> str:
+    heads = {"ece": "ECE", "error_auroc": "error AUROC", "augrc": "AUGRC", "brier": "Brier"}
+    rows = [
+        [escape(name), *(_number(quality[key][-1]) for key in heads)]
+        for name, quality in result["quality"].items()
+    ]
+    return (
+        _as_table(["rule", *heads.values()], rows)
+        + '<p class="quiet">After the last round. ECE: how far the stated probabilities are off. '
+        "Error AUROC: how well they find errors; 0.5 is chance, 1 is perfect. AUGRC and Brier: "
+        "smaller is better.</p>"
+    )
+
+
+def _as_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the cells are HTML already."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        "</div>"
+    )
+
+
+def _saved(result: Mapping[str, Any], name: str, budget: int) -> list[str]:
+    if name == RANDOM:
+        return [str(budget), "1.00x"]
+    needed = result["labels_needed"][name]
+    per_seed = result["labels_saved_per_seed"][name]
+    said = _times(result["labels_saved_ratio"][name])
+    if len(per_seed) > 1:
+        low, *_, high = sorted(per_seed, key=lambda value: value or 0.0)
+        said += f'<br/><span class="quiet">{_times(low)} to {_times(high)}</span>'
+    return [f"over {budget}" if needed is None else str(int(np.ceil(needed))), said]
+
+
+def _times(value: float | None) -> str:
+    return "&lt; 1x" if value is None else f"{value:.2f}x"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]], main: str) -> str:
+    colour = colours(list(result["curves"]))
+    tenths = Axis("stated probability of being right", 0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1])
+    right = Axis("share that is right", 0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1])
+    series = []
+    for name in sorted(runs, key=lambda name: name == main):
+        bins = reliability(runs[name])
+        ends = (
+            {"low": [b["low"] for b in bins], "high": [b["high"] for b in bins]}
+            if name == main
+            else {}
+        )
+        series.append(
+            Series(name, [b["stated"] for b in bins], [b["right"] for b in bins], colour[name],
+                   **ends, dots=name == main, classes="" if name == main else "thin")
+        )  # fmt: skip
+
+    def diagonal(px: Any, py: Any) -> str:
+        return (
+            f'<line class="mark" x1="{px(0):.1f}" y1="{py(0):.1f}" x2="{px(1):.1f}" '
+            f'y2="{py(1):.1f}"/>'
+        )
+
+    diagram = line_chart(series, tenths, right, label="Reliability diagram", extra=diagonal)
+    return (
+        '<section class="two"><div><h2>Do the probabilities mean what they say?</h2>'
+        + _legend(colour)
+        + diagram
+        + '<p class="quiet">On the dotted line they do. Tenths of the held-out images by stated '
+        f"probability, after the last round; bars: 95 % intervals of {escape(main)}.</p>"
+        + "</div><div>"
+        + _errors_chart(reliability(runs[main]), main, colour[main])
+        + _quality_table(result)
+        + "</div></section>"
+    )
+
+
+def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, colour: str) -> str:
+    wrong = [1.0 - b["right"] for b in bins]
+    expected = [1.0 - b["stated"] for b in bins]
+    highest = max([*wrong, *expected, *(1.0 - b["low"] for b in bins)])
+    y = nice_axis("share that is wrong", 0.0, min(1.0, highest))
+    chart = charts.bar_chart(
+        wrong,
+        expected,
+        [f"{b['stated']:.2f}" for b in bins],
+        y,
+        title="mean score of the tenth, most doubtful first",
+        label="Error rate against score",
+        colour=colour,
+        low=[1.0 - b["high"] for b in bins],
+        high=[1.0 - b["low"] for b in bins],
+    )
+    return (
+        f"<h2>Where the errors are</h2>{_legend({main: colour})}{chart}"
+        '<p class="quiet">Bars: how often a tenth of the images was wrong; thick dashes: how often '
+        "its score says it should be. Falling to the right is what makes looking at the most "
+        "doubtful first worth it.</p>"
+    )
+
+
+def _images_section(result: Mapping[str, Any], first: Mapping[str, Sequence[Shown]]) -> str:
+    if not any(first.values()):
+        return ""
+    parts = [
+        f"<section><h2>What each rule asks for first</h2>"
+        f'<p class="quiet">The first {FIRST_IMAGES} images it chose itself in the first seed, in '
+        "order, with their true labels; images drawn for it are left out.</p>"
+    ]
+    for name in sorted(first, key=lambda name: name == RANDOM):
+        shown = first[name]
+        classes = len({image.label for image in shown})
+        figures = "".join(
+            f'<figure title="{escape(image.name, quote=True)}">'
+            + (
+                f'<img alt="" width="{THUMBNAIL_PX}" height="{THUMBNAIL_PX}" '
+                f'src="{image.thumbnail}"/>'
+                if image.thumbnail
+                else '<span class="none"></span>'
+            )
+            + f"<figcaption>{escape(image.label)}</figcaption></figure>"
+            for image in shown
+        )
+        total = result["images"]["classes"]
+        parts.append(
+            f'<h3>{escape(name)} <span class="quiet">{classes} of {total} classes</span></h3>'
+            f'<div class="images">{figures}</div>'
+        )
+    return "".join(parts) + "</section>"
+
+
+def _details(result: Mapping[str, Any]) -> str:
+    machine = result["machine"]
+    rows = {
+        "backbone": result["backbone"],
+        "uncertainty": result["uncertainty"],
+        "split": result["images"]["split"],
+        "features": f"{result['seconds']['features']:.1f} s for what the cache lacked",
+        "a round at the end": ", ".join(
+            f"{name.replace('_', ' ')} {result['seconds'][name][-1]:.2f} s"
+            for name in ("fit", "acquire", "score_pool")
+        ),
+        "machine": f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}",
+        "program": result["commit"] or "not from a git tree",
+        "when": result["when"],
+    }
+    left_out = result["left_out"]
+    if left_out:
+        named = "; ".join(f"{item['image']}: {item['reason']}" for item in left_out[:20])
+        more = f" and {len(left_out) - 20} more, see result.json" if len(left_out) > 20 else ""
+        rows["left out"] = f"{len(left_out)} images: {named}{more}"
+    listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in rows.items())
+    return (
+        "<details><summary>How this was measured</summary>"
+        "<dl>" + listed + "</dl>"
+        '<p class="quiet">Every rule starts from the same images and the same draws of each seed, '
+        "is fitted by the same engine and judged on the same held-out images. Labels saved is the "
+        "budget divided by the labels at which the rule's mean curve (running maximum, straight "
+        "lines between rounds) reaches random order's mean accuracy at the end.</p></details>"
+    )

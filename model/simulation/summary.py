@@ -1,0 +1,293 @@
+"""From runs to curves, ratios and one plain sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.calibration.metrics import proportion_interval
+from model.simulation.replay import RANDOM, Run
+from model.stopping import fit_curve
+
+F64 = NDArray[np.float64]
+QUALITY = ("ece", "error_auroc", "augrc", "brier")
+SECONDS = ("fit", "acquire", "score_pool")
+AUTO = "auto"
+NEARLY_ALL = 0.95
+MORE, TARGET = 100, 0.95  # labels and accuracy that the outlook is about
+
+
+def ratio(labels: NDArray[Any], curve: F64, goal: float, budget: int) -> float | None:
+    """Budget over the labels at which the running maximum of `curve` reaches `goal`, or None."""
+    needed = labels_needed(labels, curve, goal)
+    return None if needed is None else round(budget / needed, 3)
+
+
+def labels_needed(labels: NDArray[Any], curve: F64, goal: float) -> float | None:
+    """Labels at which the running maximum of a curve first reaches a goal, on straight lines.
+
+    Args:
+        labels: ``(R,)`` ascending.
+        curve: ``(R,)`` accuracy there.
+        goal: accuracy wanted.
+
+    Returns:
+        The first entry of `labels` when that reaches it already; None when nothing does.
+
+    Example:
+        >>> labels_needed(np.array([10, 20, 30]), np.array([0.2, 0.6, 0.5]), 0.5)
+        17.5
+    """
+    best = np.maximum.accumulate(curve)
+    reached = np.flatnonzero(best >= goal)
+    if not len(reached):
+        return None
+    at = int(reached[0])
+    if at == 0:
+        return float(labels[0])
+    part = (goal - best[at - 1]) / (best[at] - best[at - 1])
+    return float(labels[at - 1] + part * (labels[at] - labels[at - 1]))
+
+
+def summarise(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Mean curves, ratios, quality and seconds of every rule.
+
+    Args:
+        runs: by rule, one a seed, in the same order of seeds; with `random` among the rules.
+
+    Returns:
+        JSON-able; the keys as in ``result.json``. A ratio is None when the rule never gets there.
+    """
+    table = {name: _table(found) for name, found in runs.items()}
+    labels = table[RANDOM]["labels"][0]
+    budget = int(labels[-1])
+    goal = float(table[RANDOM]["accuracy"][:, -1].mean())
+    plain = table[RANDOM]["plain_accuracy"]
+    has_plain = not np.isnan(plain).any()
+    chosen = [name for name in table if name != RANDOM]
+    result: dict[str, Any] = {
+        "curves": {
+            name: {"labels": labels.astype(int).tolist(), **_mean_and_std(values["accuracy"])}
+            for name, values in table.items()
+        },
+        "mean_accuracy": {
+            name: round(float(values["accuracy"].mean()), 4) for name, values in table.items()
+        },
+        "labels_saved_ratio": {},
+        "labels_saved_per_seed": {},
+        "labels_saved_vs_plain": {},
+        "labels_needed": {},
+        "gain": {name: _gain(table[name], table[RANDOM]) for name in chosen},
+        "quality": {
+            name: {
+                "labels": labels.astype(int).tolist(),
+                **{key: _means(values[key]) for key in QUALITY},
+            }
+            for name, values in table.items()
+        },
+        "forecast": {name: _forecast(table[name], len(runs[name][0].right)) for name in table},
+        "seconds": _seconds([table[name] for name in chosen] or [table[RANDOM]]),
+    }
+    for name in chosen:
+        accuracy = table[name]["accuracy"]
+        mean = accuracy.mean(axis=0)
+        result["labels_saved_ratio"][name] = ratio(labels, mean, goal, budget)
+        result["labels_saved_per_seed"][name] = [
+            ratio(labels, curve, goal, budget) for curve in accuracy
+        ]
+        result["labels_needed"][name] = labels_needed(labels, mean, goal)
+    if has_plain:
+        final = float(plain[:, -1].mean())
+        result["plain"] = {"labels": labels.astype(int).tolist(), **_mean_and_std(plain)}
+        result["labels_saved_vs_plain"] = {
+            name: ratio(labels, values["accuracy"].mean(axis=0), final, budget)
+            for name, values in table.items()
+        }
+    return result
+
+
+def _table(runs: Sequence[Run]) -> dict[str, F64]:
+    """``(seeds, rounds)`` of every measurement; NaN where there is none."""
+    names = vars(runs[0].checkpoints[0])
+    return {
+        name: np.array(
+            [[getattr(point, name) for point in run.checkpoints] for run in runs], np.float64
+        )
+        for name in names
+    }
+
+
+def _mean_and_std(values: F64) -> dict[str, list[float]]:
+    return {"mean": _rounded(values.mean(axis=0)), "std": _rounded(values.std(axis=0))}
+
+
+def _means(values: F64) -> list[float | None]:
+    """Mean over the seeds that have a value; None where no seed has one."""
+    there = ~np.isnan(values)
+    counts = there.sum(axis=0)
+    sums = np.where(there, values, 0.0).sum(axis=0)
+    return [round(float(s / n), 4) if n else None for s, n in zip(sums, counts, strict=True)]
+
+
+def _rounded(values: F64) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def _gain(ours: Mapping[str, F64], random: Mapping[str, F64]) -> dict[str, float | None]:
+    """Mean accuracy over all rounds above random's, paired by seed, and its standard error."""
+    differences = (ours["accuracy"] - random["accuracy"]).mean(axis=1)
+    count = len(differences)
+    error = float(differences.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+    return {
+        "mean": round(float(differences.mean()), 4),
+        "standard_error": None if error is None else round(error, 4),
+    }
+
+
+def _forecast(values: Mapping[str, F64], held_out: int) -> dict[str, Any]:
+    """What labels beyond the last round would bring, from the curve over all seeds."""
+    accuracy = values["accuracy"].mean(axis=0)
+    of_images = accuracy * (1.0 - accuracy) / held_out
+    of_seeds = values["accuracy"].var(axis=0) / len(values["accuracy"])
+    curve = fit_curve(values["labels"][0].astype(np.int64), accuracy, np.sqrt(of_images + of_seeds))
+    return {
+        "target": TARGET,
+        "gain": asdict(curve.gain(MORE)),
+        "labels_needed": asdict(curve.labels_needed(TARGET)),
+    }
+
+
+def outlook(result: Mapping[str, Any]) -> str:
+    """What more labels would bring, of the rule that the headline is about.
+
+    Args:
+        result: as `summarise` gives it.
+    """
+    needed: Mapping[str, float | None] = result["labels_needed"]
+    said = result["forecast"][_subject(needed) if needed else RANDOM]
+    return f"{said['gain']['sentence']} {said['labels_needed']['sentence']}"
+
+
+def _seconds(tables: Sequence[Mapping[str, F64]]) -> dict[str, list[float]]:
+    """Median over rules and seeds, a number a round."""
+    return {
+        key: _rounded(np.median(np.concatenate([t[f"{key}_s"] for t in tables]), axis=0))
+        for key in SECONDS
+    }
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """One plain sentence on what choosing saved, or that it saved nothing.
+
+    About `auto` where it was compared, which is what a project uses by default, else about the
+    rule with the largest ratio.
+
+    Args:
+        result: as `summarise` gives it, with ``seeds``.
+    """
+    needed: Mapping[str, float | None] = result["labels_needed"]
+    if not needed:
+        return (
+            "Only random order was replayed, so there is nothing to compare; name a rule with "
+            "--acquisition."
+        )
+    name = _subject(needed)
+    random = result["curves"][RANDOM]
+    budget, goal = random["labels"][-1], random["mean"][-1]
+    count = needed[name]
+    if count is None:
+        final = result["curves"][name]["mean"][-1]
+        said = (
+            f"Choosing saved nothing here: {budget} labels chosen by {name} gave an accuracy of "
+            f"{final:.3f}, {budget} random ones {goal:.3f}."
+        )
+    elif count > NEARLY_ALL * budget:
+        said = (
+            f"Choosing saved next to nothing here: {name} needed {int(np.ceil(count))} labels for "
+            f"what {budget} random ones gave, an accuracy of {goal:.3f}."
+        )
+    else:
+        said = (
+            f"With {int(np.ceil(count))} labels chosen by {name} you would have had what {budget} "
+            f"random ones gave: an accuracy of {goal:.3f}."
+        )
+    return said
+
+
+def remarks(result: Mapping[str, Any]) -> str:
+    """What a reader must know beside the headline; empty when it stands alone.
+
+    Args:
+        result: as `summarise` gives it, with ``seeds``.
+    """
+    needed: Mapping[str, float | None] = result["labels_needed"]
+    if not needed:
+        return ""
+    name = _subject(needed)
+    caution = _caution(result["gain"][name], int(result["seeds"]))
+    return " ".join(filter(None, [_better(needed, name), caution]))
+
+
+def _subject(needed: Mapping[str, float | None]) -> str:
+    """The rule that the headline is about."""
+    return AUTO if AUTO in needed else min(needed, key=lambda name: needed[name] or np.inf)
+
+
+def _caution(gain: Mapping[str, float | None], seeds: int) -> str:
+    error = gain["standard_error"]
+    if seeds < 2 or error is None:
+        return "This is one seed, which may be luck; repeat with --seeds 5."
+    if abs(gain["mean"] or 0.0) < 2.0 * error:
+        return (
+            f"Over these {seeds} seeds the difference between the two curves is no larger than "
+            "chance would make it."
+        )
+    return ""
+
+
+def _better(needed: Mapping[str, float | None], name: str) -> str:
+    ours = needed[name]
+    reached = {n: v for n, v in needed.items() if v is not None}
+    best = min(reached, key=lambda n: reached[n], default=name)
+    if best == name or (ours is not None and reached[best] > 0.97 * ours):
+        return ""
+    return f"{best} would have done with {int(np.ceil(reached[best]))}."
+
+
+def reliability(runs: Sequence[Run], *, bins: int = 10) -> list[dict[str, float]]:
+    """Stated probability against the share that was right, after the last round.
+
+    Items of all seeds are sorted by the stated probability and cut into bins of equal mass. The
+    interval (95 %) counts an image once, however many seeds judged it.
+
+    Args:
+        runs: of one rule.
+        bins: at most.
+
+    Returns:
+        For each bin ``stated``, ``right``, ``low``, ``high``, ``lowest`` and ``highest`` (stated),
+        ascending.
+    """
+    stated = np.concatenate([np.array(run.p_right) for run in runs])
+    right = np.concatenate([np.array(run.right, bool) for run in runs])
+    order = np.argsort(stated, kind="stable")
+    found = []
+    for part in np.array_split(order, min(bins, max(1, len(order) // 5))):
+        share = float(right[part].mean())
+        images = max(1, round(len(part) / len(runs)))
+        low, high = proportion_interval(round(share * images), images)
+        found.append(
+            {
+                "stated": round(float(stated[part].mean()), 4),
+                "right": round(share, 4),
+                "low": round(min(low, share), 4),
+                "high": round(max(high, share), 4),
+                "lowest": round(float(stated[part[0]]), 4),
+                "highest": round(float(stated[part[-1]]), 4),
+            }
+        )
+    return found

@@ -1,0 +1,157 @@
+"""Evidential head: one pass gives a Dirichlet, whose parts of uncertainty are known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import psi
+
+from model.errors import ModelError
+from model.heads.evidence import Evidence, concentrations
+from model.heads.problem import FIT_TOLERANCE, Problem
+from model.heads.softmax import Search
+from model.uncertainty.base import Estimator, FittedEstimator
+from model.uncertainty.frame import Frame, ProblemFamily, assemble
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+HELD = 0.01  # weight of the divergence at the end
+STEPS = 3  # it grows to that from nothing
+STEP_ITERATIONS = 10
+
+
+class Evidential(ProblemFamily):
+    """Fits evidence for each class; what little there is of it is epistemic.
+
+    Source:
+        Sensoy et al. 2018, arXiv:1806.01768.
+    """
+
+    def fit_problem(self, problem: Problem) -> FittedEstimator:
+        """Fit all heads in one search, while the divergence is annealed."""
+        if problem.multi_label:
+            raise ModelError(
+                "the evidential estimator gives one class an image, and the labels have several; "
+                "choose another estimator"
+            )
+        weights_BN = problem.fit_weights
+        labels = problem.labels.astype(np.int64)
+        losses = [
+            Evidence(labels, problem.n_classes, HELD * step / STEPS) for step in range(STEPS + 1)
+        ]
+        search = Search(problem.basis, losses[0], weights_BN, np.full(len(weights_BN), problem.l2))
+        for loss in losses[:-1]:
+            search.run(FIT_TOLERANCE, loss=loss, iterations=STEP_ITERATIONS)
+        heads = search.run(FIT_TOLERANCE, loss=losses[-1])
+
+        def build(number: int) -> EvidentialEstimator:
+            return EvidentialEstimator(
+                frame=Frame.of(problem, number),
+                weights=(problem.basis.axes @ heads.weights[number]).astype(np.float32),
+                biases=heads.biases[number],
+            )
+
+        return assemble(problem, build, {})
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Estimator:
+        """Rebuild from `EvidentialEstimator.arrays`."""
+        return EvidentialEstimator(Frame.restore(arrays), arrays["weights"], arrays["biases"])
+
+
+@dataclass(frozen=True)
+class EvidentialEstimator:
+    """A head whose logits are log evidence.
+
+    Attributes:
+        frame: how features become rows.
+        weights: ``(D, C)`` on rows.
+        biases: ``(C,)``.
+    """
+
+    frame: Frame
+    weights: F32
+    biases: F32
+
+    passes: int = 2
+
+    def alpha(self, rows: F32) -> F64:
+        """``(N, C)`` concentrations, at least 1; 0 for classes without a label.
+
+        `measures.vacuity` and `measures.dirichlet_entropy` take the columns of `frame.seen`.
+        """
+        return concentrations((rows @ self.weights + self.biases).astype(np.float64)) * (
+            self.frame.seen
+        )
+
+    def sample(self, features: F32) -> F64:
+        """``(N, D)`` features to probabilities ``(N, 2, C)``, see `two_points`."""
+        return self.sample_rows(self.frame.rows(features))
+
+    def sample_rows(self, rows: F32) -> F64:
+        """The same from rows that are centred and of length 1."""
+        seen = self.frame.seen
+        passes = np.zeros((len(rows), self.passes, len(seen)))
+        passes[:, :, seen] = two_points(self.alpha(rows)[:, seen])
+        return self.frame.reserve(passes)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as plain arrays."""
+        return {**self.frame.arrays(), "weights": self.weights, "biases": self.biases}
+
+
+def two_points(alpha: F64) -> F64:
+    """Two probability vectors with the mean and the expected entropy of a Dirichlet.
+
+    They lie opposite each other about its mean, in a direction in which the classes, taken in
+    order of probability, pull by turns, each as far as its standard deviation. So
+    `measures.decompose` gives of the two what the Dirichlet has: total, aleatoric and epistemic.
+
+    Args:
+        alpha: ``(N, C)`` concentrations, at least 1 each: below that two points need not exist.
+
+    Returns:
+        ``(N, 2, C)``.
+    """
+    count, classes = alpha.shape
+    sums = alpha.sum(axis=1, keepdims=True)
+    mean = alpha / sums
+    if classes < 2:
+        return np.ones((count, 2, classes))
+    entropy = -(mean * np.log(mean)).sum(axis=1)
+    epistemic = np.maximum(entropy - (mean * (psi(sums + 1.0) - psi(alpha + 1.0))).sum(axis=1), 0)
+    roots = np.sqrt(mean)
+    signs = np.empty_like(mean)
+    np.put_along_axis(signs, np.argsort(-mean, axis=1, kind="stable"), _turns(classes), axis=1)
+    pull = signs / roots - (roots * signs).sum(axis=1, keepdims=True)
+    reach = 1.0 / np.abs(pull).max(axis=1)
+    step = _step(mean, np.abs(pull) * reach[:, None], epistemic) * reach
+    shift = mean * pull * step[:, None]
+    return np.stack([mean + shift, mean - shift], axis=1)
+
+
+def _turns(classes: int) -> F64:
+    """``(1, C)`` +1 and -1 by turns, and the turns by turns (Thue-Morse): sums stay balanced."""
+    bits = np.array([number.bit_count() & 1 for number in range(classes)])
+    return 1.0 - 2.0 * bits[None, :].astype(np.float64)
+
+
+def _step(mean: F64, pull: F64, epistemic: F64) -> F64:
+    """How far to go, 0 to 1 of the way to the edge, for the mean entropy to fall by `epistemic`.
+
+    The fall is ``sum m phi(t u)``, ``phi(v) = ((1+v) log(1+v) + (1-v) log(1-v)) / 2``: a growing
+    convex function of t, found by Newton steps from above in ``t^2``, where it is nearly straight.
+    """
+    step = np.ones(len(mean))
+    for _ in range(8):
+        v = np.minimum(pull * step[:, None], 1.0 - 1e-12)
+        up, down = np.log1p(v), np.log1p(-v)
+        fall = 0.5 * (mean * ((1.0 + v) * up + (1.0 - v) * down)).sum(axis=1)
+        slope = 0.5 * (mean * pull * (up - down)).sum(axis=1) / (2.0 * np.maximum(step, 1e-12))
+        squared = step**2 - (fall - epistemic) / np.maximum(slope, 1e-300)
+        step = np.sqrt(np.clip(squared, 1e-30, 1.0))
+    return step
