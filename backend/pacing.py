@@ -15,6 +15,15 @@ from collections.abc import Sequence
 AWAY_S = 30.0
 # After a submit Label Studio still serves the next task.
 SETTLE_S = 0.3
+# Submits closer than this come from a program or from two people: they set no rhythm.
+BURST_S = 0.4
+# After a submit that belongs to no known rhythm yet, another may come between these.
+FIRST_GAP_S = (1.5, 3.0)
+# What a request takes that can as well wait for that.
+BRIEF_S = 0.3
+# Until so many gaps were seen, a shorter one than any of them is likely.
+MANY_GAPS = 20
+EARLY = 0.8
 
 
 def seconds_until_good_moment(
@@ -39,6 +48,9 @@ def seconds_until_good_moment(
     if since < SETTLE_S:
         return SETTLE_S - since
     gap = usual_gap(submits)
+    soon, over = FIRST_GAP_S
+    if gap is None and takes_s <= BRIEF_S and soon - takes_s < since < over:
+        return over - since
     if gap is None or since > max(2.0 * gap, 1.0) or since > AWAY_S:
         # Nobody in a rhythm: a first submit after a pause tells nothing of the next.
         return 0.0
@@ -58,10 +70,12 @@ def usual_gap(submits: Sequence[float]) -> float | None:
     them are what people notice.
 
     Returns:
-        ``None`` with fewer than three gaps that are no pauses.
+        ``None`` with fewer than three gaps that are neither pauses nor bursts.
     """
-    gaps = sorted(b - a for a, b in itertools.pairwise(submits) if b - a <= AWAY_S)
-    return gaps[len(gaps) // 20] if len(gaps) >= 3 else None
+    gaps = sorted(b - a for a, b in itertools.pairwise(submits) if BURST_S <= b - a <= AWAY_S)
+    if len(gaps) < 3:
+        return None
+    return gaps[len(gaps) // 20] * (1.0 if len(gaps) >= MANY_GAPS else EARLY)
 
 
 def rest_after(took_s: float, submits: Sequence[float], now: float) -> float:

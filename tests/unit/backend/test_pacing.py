@@ -25,8 +25,9 @@ def test_right_after_a_submit_label_studio_serves_the_next_task_first():
 
 
 def test_a_pause_long_enough_is_used_and_a_short_one_is_not():
-    assert moment(every(5.0), 1000.5, takes=4.0) == 0.0
-    assert moment(every(5.0), 1003.0, takes=4.0) > 0.0
+    assert moment(every(5.0, 30), 1000.5, takes=4.0) == 0.0
+    assert moment(every(5.0, 30), 1003.0, takes=4.0) > 0.0
+    assert moment(every(5.0), 1000.5, takes=4.0) > 0.0  # few gaps were seen yet
     assert moment(every(1.0), 1000.5, takes=4.0) > 0.0
 
 
@@ -37,13 +38,27 @@ def test_after_waiting_long_it_goes_right_after_a_submit():
 
 
 def test_usual_gap_leaves_pauses_out():
-    times = [0.0, 2.0, 4.0, 6.0, 600.0, 602.0]
-    assert usual_gap(times) == pytest.approx(2.0)
+    times = [2.0 * n for n in range(20)]
+    assert usual_gap([*times, 600.0, 602.0]) == pytest.approx(2.0)
+    assert usual_gap(times[:5]) == pytest.approx(0.8 * 2.0)
     assert usual_gap([1.0, 2.0]) is None
 
 
 def test_series_rest_longer_while_people_label():
     assert rest_after(0.1, every(2.0), 1001.0) > rest_after(0.1, every(2.0), 1100.0)
+
+
+def test_a_burst_sets_no_rhythm():
+    burst = [1000 + 0.03 * n for n in range(26)]
+    paced = [burst[-1] + 2.5 * n for n in range(1, 5)]
+    assert usual_gap([*burst, *paced]) == pytest.approx(0.8 * 2.5)
+
+
+def test_after_a_first_submit_brief_requests_leave_room_for_the_second():
+    assert moment([1000.0], 1000.5, takes=0.1) == 0.0
+    assert moment([1000.0], 1002.0, takes=0.1) == pytest.approx(1.0)
+    assert moment([1000.0], 1003.5, takes=0.1) == 0.0
+    assert moment([1000.0], 1002.0, takes=3.0) == 0.0  # an import cannot wait for that
 
 
 def test_usual_gap_is_shorter_than_nearly_all_gaps_of_an_uneven_rhythm():
