@@ -21,8 +21,9 @@ Sample = Callable[[F32], F64]
 
 BLOCK_ROWS = 4096
 # Above this many values distances are taken in the main directions of the features: copies of all
-# of them would cost a gigabyte at 100,000 x 2,560, products with them minutes.
-MOST_VALUES = 2**24
+# of them would cost a gigabyte at 100,000 x 2,560, products with them minutes, and at 5,000 x 2,560
+# those take twice as long.
+MOST_VALUES = 2**22
 MOST_AXES = 256
 
 
