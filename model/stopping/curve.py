@@ -188,13 +188,13 @@ def _why_not(labels: NDArray[np.int64]) -> str:
     distinct = len(np.unique(labels))
     if distinct < MIN_VERSIONS:
         return (
-            f"{distinct} versions are too few to see how accuracy grows; {MIN_VERSIONS} with "
-            "different numbers of labels are needed."
+            f"Accuracy was measured at {distinct} numbers of labels, too few to see how it grows; "
+            f"{MIN_VERSIONS} are needed."
         )
     if labels.max() < MIN_SPAN * labels.min():
         return (
-            f"The versions so far have {labels.min()} to {labels.max()} labels, too close together "
-            f"to see how accuracy grows; go on to {int(np.ceil(MIN_SPAN * labels.min()))}."
+            f"Accuracy was measured from {labels.min()} to {labels.max()} labels, too close "
+            f"together to see how it grows; go on to {int(np.ceil(MIN_SPAN * labels.min()))}."
         )
     return ""
 
