@@ -172,11 +172,10 @@ def unit_rows(features: F32, centre: F32) -> F32:
 
 
 def mean_row(features: F32) -> F32:
-    """``(D,)`` mean, summed in float64 in blocks; not finite where a value is not."""
+    """``(D,)`` mean, summed in float64 in blocks."""
     total = np.zeros(features.shape[1])
-    with np.errstate(invalid="ignore"):  # infinities of both signs: callers look and refuse
-        for start in range(0, len(features), BLOCK_ROWS):
-            total += features[start : start + BLOCK_ROWS].sum(axis=0, dtype=np.float64)
+    for start in range(0, len(features), BLOCK_ROWS):
+        total += features[start : start + BLOCK_ROWS].sum(axis=0, dtype=np.float64)
     return (total / len(features)).astype(np.float32)
 
 
