@@ -163,7 +163,7 @@ def _with_features(
     for name in [options.backbone] if shared else [options.backbone, PLAIN_BACKBONE]:
         with (
             _seconds_kept(options.out),
-            writing(settings.cache_path, "DOUBTLESS_CACHE names another folder"),
+            writing(settings.cache_path, "set DOUBTLESS_CACHE to another one"),
         ):
             broken |= compute_features(
                 source.read,

@@ -309,7 +309,7 @@ def _images_section(
 def _figure(image: Shown) -> str:
     name = escape(image.name, quote=True)
     picture = (
-        f'<img alt="{name}" loading="lazy" width="{THUMBNAIL_PX}" height="{THUMBNAIL_PX}" '
+        f'<img alt="{name}" width="{THUMBNAIL_PX}" height="{THUMBNAIL_PX}" '
         f'src="{image.thumbnail}"/>'
         if image.thumbnail
         else '<span class="none"></span>'

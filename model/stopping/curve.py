@@ -98,8 +98,8 @@ class LearningCurve:
         goal = percent(target)
         if value > reach:
             return Estimate.unknown(
-                f"{goal} is probably out of reach with {int(reach)} more labels; the versions so "
-                f"far point to {percent(float(np.median(self.at(self.labels + reach))))} there."
+                f"{goal} is probably out of reach with {int(reach)} more labels; the curve so "
+                f"far leads to {percent(float(np.median(self.at(self.labels + reach))))} there."
             )
         open_end = high > reach
         end = "no end in sight" if open_end else f"{int(np.ceil(high))}"
@@ -188,8 +188,8 @@ def _why_not(labels: NDArray[np.int64]) -> str:
     distinct = len(np.unique(labels))
     if distinct < MIN_VERSIONS:
         return (
-            f"Accuracy was measured at {distinct} numbers of labels, too few to see how it grows; "
-            f"{MIN_VERSIONS} are needed."
+            f"To see how accuracy grows it must be known at {MIN_VERSIONS} different numbers of "
+            f"labels; so far: {distinct}."
         )
     if labels.max() < MIN_SPAN * labels.min():
         return (
