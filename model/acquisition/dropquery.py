@@ -13,6 +13,8 @@ from model.acquisition.base import (
     filled,
     nearest_to_centres,
 )
+from model.types import agree
+from model.uncertainty.sets import most_probable_set
 
 DROPPED = 0.75
 PASSES = 3
@@ -55,6 +57,7 @@ def label_changes(pool: Pool, items: Ints, rng: np.random.Generator) -> Ints:
         for _ in range(PASSES):
             kept = rng.integers(0, 256, centred.shape, np.uint8) >= round(256 * DROPPED)
             rows = (centred * (kept * scale) + pool.centre).astype(np.float32, copy=False)
-            label = pool.passes(rows).mean(axis=1).argmax(axis=1)
-            changes[start : start + BLOCK_ROWS] += label != pool.said.label[block]
+            mean = pool.passes(rows).mean(axis=1)
+            label = most_probable_set(mean) if pool.said.multi_label else mean.argmax(axis=1)
+            changes[start : start + BLOCK_ROWS] += ~agree(label, pool.said.label[block])
     return changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.acquisition.base import Pool, Selection, by_score
+from model.uncertainty.sets import log_p_set, most_probable_set
 
 
 def uniform(pool: Pool, n: int, *, seed: int) -> Selection:
@@ -27,12 +28,15 @@ def by_entropy(pool: Pool, n: int, *, seed: int) -> Selection:
 
 
 def by_least_confidence(pool: Pool, n: int, *, seed: int) -> Selection:
-    """Smallest largest probability first.
+    """Smallest largest probability first; of sets of labels, where an image may have several.
 
     Source:
         Lewis and Gale 1994, arXiv:cmp-lg/9407020.
     """
-    return Selection(by_score(1.0 - pool.said.probs.max(axis=1), n, seed=seed))
+    probs = pool.said.probs
+    if pool.said.multi_label:
+        return Selection(by_score(-log_p_set(probs, most_probable_set(probs)), n, seed=seed))
+    return Selection(by_score(1.0 - probs.max(axis=1), n, seed=seed))
 
 
 def by_margin(pool: Pool, n: int, *, seed: int) -> Selection:
