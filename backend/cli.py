@@ -235,7 +235,10 @@ def score(
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["task"])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(
+                {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
+                for row in rows
+            )
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -245,8 +248,8 @@ def score(
     table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
     for row in rows[:limit]:
         table.add_row(
-            str(row["task"]), row["prediction"] or "-", _number(row["p_right"]),
-            _number(row["score"], 4), _number(row["total"]), row["label"] or "",
+            str(row["task"]), _answer(row["prediction"], "-"), _number(row["p_right"]),
+            _number(row["score"], 4), _number(row["total"]), _answer(row["label"], ""),
         )  # fmt: skip
     console.print(table)
 
@@ -453,6 +456,11 @@ def _show_project(p: dict[str, Any]) -> None:
         console.print(f"  [yellow]![/yellow] task {item['task']}: {item['why']}", highlight=False)
     if p["last_error"]:
         console.print(f"  last failure: {p['last_error']['error']}", highlight=False)
+
+
+def _answer(value: str | list[str] | None, absent: str) -> str:
+    """One class, or several; none of them is an answer too."""
+    return (", ".join(value) or "(none)") if isinstance(value, list) else value or absent
 
 
 def _number(value: Any, digits: int = 3) -> str:

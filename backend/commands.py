@@ -12,7 +12,9 @@ import requests
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
 from backend.edges.database import Database
+from backend.edges.labels.answers import merged, readable
 from backend.edges.labels.config import parse_config
+from backend.edges.labels.merge import majority
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.rq_queue import RqQueue
 from backend.edges.webhooks import project_uid
@@ -311,18 +313,24 @@ def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
     if project.live_version is None:
         raise BackendError(f"project {project.key} has no live version yet; see `doubtless status`")
     rows = database.scores(project.key, project.live_version).values()
-    labels = database.labels(project.key)
+    spec = parse_config(project.label_config).spec
+    several = spec is not None and spec.multiple
+    labels = {
+        task: merged(spec, texts) if spec else majority(texts)
+        for task, texts in database.answers(project.key).items()
+    }
     return [
         {
             "task": row.task_id,
-            "prediction": row.label,
+            "prediction": readable(spec, row.label),
             "p_right": row.p_right,
             "score": row.score,
             "total": row.total,
             "aleatoric": row.aleatoric,
             "epistemic": row.epistemic,
             "cluster": row.cluster,
-            "label": labels.get(row.task_id),
+            "label": readable(spec, labels.get(row.task_id)),
+            **({"probabilities": row.probs} if several else {}),
         }
         for row in sorted(rows, key=lambda row: (row.score, row.task_id))
     ]

@@ -72,9 +72,9 @@ def agree(
     said: NDArray[np.int64] | NDArray[np.bool_], truth: NDArray[np.int64] | NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """``(N,)`` whether labels, or whole sets of labels, are the same."""
-    same: NDArray[np.bool_] = np.asarray(said == truth)
+    same: NDArray[np.bool_] = np.equal(said, truth)
     if same.ndim == 2:
-        same = same.all(axis=1)
+        same = np.asarray(same.all(axis=1))
     return same
 
 
