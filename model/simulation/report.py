@@ -18,7 +18,7 @@ from model.simulation import charts
 from model.simulation.charts import Axis, Series, line_chart, nice_axis
 from model.simulation.page import page
 from model.simulation.replay import RANDOM, Run
-from model.simulation.summary import AUTO, headline, outlook, reliability, remarks
+from model.simulation.summary import AUTO, F1, headline, outlook, reliability, remarks
 
 FIRST_IMAGES = 24
 THUMBNAIL_PX = 112
@@ -90,7 +90,7 @@ def curves_chart(result: Mapping[str, Any]) -> str:
     values += [full] if full is not None else []
     x = nice_axis("labels", 0.0, float(labels[-1]))
     x = replace(x, high=float(labels[-1]), ticks=[t for t in x.ticks if t <= labels[-1]])
-    y = nice_axis("accuracy on held-out images", min(values), max(values))
+    y = nice_axis(f"{_metric(result)} on held-out images", min(values), max(values))
     goal = curves[RANDOM]["mean"][-1]
 
     def extra(px: Any, py: Any) -> str:
@@ -107,6 +107,10 @@ def curves_chart(result: Mapping[str, Any]) -> str:
         return "".join(parts)
 
     return line_chart(series, x, y, label="Accuracy against number of labels", extra=extra)
+
+
+def _metric(result: Mapping[str, Any]) -> str:
+    return str(result.get("metric", "accuracy"))
 
 
 def one_of(result: Mapping[str, Any]) -> bool:
@@ -198,7 +202,7 @@ def _table(result: Mapping[str, Any]) -> str:
     budget = result["curves"][RANDOM]["labels"][-1]
     heads = ["rule", "labels needed", "saved"]
     heads += ["saved against plain"] if has_plain else []
-    heads += ["final accuracy"]
+    heads += [f"final {_metric(result)}"]
     rows = []
     for name, curve in result["curves"].items():
         cells = [escape(name), *_saved(result, name, budget)]
@@ -212,15 +216,17 @@ def _table(result: Mapping[str, Any]) -> str:
     )
     return (
         f"{_as_table(heads, rows)}"
-        f'<p class="quiet">Labels needed for the accuracy that {budget} random ones give; 2x: '
-        f"half as many do. Below it: the worst and the best seed.{plain}</p>"
+        f'<p class="quiet">Labels needed for the {_metric(result)} that {budget} random ones give; '
+        f"2x: half as many do. Below it: the worst and the best seed.{plain}</p>"
     )
 
 
 def _quality_table(result: Mapping[str, Any]) -> str:
     heads = {"ece": "ECE", "error_auroc": "error AUROC", "augrc": "AUGRC", "brier": "Brier"}
+    if any(F1 in quality for quality in result["quality"].values()):
+        heads |= {F1: "macro F1"}
     rows = [
-        [escape(name), *(_number(quality[key][-1]) for key in heads)]
+        [escape(name), *(_number(quality.get(key, [None])[-1]) for key in heads)]
         for name, quality in result["quality"].items()
     ]
     return (

@@ -15,6 +15,7 @@ from model.stopping import fit_curve
 
 F64 = NDArray[np.float64]
 QUALITY = ("ece", "error_auroc", "augrc", "brier")
+F1 = "macro_f1"  # where an image may have several labels
 SECONDS = ("fit", "acquire", "score_pool")
 AUTO = "auto"
 NEARLY_ALL = 0.95
@@ -86,6 +87,7 @@ def summarise(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
             name: {
                 "labels": labels.astype(int).tolist(),
                 **{key: _means(values[key]) for key in QUALITY},
+                **({} if np.isnan(values[F1]).all() else {F1: _means(values[F1])}),
             }
             for name, values in table.items()
         },
@@ -199,21 +201,23 @@ def headline(result: Mapping[str, Any]) -> str:
     random = result["curves"][RANDOM]
     budget, goal = random["labels"][-1], random["mean"][-1]
     count = needed[name]
+    metric = result.get("metric", "accuracy")
+    what = f"{'an' if metric[0] in 'aeiou' else 'a'} {metric}"
     if count is None:
         final = result["curves"][name]["mean"][-1]
         said = (
-            f"Choosing saved nothing here: {budget} labels chosen by {name} gave an accuracy of "
+            f"Choosing saved nothing here: {budget} labels chosen by {name} gave {what} of "
             f"{final:.3f}, {budget} random ones {goal:.3f}."
         )
     elif count > NEARLY_ALL * budget:
         said = (
             f"Choosing saved next to nothing here: {name} needed {int(np.ceil(count))} labels for "
-            f"what {budget} random ones gave, an accuracy of {goal:.3f}."
+            f"what {budget} random ones gave, {what} of {goal:.3f}."
         )
     else:
         said = (
             f"With {int(np.ceil(count))} labels chosen by {name} you would have had what {budget} "
-            f"random ones gave: an accuracy of {goal:.3f}."
+            f"random ones gave: {what} of {goal:.3f}."
         )
     return said
 

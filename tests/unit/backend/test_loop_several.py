@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from support.several import WorldOfAtLeastOne, WorldOfSeveral
 from starlette.testclient import TestClient
+from support.several import WorldOfAtLeastOne, WorldOfSeveral
 
 from backend import commands
 from backend.edges.labels.answers import decode, encode
@@ -127,8 +127,8 @@ def test_webhooks_bring_several_choices_none_and_skips(tmp_path) -> None:
             [(several, ["red", "blue"]), (none, []), (skipped, None)]
         ):
             annotation = {
-                "id": 900 + number, "task": task, "was_cancelled": chosen is None, "completed_by": 1,
-                "updated_at": "2026-02-01T00:00:00Z", "ground_truth": False,
+                "id": 900 + number, "task": task, "was_cancelled": chosen is None,
+                "completed_by": 1, "updated_at": "2026-02-01T00:00:00Z", "ground_truth": False,
                 "result": world.choice(encode(chosen or [])),
             }  # fmt: skip
             body = {
