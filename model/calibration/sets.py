@@ -35,13 +35,13 @@ class PublishedSets:
     """What turns yes-or-no probabilities into what is published; see `choose.Published`.
 
     ``logit P(set right) = slope * logit(product of the calibrated answers) + shift``, so that
-    labels that come together or exclude each other are allowed for.
+    labels that come together or exclude each other are allowed for, with a further shift where no
+    label is published: a head that doubts which of several it sees says no to each of them.
 
     Attributes:
         name: of `CALIBRATORS`.
         sharpness: ``(C,)`` what the log odds of each label are multiplied by.
-        slope: of the set.
-        shift: of the set.
+        line: ``(3,)`` slope, shift, and what is added to it for the empty set.
         doubt: how much of its P(right) is believed.
         at_least_one: the empty set is no answer.
         facts: JSON-able: how the choice was made.
@@ -49,8 +49,7 @@ class PublishedSets:
 
     name: str
     sharpness: F64
-    slope: float
-    shift: float
+    line: F64
     doubt: Doubt
     at_least_one: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -69,14 +68,18 @@ class PublishedSets:
 
     def p_right(self, raw: F64) -> F64:
         """``(N,)`` in (0, 1): that the whole set is right."""
-        odds = _set_odds(self.probs(raw), at_least_one=self.at_least_one)
-        return self.doubt.apply(expit(self.slope * odds + self.shift))
+        probs = self.probs(raw)
+        odds = _set_odds(probs, at_least_one=self.at_least_one)
+        slope, shift, when_empty = self.line
+        shifts = shift + np.where(self.decide(probs).any(axis=1), 0.0, when_empty)
+        return self.doubt.apply(expit(slope * odds + shifts))
 
     def arrays(self) -> dict[str, F64]:
         """Everything but the name as plain arrays; see `restore`."""
         return {
             "sharpness": self.sharpness,
-            "set": np.array([self.slope, self.shift, float(self.at_least_one)]),
+            "line": self.line,
+            "at_least_one": np.array([float(self.at_least_one)]),
             "doubt": np.array([self.doubt.trust, self.doubt.base]),
         }
 
@@ -88,9 +91,10 @@ class PublishedSets:
             UnknownNameError: no calibrator has that name.
         """
         CALIBRATORS[name]
-        slope, shift, at_least_one = (float(value) for value in arrays["set"])
         trust, base = (float(value) for value in arrays["doubt"])
-        return cls(name, arrays["sharpness"], slope, shift, Doubt(trust, base), at_least_one > 0.5)
+        at_least_one = bool(arrays["at_least_one"][0] > 0.5)
+        doubt = Doubt(trust, base)
+        return cls(name, arrays["sharpness"], arrays["line"], doubt, at_least_one)
 
 
 def calibrate_sets(
@@ -106,7 +110,7 @@ def calibrate_sets(
     1. One temperature for all answers to questions that have a yes and a no, by `fit_temperature`.
        A label that is in no image, or in all, keeps the probability that the head's rule gives it.
     2. With ``selection``, the rule's choice once the random share counts for 5 labels or more, and
-       ``platt`` the log odds of the whole set get a slope and a shift, see `top.fit_line`.
+       ``platt`` the log odds of the whole set get a slope and shifts, see `top.fit_line`.
     3. `fit_doubt` narrows the result while labels are few.
 
     Args:
@@ -139,17 +143,19 @@ def calibrate_sets(
         loss: Loss = "likelihood" if name == "temperature-likelihood" else "brier"
         temperature = fit_temperature(answers, truth, believed[:, varied].ravel(), loss=loss)
         sharpness[varied] = 1.0 / temperature
-    simple = PublishedSets(name, sharpness, 1.0, 0.0, Doubt(1.0, 0.0), at_least_one)
+    line = np.array([1.0, 0.0, 0.0])
+    simple = PublishedSets(name, sharpness, line, Doubt(1.0, 0.0), at_least_one)
     calibrated = simple.probs(probs)
-    right = (simple.decide(calibrated) == labels).all(axis=1)
-    slope, shift = 1.0, 0.0
+    said = simple.decide(calibrated)
+    right = (said == labels).all(axis=1)
     if name in ("platt", "selection") and weights.sum() > 0.0:
         odds = _set_odds(calibrated, at_least_one=at_least_one)
         chosen = ~random if name == "selection" and random.any() else np.zeros(count, bool)
-        slope, shift = fit_line(odds, right, chosen, weights)
+        empty: Bools = np.logical_not(said.any(axis=1))
+        line = np.array([*fit_line(odds, right, chosen, weights, empty)])
     doubt = fit_doubt(right, weights, classes, guess=0.5**classes)
     facts = {"calibrator": name, "calibrator_scores": {}}
-    return PublishedSets(name, sharpness, slope, shift, doubt, at_least_one, facts)
+    return PublishedSets(name, sharpness, line, doubt, at_least_one, facts)
 
 
 def answer_weights(labels: Bools) -> F64:

@@ -1,0 +1,238 @@
+"""Sets of labels: the most probable one, its probability, margin, calibration and metrics."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from model.calibration.choose import MIN_DRAWN
+from model.calibration.families import CALIBRATORS
+from model.calibration.metrics import brier, ece, macro_f1, nll
+from model.calibration.sets import PublishedSets, answer_weights, calibrate_sets
+from model.errors import ModelError, ShapeError
+from model.uncertainty.measures import decompose, decompose_multi_label, margin
+from model.uncertainty.sets import joint_outcomes, log_p_set, most_probable_set, set_margin
+
+ROWS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
+
+
+def every_set(probs: list[float]) -> list[tuple[float, list[bool]]]:
+    """Probability of each set, most probable first."""
+    found = []
+    for answers in itertools.product([False, True], repeat=len(probs)):
+        chances = [p if yes else 1 - p for p, yes in zip(probs, answers, strict=True)]
+        found.append((float(np.prod(chances)), list(answers)))
+    return sorted(found, key=lambda one: -one[0])
+
+
+@given(ROWS)
+def test_the_set_and_its_probability_and_margin_are_those_of_brute_force(row: list[float]) -> None:
+    probs = np.array([row])
+    (best, _), (second, _) = every_set(row)[:2]
+    chosen = most_probable_set(probs)
+    assert np.exp(log_p_set(probs, chosen))[0] == pytest.approx(best, abs=1e-9)
+    assert set_margin(probs)[0] == pytest.approx(best - second, abs=1e-9)
+
+
+@given(ROWS)
+def test_where_one_label_is_required_the_empty_set_does_not_count(row: list[float]) -> None:
+    probs = np.array([row])
+    chosen = most_probable_set(probs, at_least_one=True)
+    assert chosen.any()
+    allowed = [(p, answers) for p, answers in every_set(row) if any(answers)]
+    total = sum(p for p, _ in allowed)
+    if total > 1e-6:
+        found = np.exp(log_p_set(probs, chosen, at_least_one=True))[0]
+        assert found == pytest.approx(allowed[0][0] / total, abs=1e-6)
+
+
+def test_one_label_has_the_margin_of_two_classes() -> None:
+    yes = np.random.default_rng(0).random((50, 1))
+    both = np.concatenate([yes, 1 - yes], axis=1)
+    np.testing.assert_allclose(set_margin(yes), margin(both), atol=1e-12)
+    with pytest.raises(ShapeError, match="probs"):
+        set_margin(np.zeros((3, 0)))
+
+
+def test_joint_outcomes_hold_the_information_of_all_sets() -> None:
+    passes = np.random.default_rng(0).random((20, 6, 3))
+    brute = np.array(
+        [
+            [[p for p, _ in sorted(every_set(row), key=lambda one: one[1])] for row in item]
+            for item in passes.tolist()
+        ]
+    )
+    found = joint_outcomes(passes)
+    assert found.shape == (20, 6, 8)
+    for ours, theirs in zip(decompose(found), decompose(brute), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    # Aleatoric parts add up; what labels say about each other makes the total smaller.
+    apart = decompose_multi_label(passes)
+    np.testing.assert_allclose(decompose(found)[1], apart[1], atol=1e-9)
+    assert (decompose(found)[0] <= apart[0] + 1e-9).all()
+
+
+def test_of_many_labels_the_most_telling_are_looked_at() -> None:
+    rng = np.random.default_rng(0)
+    passes = np.tile(rng.random((10, 1, 9)), (1, 5, 1))
+    passes[:, :, [2, 5, 6, 8]] = rng.random((10, 5, 4))  # only these tell passes apart
+    few = joint_outcomes(passes[:, :, [2, 5, 6, 8]])
+    np.testing.assert_allclose(decompose(joint_outcomes(passes))[2], decompose(few)[2], atol=1e-9)
+    same = np.tile(rng.random((10, 1, 9)), (1, 5, 1))
+    np.testing.assert_allclose(decompose(joint_outcomes(same))[2], 0, atol=1e-9)
+
+
+def world(count: int, *, sharp: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of four labels, their log odds `sharp` times too large, and the truth."""
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(0, 2, (count, 4)) - 0.5
+    labels = rng.random((count, 4)) < expit(odds)
+    return expit(sharp * odds), labels
+
+
+def fitted(probs: np.ndarray, labels: np.ndarray, **more: object) -> PublishedSets:
+    return calibrate_sets(probs, labels, np.ones(len(probs), bool), **more)
+
+
+def test_a_bold_head_is_brought_back_to_the_truth() -> None:
+    bold, labels = world(4000, sharp=2.5)
+    published = fitted(bold, labels)
+    np.testing.assert_allclose(published.sharpness, 1 / 2.5, rtol=0.1)
+    test, truth = world(20_000, sharp=2.5, seed=1)
+    p_right = published.p_right(test)
+    right = (published.decide(published.probs(test)) == truth).all(axis=1)
+    assert ece(p_right, right) < 0.02
+    raw = np.exp(log_p_set(test, most_probable_set(test)))
+    assert ece(raw, right) > 0.15
+    honest = world(20_000, seed=1)[0]
+    np.testing.assert_allclose(published.probs(test), honest, atol=0.05)
+
+
+def test_labels_that_come_together_are_allowed_for() -> None:
+    """Ten copies of one question: the product of independent answers is far too small."""
+    one, labels = world(4000)
+    copies = np.repeat(one[:, :1], 10, axis=1), np.repeat(labels[:, :1], 10, axis=1)
+    published = fitted(*copies)
+    test, truth = world(20_000, seed=1)
+    test, truth = np.repeat(test[:, :1], 10, axis=1), np.repeat(truth[:, :1], 10, axis=1)
+    right = (published.decide(published.probs(test)) == truth).all(axis=1)
+    product = np.exp(log_p_set(test, most_probable_set(test)))
+    assert right.mean() - product.mean() > 0.2
+    assert abs(published.p_right(test).mean() - right.mean()) < 0.05
+
+
+def test_labels_that_exclude_each_other_make_the_empty_set_doubtful() -> None:
+    """Every image has one label of four, and where the head cannot tell, it says none."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        of_class = rng.integers(0, 4, count)
+        labels = np.eye(4, dtype=bool)[of_class]
+        clear = rng.random(count) < 0.5
+        probs = np.where(clear[:, None], np.where(labels, 0.95, 0.02), 0.25)
+        return probs + 0.01 * rng.random((count, 4)), labels
+
+    published = fitted(*draw(400))
+    test, _ = draw(4000)
+    empty = ~published.decide(published.probs(test)).any(axis=1)
+    assert empty.mean() > 0.4
+    product = np.exp(log_p_set(test, most_probable_set(test)))
+    assert product[empty].mean() > 0.25
+    assert published.p_right(test)[empty].mean() < 0.05
+    assert published.p_right(test)[~empty].mean() > 0.8
+
+
+def test_labels_that_acquisition_chose_get_a_handicap() -> None:
+    """They are the doubtful ones, and wrong more often than their probability says."""
+    rng = np.random.default_rng(0)
+    odds = rng.normal(0, 2, (3000, 2))
+    random = rng.random(3000) < 0.4
+    truth_odds = np.where(random[:, None], odds, 0.3 * odds)
+    labels = rng.random((3000, 2)) < expit(truth_odds)
+    with_handicap = calibrate_sets(expit(odds), labels, random, name="selection")
+    without = calibrate_sets(expit(odds), labels, random, name="platt")
+    assert with_handicap.p_right(expit(odds)).mean() > without.p_right(expit(odds)).mean() + 0.05
+
+
+def test_the_rule_that_picks_is_that_of_the_random_share() -> None:
+    probs, labels = world(100)
+    for drawn, name in ((0, "temperature"), (3, "temperature"), (40, "selection")):
+        found = calibrate_sets(probs, labels, np.arange(100) < drawn)
+        assert found.name == name == found.facts["calibrator"]
+    assert MIN_DRAWN == 5.0
+    assert fitted(probs, labels, name="vector").name == "temperature"
+    assert fitted(probs, labels, name="isotonic").name == "selection"
+
+
+@pytest.mark.parametrize("name", ["auto", *sorted(CALIBRATORS)])
+@pytest.mark.parametrize("count", [0, 1, 2, 10])
+@pytest.mark.parametrize("at_least_one", [False, True])
+def test_any_number_of_labels_gives_something_finite(
+    name: str, count: int, at_least_one: bool
+) -> None:
+    probs, labels = world(count)
+    probs[: count // 2] = np.round(probs[: count // 2])  # certain ones too
+    published = fitted(probs, labels, name=name, at_least_one=at_least_one)
+    test = np.concatenate([world(50, seed=1)[0], np.eye(4), np.zeros((1, 4)), np.ones((1, 4))])
+    again = PublishedSets.restore(published.name, published.arrays())
+    for one in (published, again):
+        assert np.isfinite(one.probs(test)).all()
+        p_right = one.p_right(test)
+        assert ((p_right > 0) & (p_right < 1)).all()
+    np.testing.assert_array_equal(published.p_right(test), again.p_right(test))
+    chosen = again.decide(again.probs(test))
+    assert chosen.any(axis=1).all() or not at_least_one
+
+
+def test_a_label_without_two_answers_keeps_what_the_head_gives_it() -> None:
+    probs, labels = world(300, sharp=2.5)
+    probs[:, 3], labels[:, 3] = 0.02, False
+    published = fitted(probs, labels)
+    np.testing.assert_allclose(published.probs(probs)[:, 3], 0.02)
+    assert published.sharpness[3] == 1.0
+    assert published.sharpness[0] < 0.7
+
+
+def test_a_single_yes_says_nothing_out_of_fold() -> None:
+    labels = np.array([[True, True], [False, True], [False, False], [False, False]])
+    expected = [[0, 1 / 16], [16 / 81, 1 / 16], [16 / 81, 1 / 16], [16 / 81, 1 / 16]]
+    np.testing.assert_allclose(answer_weights(labels), expected)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    probs, labels = world(5)
+    random = np.ones(5, bool)
+    with pytest.raises(ShapeError, match="labels"):
+        calibrate_sets(probs, labels[:4], random)
+    with pytest.raises(ShapeError, match="random"):
+        calibrate_sets(probs, labels, random[:4])
+    with pytest.raises(ShapeError, match="probs"):
+        calibrate_sets(probs[:, :0], labels[:, :0], random)
+    with pytest.raises(ModelError, match="no probabilities"):
+        calibrate_sets(probs * np.nan, labels, random)
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    probs, labels = world(200)
+    said = most_probable_set(probs)
+    expected = metrics.f1_score(labels, said, average="macro")
+    assert macro_f1(said, labels) == pytest.approx(expected)
+    each = [metrics.brier_score_loss(labels[:, c], probs[:, c]) for c in range(4)]
+    assert brier(probs, labels) == pytest.approx(sum(each))
+    losses = [metrics.log_loss(labels[:, c], probs[:, c]) for c in range(4)]
+    assert nll(probs, labels) == pytest.approx(sum(losses))
+
+
+def test_f1_is_over_the_labels_that_occur() -> None:
+    yes, no = np.ones((3, 1), bool), np.zeros((3, 1), bool)
+    assert macro_f1(no, no) is None
+    assert macro_f1(np.hstack([yes, no]), np.hstack([yes, no])) == 1.0
+    assert macro_f1(np.hstack([yes, yes]), np.hstack([yes, no])) == 0.5
+    with pytest.raises(ShapeError, match="said"):
+        macro_f1(yes, yes[:2])
