@@ -27,9 +27,7 @@ from model.uncertainty.measures import (
     decompose,
     decompose_multi_label,
     entropy,
-    margin,
 )
-from model.uncertainty.sets import set_margin
 
 FORMAT = 2
 BLOCK_ROWS = 4096
@@ -100,8 +98,7 @@ class Bundle:
             p_right[start:stop] = self.published.p_right(mean)
             parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop], self.multi_label)
         label = self.published.decide(probs)
-        between = set_margin(probs) if self.multi_label else margin(probs)
-        return Predictions(probs, label, p_right, between, *parts)
+        return Predictions(probs, label, p_right, self.published.margin(probs), *parts)
 
     def save(self, folder: Path) -> None:
         """Write the version as a new folder: complete or not there at all.

@@ -13,8 +13,6 @@ from model.acquisition.base import (
     filled,
     nearest_to_centres,
 )
-from model.types import agree
-from model.uncertainty.sets import most_probable_set
 
 DROPPED = 0.75
 PASSES = 3
@@ -58,6 +56,9 @@ def label_changes(pool: Pool, items: Ints, rng: np.random.Generator) -> Ints:
             kept = rng.integers(0, 256, centred.shape, np.uint8) >= round(256 * DROPPED)
             rows = (centred * (kept * scale) + pool.centre).astype(np.float32, copy=False)
             mean = pool.passes(rows).mean(axis=1)
-            label = most_probable_set(mean) if pool.said.multi_label else mean.argmax(axis=1)
-            changes[start : start + BLOCK_ROWS] += ~agree(label, pool.said.label[block])
+            if pool.said.multi_label:  # any of the answers, before they are weighed as a set
+                changed = ((mean > 0.5) != (pool.said.probs[block] > 0.5)).any(axis=1)
+            else:
+                changed = mean.argmax(axis=1) != pool.said.label[block]
+            changes[start : start + BLOCK_ROWS] += changed
     return changes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from model.acquisition.base import Pool, Selection, by_score
-from model.uncertainty.sets import log_p_set, most_probable_set
 
 
 def uniform(pool: Pool, n: int, *, seed: int) -> Selection:
@@ -33,10 +32,9 @@ def by_least_confidence(pool: Pool, n: int, *, seed: int) -> Selection:
     Source:
         Lewis and Gale 1994, arXiv:cmp-lg/9407020.
     """
-    probs = pool.said.probs
-    if pool.said.multi_label:
-        return Selection(by_score(-log_p_set(probs, most_probable_set(probs)), n, seed=seed))
-    return Selection(by_score(1.0 - probs.max(axis=1), n, seed=seed))
+    said = pool.said
+    largest = said.p_right if said.multi_label else said.probs.max(axis=1)
+    return Selection(by_score(1.0 - largest, n, seed=seed))
 
 
 def by_margin(pool: Pool, n: int, *, seed: int) -> Selection:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.calibration.base import Calibrator, CalibratorFamily, OutOfFold
 from model.calibration.doubt import Doubt, fit_doubt
 from model.calibration.families import CALIBRATORS
+from model.uncertainty.measures import margin
 
 F64 = NDArray[np.float64]
 
@@ -52,6 +53,10 @@ class Published:
         """``(N,)`` the class to publish for calibrated probabilities."""
         found: NDArray[np.int64] = probs.argmax(axis=1).astype(np.int64)
         return found
+
+    def margin(self, probs: F64) -> F64:
+        """``(N,)`` largest minus second largest probability."""
+        return margin(probs)
 
     def p_right(self, raw: F64) -> F64:
         """``(N,)`` in (0, 1): that the most probable class of `probs` is right."""

@@ -7,11 +7,12 @@ docs/adr/several-labels-an-image.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from model.calibration.choose import AUTO, MIN_DRAWN, SIMPLEST, USUAL
@@ -20,7 +21,7 @@ from model.calibration.families import CALIBRATORS
 from model.calibration.temperature import Loss, fit_temperature
 from model.calibration.top import fit_line
 from model.errors import ModelError, ShapeError
-from model.uncertainty.sets import TINY, log_p_set, most_probable_set
+from model.uncertainty.sets import TINY, log_p_set, most_probable_set, set_margin
 
 F64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -28,22 +29,27 @@ Bools = NDArray[np.bool_]
 # What stands for a calibrator that scales classes against each other, or asks for one top class.
 INSTEAD = {"vector": "temperature", "isotonic": "selection"}
 SURE_LOG_ODDS = 14.0
+EMPTY_SD = 2.0
+EMPTY_MOST = 12.0
 
 
 @dataclass(frozen=True)
 class PublishedSets:
     """What turns yes-or-no probabilities into what is published; see `choose.Published`.
 
-    ``logit P(set right) = slope * logit(product of the calibrated answers) + shift``, so that
-    labels that come together or exclude each other are allowed for, with a further shift where no
-    label is published: a head that doubts which of several it sees says no to each of them.
+    A head that doubts which of several labels it sees says no to each of them. So the empty set
+    counts as much more or less than independent answers make it as images without any label are
+    more or less frequent; all other sets as independent answers have it. Then
+    ``logit P(set right) = slope * logit(P of the set) + shift``, which allows for labels that come
+    together or exclude each other.
 
     Attributes:
         name: of `CALIBRATORS`.
         sharpness: ``(C,)`` what the log odds of each label are multiplied by.
-        line: ``(3,)`` slope, shift, and what is added to it for the empty set.
+        line: ``(2,)`` slope and shift.
         doubt: how much of its P(right) is believed.
-        at_least_one: the empty set is no answer.
+        empty: logarithm of what the probability of the empty set is multiplied by; minus infinity
+            where it is no answer.
         facts: JSON-able: how the choice was made.
     """
 
@@ -51,7 +57,7 @@ class PublishedSets:
     sharpness: F64
     line: F64
     doubt: Doubt
-    at_least_one: bool = False
+    empty: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     multi_label = True
@@ -64,22 +70,28 @@ class PublishedSets:
 
     def decide(self, probs: F64) -> Bools:
         """``(N, C)`` the set to publish for calibrated probabilities."""
-        return most_probable_set(probs, at_least_one=self.at_least_one)
+        return most_probable_set(probs, empty=self.empty)
+
+    def margin(self, probs: F64) -> F64:
+        """``(N,)`` probability of the set to publish less that of the next."""
+        return set_margin(probs, empty=self.empty)
 
     def p_right(self, raw: F64) -> F64:
         """``(N,)`` in (0, 1): that the whole set is right."""
-        probs = self.probs(raw)
-        odds = _set_odds(probs, at_least_one=self.at_least_one)
-        slope, shift, when_empty = self.line
-        shifts = shift + np.where(self.decide(probs).any(axis=1), 0.0, when_empty)
-        return self.doubt.apply(expit(slope * odds + shifts))
+        slope, shift = self.line
+        return self.doubt.apply(expit(slope * self.odds(self.probs(raw)) + shift))
+
+    def odds(self, probs: F64) -> F64:
+        """``(N,)`` log odds that the set to publish is right, before `line`."""
+        log_p = log_p_set(probs, self.decide(probs), empty=self.empty)
+        return np.clip(_log_odds(log_p), -SURE_LOG_ODDS, SURE_LOG_ODDS)
 
     def arrays(self) -> dict[str, F64]:
         """Everything but the name as plain arrays; see `restore`."""
         return {
             "sharpness": self.sharpness,
             "line": self.line,
-            "at_least_one": np.array([float(self.at_least_one)]),
+            "empty": np.array([self.empty]),
             "doubt": np.array([self.doubt.trust, self.doubt.base]),
         }
 
@@ -92,9 +104,8 @@ class PublishedSets:
         """
         CALIBRATORS[name]
         trust, base = (float(value) for value in arrays["doubt"])
-        at_least_one = bool(arrays["at_least_one"][0] > 0.5)
-        doubt = Doubt(trust, base)
-        return cls(name, arrays["sharpness"], arrays["line"], doubt, at_least_one)
+        doubt, empty = Doubt(trust, base), float(arrays["empty"][0])
+        return cls(name, arrays["sharpness"], arrays["line"], doubt, empty)
 
 
 def calibrate_sets(
@@ -109,9 +120,10 @@ def calibrate_sets(
 
     1. One temperature for all answers to questions that have a yes and a no, by `fit_temperature`.
        A label that is in no image, or in all, keeps the probability that the head's rule gives it.
-    2. With ``selection``, the rule's choice once the random share counts for 5 labels or more, and
-       ``platt`` the log odds of the whole set get a slope and shifts, see `top.fit_line`.
-    3. `fit_doubt` narrows the result while labels are few.
+    2. The weight of the empty set, see `fit_empty`.
+    3. With ``selection``, the rule's choice once the random share counts for 5 labels or more, and
+       ``platt`` the log odds of the whole set get a slope and a shift, see `top.fit_line`.
+    4. `fit_doubt` narrows the result while labels are few.
 
     Args:
         probs: ``(N, C)`` probabilities by a head not fitted on each image; N may be 0.
@@ -143,19 +155,48 @@ def calibrate_sets(
         loss: Loss = "likelihood" if name == "temperature-likelihood" else "brier"
         temperature = fit_temperature(answers, truth, believed[:, varied].ravel(), loss=loss)
         sharpness[varied] = 1.0 / temperature
-    line = np.array([1.0, 0.0, 0.0])
-    simple = PublishedSets(name, sharpness, line, Doubt(1.0, 0.0), at_least_one)
+    line = np.array([1.0, 0.0])
+    simple = PublishedSets(name, sharpness, line, Doubt(1.0, 0.0))
     calibrated = simple.probs(probs)
-    said = simple.decide(calibrated)
-    right = (said == labels).all(axis=1)
+    empty = -np.inf if at_least_one else fit_empty(calibrated, labels, weights)
+    simple = replace(simple, empty=empty)
+    right = (simple.decide(calibrated) == labels).all(axis=1)
     if name in ("platt", "selection") and weights.sum() > 0.0:
-        odds = _set_odds(calibrated, at_least_one=at_least_one)
         chosen = ~random if name == "selection" and random.any() else np.zeros(count, bool)
-        empty: Bools = np.logical_not(said.any(axis=1))
-        line = np.array([*fit_line(odds, right, chosen, weights, empty)])
+        line = np.array([*fit_line(simple.odds(calibrated), right, chosen, weights)])
     doubt = fit_doubt(right, weights, classes, guess=0.5**classes)
-    facts = {"calibrator": name, "calibrator_scores": {}}
-    return PublishedSets(name, sharpness, line, doubt, at_least_one, facts)
+    facts = {"calibrator": name, "calibrator_scores": {}, "empty_weight": float(np.exp(empty))}
+    return PublishedSets(name, sharpness, line, doubt, empty, facts)
+
+
+def fit_empty(probs: F64, labels: Bools, weights: F64) -> float:
+    """Logarithm of the weight of the empty set with which as many images have no label as do.
+
+    The greatest likelihood of which images have none, with a prior N(0, 2): most projects either
+    have images without a label or rule them out, and few labels tell which.
+
+    Args:
+        probs: ``(N, C)`` calibrated, by a head not fitted on each image.
+        labels: ``(N, C)``.
+        weights: ``(N,)``.
+
+    Returns:
+        0 without labels: independent answers.
+    """
+    none = np.log(np.maximum(1.0 - probs, TINY)).sum(axis=1)
+    odds = _log_odds(none)
+    is_empty = 1.0 - labels.any(axis=1)
+
+    def loss(empty: float) -> float:
+        z = odds + empty
+        return float(
+            weights @ (np.logaddexp(0.0, z) - is_empty * z) + 0.5 * (empty / EMPTY_SD) ** 2
+        )
+
+    if weights.sum() <= 0.0:
+        return 0.0
+    found = minimize_scalar(loss, bounds=(-EMPTY_MOST, EMPTY_MOST), method="bounded")
+    return float(found.x)
 
 
 def answer_weights(labels: Bools) -> F64:
@@ -171,12 +212,8 @@ def answer_weights(labels: Bools) -> F64:
     return weights
 
 
-def _set_odds(probs: F64, *, at_least_one: bool) -> F64:
-    """``(N,)`` log odds that the most probable set is right, were the answers independent."""
-    chosen = most_probable_set(probs, at_least_one=at_least_one)
-    log_p = log_p_set(probs, chosen, at_least_one=at_least_one)
-    rest = np.maximum(-np.expm1(log_p), TINY)
-    odds: F64 = np.clip(log_p - np.log(rest), -SURE_LOG_ODDS, SURE_LOG_ODDS)
+def _log_odds(log_p: F64) -> F64:
+    odds: F64 = log_p - np.log(np.maximum(-np.expm1(log_p), TINY))
     return odds
 
 

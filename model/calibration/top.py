@@ -94,12 +94,8 @@ class Platt:
 
 
 def fit_line(
-    x: F64,
-    right: NDArray[np.bool_],
-    chosen: NDArray[np.bool_],
-    weights: F64,
-    *groups: NDArray[np.bool_],
-) -> tuple[float, ...]:
+    x: F64, right: NDArray[np.bool_], chosen: NDArray[np.bool_], weights: F64
+) -> tuple[float, float]:
     """Slope and shift of the log odds of being right, with the priors that `Platt` describes.
 
     Args:
@@ -107,24 +103,19 @@ def fit_line(
         right: ``(N,)``.
         chosen: ``(N,)`` what gets a handicap, which is fitted with the two and left behind.
         weights: ``(N,)``, not all 0.
-        groups: ``(N,)`` each: what gets a shift of its own besides.
-
-    Returns:
-        The slope, at least 0, the shift, and what each group has more of it.
     """
     hits = right.astype(np.float64)
-    columns = [x, np.ones(len(x)), -chosen.astype(np.float64)]
-    design = np.column_stack([*columns, *(group.astype(np.float64) for group in groups)])
-    mean = np.array([1.0, 0.0, _handicap(x, chosen, weights), *(0.0 for _ in groups)])
-    sd = np.array([SLOPE_SD, SHIFT_SD, OFFSET_SD, *(SHIFT_SD for _ in groups)])
+    design = np.column_stack([x, np.ones(len(x)), -chosen.astype(np.float64)])
+    mean = np.array([1.0, 0.0, _handicap(x, chosen, weights)])
+    sd = np.array([SLOPE_SD, SHIFT_SD, OFFSET_SD])
 
     def loss(theta: F64) -> tuple[float, F64]:
         z, pull = design @ theta, (theta - mean) / sd
         value = weights @ (np.logaddexp(0.0, z) - hits * z) + 0.5 * pull @ pull
         return float(value), design.T @ (weights * (expit(z) - hits)) + pull / sd
 
-    slope, shift, _, *more = minimize(loss, mean, jac=True, method="L-BFGS-B").x.tolist()
-    return max(slope, 0.0), shift, *more
+    slope, shift, _ = minimize(loss, mean, jac=True, method="L-BFGS-B").x
+    return max(float(slope), 0.0), float(shift)
 
 
 def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64) -> float:

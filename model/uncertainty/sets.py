@@ -15,51 +15,55 @@ TINY = 1e-12
 MOST_ASKED = 4  # questions of an image that rules about joint outcomes look at: 16 outcomes
 
 
-def most_probable_set(probs_NC: Array, *, at_least_one: bool = False) -> Bools:
-    """The set of labels that is most probably the whole truth: those more probable than not.
+def most_probable_set(probs_NC: Array, *, empty: float = 0.0) -> Bools:
+    """The set of labels that is most probably the whole truth.
+
+    With independent answers these are the labels more probable than not. Where images without any
+    label are rarer than that, the most probable label alone may come before none.
 
     Args:
         probs_NC: ``(N, C)`` probability of each label.
-        at_least_one: the empty set is no answer; then the most probable label stands for it.
+        empty: logarithm of what the probability of the empty set is multiplied by before all are
+            made to sum to 1; minus infinity where it is no answer.
 
     Returns:
         ``(N, C)``; a tie is a no.
 
     Example:
-        >>> most_probable_set(np.array([[0.9, 0.6], [0.2, 0.4]]), at_least_one=True).tolist()
+        >>> most_probable_set(np.array([[0.9, 0.6], [0.2, 0.4]]), empty=-np.inf).tolist()
         [[True, True], [False, True]]
     """
     chosen: Bools = probs_NC > 0.5
-    if at_least_one and probs_NC.shape[1]:
-        empty = np.flatnonzero(~chosen.any(axis=1))
-        chosen[empty, probs_NC[empty].argmax(axis=1)] = True
+    without = np.flatnonzero(~chosen.any(axis=1))
+    chosen[without, probs_NC[without].argmax(axis=1)] = True
+    chosen[_log_none(probs_NC) + empty >= _log_answers(probs_NC, chosen)] = False
     return chosen
 
 
-def log_p_set(probs_NC: Array, chosen_NC: Bools, *, at_least_one: bool = False) -> Array:
-    """``(N,)`` logarithm of the probability that all answers are right, were they independent.
+def log_p_set(probs_NC: Array, chosen_NC: Bools, *, empty: float = 0.0) -> Array:
+    """``(N,)`` logarithm of the probability that all answers are right.
 
     Args:
-        probs_NC: ``(N, C)`` probability of each label.
+        probs_NC: ``(N, C)`` probability of each label, independent but for `empty`.
         chosen_NC: ``(N, C)`` the sets.
-        at_least_one: given that the truth is not the empty set.
+        empty: as for `most_probable_set`.
 
     Example:
         >>> np.exp(log_p_set(np.array([[0.9, 0.4]]), np.array([[True, False]]))).round(4)
         array([0.54])
     """
-    of_no = np.log(np.maximum(1.0 - probs_NC, TINY))
-    found: Array = np.where(chosen_NC, np.log(np.maximum(probs_NC, TINY)), of_no).sum(axis=1)
-    if at_least_one:
-        found = found - np.log(np.maximum(-np.expm1(of_no.sum(axis=1)), TINY))
-    return np.minimum(found, 0.0)
+    found = _log_answers(probs_NC, chosen_NC) - _log_total(probs_NC, empty)
+    return np.minimum(np.where(chosen_NC.any(axis=1), found, found + empty), 0.0)
 
 
-def set_margin(probs_NC: Array) -> Array:
+def set_margin(probs_NC: Array, *, empty: float = 0.0) -> Array:
     """Probability of the most probable set less that of the next: 0 for a tie, 1 for certainty.
 
-    The next differs in the most doubtful label alone. With one label it is the margin of yes and
-    no, as `measures.margin` has it.
+    With one label it is the margin of yes and no, as `measures.margin` has it.
+
+    Args:
+        probs_NC: ``(N, C)`` probability of each label.
+        empty: as for `most_probable_set`.
 
     Example:
         >>> set_margin(np.array([[0.9, 0.6]])).round(4)
@@ -67,10 +71,38 @@ def set_margin(probs_NC: Array) -> Array:
     """
     if probs_NC.ndim != 2 or probs_NC.shape[1] == 0:
         raise ShapeError("probs", expected="(N, C>=1)", got=probs_NC.shape)
-    best = np.exp(log_p_set(probs_NC, most_probable_set(probs_NC)))
-    surest = np.maximum(probs_NC, 1.0 - probs_NC).min(axis=1)
-    result: Array = best * (2.0 * surest - 1.0) / surest
+    # But for the empty set, the two best are among the labels more probable than not, and these
+    # with the most or the second most doubtful one turned round.
+    rows, base = np.arange(len(probs_NC)), probs_NC > 0.5
+    found = [_log_none(probs_NC) + empty]
+    order = np.argsort(np.abs(probs_NC - 0.5), axis=1, kind="stable")[:, :2]
+    for turned in (None, *order.T):
+        chosen = base.copy()
+        if turned is not None:
+            chosen[rows, turned] ^= True
+        log_p = _log_answers(probs_NC, chosen)
+        found.append(np.where(chosen.any(axis=1), log_p, -np.inf))
+    best = np.sort(np.exp(np.array(found) - _log_total(probs_NC, empty)), axis=0)
+    result: Array = np.clip(best[-1] - best[-2], 0.0, 1.0)
     return result
+
+
+def _log_none(probs_NC: Array) -> Array:
+    none: Array = np.log(np.maximum(1.0 - probs_NC, TINY)).sum(axis=1)
+    return none
+
+
+def _log_answers(probs_NC: Array, chosen_NC: Bools) -> Array:
+    of_answer = np.where(chosen_NC, probs_NC, 1.0 - probs_NC)
+    answers: Array = np.log(np.maximum(of_answer, TINY)).sum(axis=1)
+    return answers
+
+
+def _log_total(probs_NC: Array, empty: float) -> Array:
+    """Logarithm of what all sets sum to, the empty one weighed."""
+    none = _log_none(probs_NC)
+    total: Array = np.logaddexp(np.log(np.maximum(-np.expm1(none), TINY)), none + empty)
+    return total
 
 
 def joint_outcomes(passes_NKC: Array) -> Array:

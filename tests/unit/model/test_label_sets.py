@@ -13,7 +13,7 @@ from scipy.special import expit
 from model.calibration.choose import MIN_DRAWN
 from model.calibration.families import CALIBRATORS
 from model.calibration.metrics import brier, ece, macro_f1, nll
-from model.calibration.sets import PublishedSets, answer_weights, calibrate_sets
+from model.calibration.sets import PublishedSets, answer_weights, calibrate_sets, fit_empty
 from model.errors import ModelError, ShapeError
 from model.uncertainty.measures import decompose, decompose_multi_label, margin
 from model.uncertainty.sets import joint_outcomes, log_p_set, most_probable_set, set_margin
@@ -21,34 +21,36 @@ from model.uncertainty.sets import joint_outcomes, log_p_set, most_probable_set,
 ROWS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
 
 
-def every_set(probs: list[float]) -> list[tuple[float, list[bool]]]:
+def every_set(probs: list[float], empty: float = 1.0) -> list[tuple[float, list[bool]]]:
     """Probability of each set, most probable first."""
     found = []
     for answers in itertools.product([False, True], repeat=len(probs)):
         chances = [p if yes else 1 - p for p, yes in zip(probs, answers, strict=True)]
-        found.append((float(np.prod(chances)), list(answers)))
-    return sorted(found, key=lambda one: -one[0])
+        found.append((float(np.prod(chances)) * (1 if any(answers) else empty), list(answers)))
+    total = max(sum(p for p, _ in found), 1e-12)
+    return sorted([(p / total, answers) for p, answers in found], key=lambda one: -one[0])
+
+
+@given(ROWS, st.sampled_from([0.0, 0.01, 0.3, 1.0, 5.0, 1000.0]))
+def test_the_set_and_its_probability_and_margin_are_those_of_brute_force(
+    row: list[float], weight: float
+) -> None:
+    probs = np.array([row])
+    empty = float(np.log(weight)) if weight else -np.inf
+    (best, _), (second, _) = every_set(row, weight)[:2]
+    chosen = most_probable_set(probs, empty=empty)
+    assert chosen.any() or weight
+    if weight or max(row) > 1e-6:  # where no label is possible and none is no answer, all is equal
+        assert np.exp(log_p_set(probs, chosen, empty=empty))[0] == pytest.approx(best, abs=1e-6)
+        assert set_margin(probs, empty=empty)[0] == pytest.approx(best - second, abs=1e-6)
+    assert 0 <= set_margin(probs, empty=empty)[0] <= 1
 
 
 @given(ROWS)
-def test_the_set_and_its_probability_and_margin_are_those_of_brute_force(row: list[float]) -> None:
-    probs = np.array([row])
-    (best, _), (second, _) = every_set(row)[:2]
-    chosen = most_probable_set(probs)
-    assert np.exp(log_p_set(probs, chosen))[0] == pytest.approx(best, abs=1e-9)
-    assert set_margin(probs)[0] == pytest.approx(best - second, abs=1e-9)
-
-
-@given(ROWS)
-def test_where_one_label_is_required_the_empty_set_does_not_count(row: list[float]) -> None:
-    probs = np.array([row])
-    chosen = most_probable_set(probs, at_least_one=True)
-    assert chosen.any()
-    allowed = [(p, answers) for p, answers in every_set(row) if any(answers)]
-    total = sum(p for p, _ in allowed)
-    if total > 1e-6:
-        found = np.exp(log_p_set(probs, chosen, at_least_one=True))[0]
-        assert found == pytest.approx(allowed[0][0] / total, abs=1e-6)
+def test_independent_answers_make_the_set_of_labels_more_probable_than_not(
+    row: list[float],
+) -> None:
+    assert most_probable_set(np.array([row])).tolist() == [[p > 0.5 for p in row]]
 
 
 def test_one_label_has_the_margin_of_two_classes() -> None:
@@ -126,8 +128,8 @@ def test_labels_that_come_together_are_allowed_for() -> None:
     assert abs(published.p_right(test).mean() - right.mean()) < 0.05
 
 
-def test_labels_that_exclude_each_other_make_the_empty_set_doubtful() -> None:
-    """Every image has one label of four, and where the head cannot tell, it says none."""
+def test_where_no_image_is_without_a_label_none_is_not_published() -> None:
+    """Every image has one label of four, and where the head cannot tell, it says no to each."""
     rng = np.random.default_rng(0)
 
     def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,13 +140,31 @@ def test_labels_that_exclude_each_other_make_the_empty_set_doubtful() -> None:
         return probs + 0.01 * rng.random((count, 4)), labels
 
     published = fitted(*draw(400))
-    test, _ = draw(4000)
-    empty = ~published.decide(published.probs(test)).any(axis=1)
-    assert empty.mean() > 0.4
-    product = np.exp(log_p_set(test, most_probable_set(test)))
-    assert product[empty].mean() > 0.25
-    assert published.p_right(test)[empty].mean() < 0.05
-    assert published.p_right(test)[~empty].mean() > 0.8
+    test, truth = draw(4000)
+    unsure = ~most_probable_set(test).any(axis=1)
+    assert unsure.mean() > 0.4
+    chosen = published.decide(published.probs(test))
+    assert chosen.any(axis=1).all()
+    right = (chosen == truth).all(axis=1)
+    assert right[unsure].mean() > 0.2  # independent answers would never be right there
+    for part in (unsure, ~unsure):
+        assert abs(published.p_right(test)[part].mean() - right[part].mean()) < 0.08
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
+def test_the_weight_of_the_empty_set_gives_as_many_without_a_label(share: float) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.eye(4, dtype=bool)[rng.integers(0, 4, 3000)] & (rng.random((3000, 1)) > share)
+    probs = np.clip(0.25 + 0.1 * rng.normal(size=(3000, 4)), 0.01, 0.99)
+    found = fit_empty(probs, labels, np.ones(3000))
+    none = np.zeros((3000, 4), bool)
+    stated = np.exp(log_p_set(probs, none, empty=found)).mean()
+    assert stated == pytest.approx(1 - labels.any(axis=1).mean(), abs=0.01)
+    assert fit_empty(probs[:0], labels[:0], np.ones(0)) == 0.0
+    # Without an image that has none, the weight is small, and smaller with more labels.
+    some = labels.any(axis=1)
+    few, many = (fit_empty(probs[some][:n], labels[some][:n], np.ones(n)) for n in (10, 500))
+    assert many < few < -0.5
 
 
 def test_labels_that_acquisition_chose_get_a_handicap() -> None:
