@@ -437,7 +437,8 @@ def _show_project(p: dict[str, Any]) -> None:
         low, high = p["accuracy_interval"]
         accuracy += f" (95 %: {_number(low)} to {_number(high)})"
     console.print(
-        f"  live version {p['live_version'] or 'none yet'}; accuracy on random labels {accuracy}"
+        f"  live version {p['live_version'] or 'none yet'}; "
+        f"{p['metric']} on random labels {accuracy}"
     )
     if p["labels"]:
         for name in ("accuracy", "gain", "labels_needed"):

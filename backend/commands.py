@@ -27,6 +27,7 @@ from backend.scheduler import training_decision
 from backend.settings import Settings
 from backend.supervisor import read_state
 from model.bundle import Bundle
+from model.engine import ACCURACY
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
             database.draws(project.key).keys() & database.labels(project.key).keys()
         ),
         "live_version": None if live is None else live.name,
+        "metric": metrics.get("metric", ACCURACY),
         "accuracy": metrics.get("random_accuracy"),
         "accuracy_interval": metrics.get("random_accuracy_interval"),
         "accuracy_out_of_fold": metrics.get("oof_accuracy"),

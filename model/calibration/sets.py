@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import expit
 
 from model.calibration.choose import AUTO, MIN_DRAWN, SIMPLEST, USUAL
@@ -21,7 +21,7 @@ from model.calibration.families import CALIBRATORS
 from model.calibration.temperature import Loss, fit_temperature
 from model.calibration.top import fit_line
 from model.errors import ModelError, ShapeError
-from model.uncertainty.sets import TINY, log_p_set, most_probable_set, set_margin
+from model.uncertainty.sets import TINY, log_p_none, log_p_set, most_probable_set, set_margin
 
 F64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -29,17 +29,16 @@ Bools = NDArray[np.bool_]
 # What stands for a calibrator that scales classes against each other, or asks for one top class.
 INSTEAD = {"vector": "temperature", "isotonic": "selection"}
 SURE_LOG_ODDS = 14.0
-EMPTY_SD = 2.0
-EMPTY_MOST = 12.0
+EMPTY_MEAN, EMPTY_SD = np.array([1.0, 0.0, 0.0]), np.array([1.0, 2.0, 2.0])
 
 
 @dataclass(frozen=True)
 class PublishedSets:
     """What turns yes-or-no probabilities into what is published; see `choose.Published`.
 
-    A head that doubts which of several labels it sees says no to each of them. So the empty set
-    counts as much more or less than independent answers make it as images without any label are
-    more or less frequent; all other sets as independent answers have it. Then
+    A head that doubts which of several labels it sees says no to each of them. So the probability
+    of the empty set is that of independent answers with slope and shift of its log odds, and all
+    other sets share the rest as independent answers have it. Then
     ``logit P(set right) = slope * logit(P of the set) + shift``, which allows for labels that come
     together or exclude each other.
 
@@ -48,8 +47,8 @@ class PublishedSets:
         sharpness: ``(C,)`` what the log odds of each label are multiplied by.
         line: ``(2,)`` slope and shift.
         doubt: how much of its P(right) is believed.
-        empty: logarithm of what the probability of the empty set is multiplied by; minus infinity
-            where it is no answer.
+        empty: ``(2,)`` slope and shift of the empty set; a shift of minus infinity where it is no
+            answer.
         facts: JSON-able: how the choice was made.
     """
 
@@ -57,7 +56,7 @@ class PublishedSets:
     sharpness: F64
     line: F64
     doubt: Doubt
-    empty: float = 0.0
+    empty: F64
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     multi_label = True
@@ -70,11 +69,11 @@ class PublishedSets:
 
     def decide(self, probs: F64) -> Bools:
         """``(N, C)`` the set to publish for calibrated probabilities."""
-        return most_probable_set(probs, empty=self.empty)
+        return most_probable_set(probs, empty=self._weight(probs))
 
     def margin(self, probs: F64) -> F64:
         """``(N,)`` probability of the set to publish less that of the next."""
-        return set_margin(probs, empty=self.empty)
+        return set_margin(probs, empty=self._weight(probs))
 
     def p_right(self, raw: F64) -> F64:
         """``(N,)`` in (0, 1): that the whole set is right."""
@@ -83,15 +82,21 @@ class PublishedSets:
 
     def odds(self, probs: F64) -> F64:
         """``(N,)`` log odds that the set to publish is right, before `line`."""
-        log_p = log_p_set(probs, self.decide(probs), empty=self.empty)
+        log_p = log_p_set(probs, self.decide(probs), empty=self._weight(probs))
         return np.clip(_log_odds(log_p), -SURE_LOG_ODDS, SURE_LOG_ODDS)
+
+    def _weight(self, probs: F64) -> F64:
+        """``(N,)`` logarithm of what the probability of the empty set is multiplied by."""
+        slope, shift = self.empty
+        weight: F64 = (slope - 1.0) * _log_odds(log_p_none(probs)) + shift
+        return weight
 
     def arrays(self) -> dict[str, F64]:
         """Everything but the name as plain arrays; see `restore`."""
         return {
             "sharpness": self.sharpness,
             "line": self.line,
-            "empty": np.array([self.empty]),
+            "empty": self.empty,
             "doubt": np.array([self.doubt.trust, self.doubt.base]),
         }
 
@@ -104,8 +109,8 @@ class PublishedSets:
         """
         CALIBRATORS[name]
         trust, base = (float(value) for value in arrays["doubt"])
-        doubt, empty = Doubt(trust, base), float(arrays["empty"][0])
-        return cls(name, arrays["sharpness"], arrays["line"], doubt, empty)
+        doubt = Doubt(trust, base)
+        return cls(name, arrays["sharpness"], arrays["line"], doubt, arrays["empty"])
 
 
 def calibrate_sets(
@@ -120,7 +125,7 @@ def calibrate_sets(
 
     1. One temperature for all answers to questions that have a yes and a no, by `fit_temperature`.
        A label that is in no image, or in all, keeps the probability that the head's rule gives it.
-    2. The weight of the empty set, see `fit_empty`.
+    2. Slope and shift of the empty set, see `fit_empty`.
     3. With ``selection``, the rule's choice once the random share counts for 5 labels or more, and
        ``platt`` the log odds of the whole set get a slope and a shift, see `top.fit_line`.
     4. `fit_doubt` narrows the result while labels are few.
@@ -155,48 +160,52 @@ def calibrate_sets(
         loss: Loss = "likelihood" if name == "temperature-likelihood" else "brier"
         temperature = fit_temperature(answers, truth, believed[:, varied].ravel(), loss=loss)
         sharpness[varied] = 1.0 / temperature
-    line = np.array([1.0, 0.0])
-    simple = PublishedSets(name, sharpness, line, Doubt(1.0, 0.0))
+    line = empty = np.array([1.0, 0.0])
+    simple = PublishedSets(name, sharpness, line, Doubt(1.0, 0.0), empty)
     calibrated = simple.probs(probs)
-    empty = -np.inf if at_least_one else fit_empty(calibrated, labels, weights)
+    if at_least_one:
+        empty = np.array([1.0, -np.inf])
+    elif name != "none":
+        empty = fit_empty(calibrated, labels, weights, ~random)
     simple = replace(simple, empty=empty)
     right = (simple.decide(calibrated) == labels).all(axis=1)
     if name in ("platt", "selection") and weights.sum() > 0.0:
         chosen = ~random if name == "selection" and random.any() else np.zeros(count, bool)
         line = np.array([*fit_line(simple.odds(calibrated), right, chosen, weights)])
     doubt = fit_doubt(right, weights, classes, guess=0.5**classes)
-    facts = {"calibrator": name, "calibrator_scores": {}, "empty_weight": float(np.exp(empty))}
+    facts = {"calibrator": name, "calibrator_scores": {}}
     return PublishedSets(name, sharpness, line, doubt, empty, facts)
 
 
-def fit_empty(probs: F64, labels: Bools, weights: F64) -> float:
-    """Logarithm of the weight of the empty set with which as many images have no label as do.
+def fit_empty(probs: F64, labels: Bools, weights: F64, chosen: Bools) -> F64:
+    """``(2,)`` slope and shift of the log odds that an image has no label, by likelihood.
 
-    The greatest likelihood of which images have none, with a prior N(0, 2): most projects either
-    have images without a label or rule them out, and few labels tell which.
+    With priors N(1, 1) and N(0, 2), which are wide: in most projects images without a label are
+    either common or ruled out, and few labels tell which. Acquisition may avoid such images or
+    seek them, so what it chose gets a handicap N(0, 2): only the random share tells the height for
+    certain.
 
     Args:
         probs: ``(N, C)`` calibrated, by a head not fitted on each image.
         labels: ``(N, C)``.
         weights: ``(N,)``.
+        chosen: ``(N,)`` by acquisition, not drawn.
 
     Returns:
-        0 without labels: independent answers.
+        1 and 0 without labels: independent answers.
     """
-    none = np.log(np.maximum(1.0 - probs, TINY)).sum(axis=1)
-    odds = _log_odds(none)
+    odds = np.clip(_log_odds(log_p_none(probs)), -SURE_LOG_ODDS, SURE_LOG_ODDS)
+    design = np.column_stack([odds, np.ones(len(odds)), -chosen.astype(np.float64)])
     is_empty = 1.0 - labels.any(axis=1)
 
-    def loss(empty: float) -> float:
-        z = odds + empty
-        return float(
-            weights @ (np.logaddexp(0.0, z) - is_empty * z) + 0.5 * (empty / EMPTY_SD) ** 2
-        )
+    def loss(theta: F64) -> tuple[float, F64]:
+        z, pull = design @ theta, (theta - EMPTY_MEAN) / EMPTY_SD
+        value = weights @ (np.logaddexp(0.0, z) - is_empty * z) + 0.5 * pull @ pull
+        return float(value), design.T @ (weights * (expit(z) - is_empty)) + pull / EMPTY_SD
 
-    if weights.sum() <= 0.0:
-        return 0.0
-    found = minimize_scalar(loss, bounds=(-EMPTY_MOST, EMPTY_MOST), method="bounded")
-    return float(found.x)
+    rising = [(0.0, None), (None, None), (None, None)]
+    found: F64 = minimize(loss, EMPTY_MEAN, jac=True, method="L-BFGS-B", bounds=rising).x
+    return found[:2]
 
 
 def answer_weights(labels: Bools) -> F64:

@@ -15,7 +15,7 @@ TINY = 1e-12
 MOST_ASKED = 4  # questions of an image that rules about joint outcomes look at: 16 outcomes
 
 
-def most_probable_set(probs_NC: Array, *, empty: float = 0.0) -> Bools:
+def most_probable_set(probs_NC: Array, *, empty: float | Array = 0.0) -> Bools:
     """The set of labels that is most probably the whole truth.
 
     With independent answers these are the labels more probable than not. Where images without any
@@ -24,7 +24,7 @@ def most_probable_set(probs_NC: Array, *, empty: float = 0.0) -> Bools:
     Args:
         probs_NC: ``(N, C)`` probability of each label.
         empty: logarithm of what the probability of the empty set is multiplied by before all are
-            made to sum to 1; minus infinity where it is no answer.
+            made to sum to 1, one number or ``(N,)``; minus infinity where it is no answer.
 
     Returns:
         ``(N, C)``; a tie is a no.
@@ -36,11 +36,11 @@ def most_probable_set(probs_NC: Array, *, empty: float = 0.0) -> Bools:
     chosen: Bools = probs_NC > 0.5
     without = np.flatnonzero(~chosen.any(axis=1))
     chosen[without, probs_NC[without].argmax(axis=1)] = True
-    chosen[_log_none(probs_NC) + empty >= _log_answers(probs_NC, chosen)] = False
+    chosen[log_p_none(probs_NC) + empty >= _log_answers(probs_NC, chosen)] = False
     return chosen
 
 
-def log_p_set(probs_NC: Array, chosen_NC: Bools, *, empty: float = 0.0) -> Array:
+def log_p_set(probs_NC: Array, chosen_NC: Bools, *, empty: float | Array = 0.0) -> Array:
     """``(N,)`` logarithm of the probability that all answers are right.
 
     Args:
@@ -56,7 +56,7 @@ def log_p_set(probs_NC: Array, chosen_NC: Bools, *, empty: float = 0.0) -> Array
     return np.minimum(np.where(chosen_NC.any(axis=1), found, found + empty), 0.0)
 
 
-def set_margin(probs_NC: Array, *, empty: float = 0.0) -> Array:
+def set_margin(probs_NC: Array, *, empty: float | Array = 0.0) -> Array:
     """Probability of the most probable set less that of the next: 0 for a tie, 1 for certainty.
 
     With one label it is the margin of yes and no, as `measures.margin` has it.
@@ -74,7 +74,7 @@ def set_margin(probs_NC: Array, *, empty: float = 0.0) -> Array:
     # But for the empty set, the two best are among the labels more probable than not, and these
     # with the most or the second most doubtful one turned round.
     rows, base = np.arange(len(probs_NC)), probs_NC > 0.5
-    found = [_log_none(probs_NC) + empty]
+    found = [log_p_none(probs_NC) + empty]
     order = np.argsort(np.abs(probs_NC - 0.5), axis=1, kind="stable")[:, :2]
     for turned in (None, *order.T):
         chosen = base.copy()
@@ -87,7 +87,8 @@ def set_margin(probs_NC: Array, *, empty: float = 0.0) -> Array:
     return result
 
 
-def _log_none(probs_NC: Array) -> Array:
+def log_p_none(probs_NC: Array) -> Array:
+    """``(N,)`` logarithm of the probability of the empty set, were the answers independent."""
     none: Array = np.log(np.maximum(1.0 - probs_NC, TINY)).sum(axis=1)
     return none
 
@@ -98,9 +99,9 @@ def _log_answers(probs_NC: Array, chosen_NC: Bools) -> Array:
     return answers
 
 
-def _log_total(probs_NC: Array, empty: float) -> Array:
+def _log_total(probs_NC: Array, empty: float | Array) -> Array:
     """Logarithm of what all sets sum to, the empty one weighed."""
-    none = _log_none(probs_NC)
+    none = log_p_none(probs_NC)
     total: Array = np.logaddexp(np.log(np.maximum(-np.expm1(none), TINY)), none + empty)
     return total
 

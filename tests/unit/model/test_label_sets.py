@@ -16,7 +16,13 @@ from model.calibration.metrics import brier, ece, macro_f1, nll
 from model.calibration.sets import PublishedSets, answer_weights, calibrate_sets, fit_empty
 from model.errors import ModelError, ShapeError
 from model.uncertainty.measures import decompose, decompose_multi_label, margin
-from model.uncertainty.sets import joint_outcomes, log_p_set, most_probable_set, set_margin
+from model.uncertainty.sets import (
+    joint_outcomes,
+    log_p_none,
+    log_p_set,
+    most_probable_set,
+    set_margin,
+)
 
 ROWS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
 
@@ -152,19 +158,38 @@ def test_where_no_image_is_without_a_label_none_is_not_published() -> None:
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
-def test_the_weight_of_the_empty_set_gives_as_many_without_a_label(share: float) -> None:
+def test_as_many_images_without_a_label_are_expected_as_there_are(share: float) -> None:
     rng = np.random.default_rng(0)
     labels = np.eye(4, dtype=bool)[rng.integers(0, 4, 3000)] & (rng.random((3000, 1)) > share)
     probs = np.clip(0.25 + 0.1 * rng.normal(size=(3000, 4)), 0.01, 0.99)
-    found = fit_empty(probs, labels, np.ones(3000))
-    none = np.zeros((3000, 4), bool)
-    stated = np.exp(log_p_set(probs, none, empty=found)).mean()
-    assert stated == pytest.approx(1 - labels.any(axis=1).mean(), abs=0.01)
-    assert fit_empty(probs[:0], labels[:0], np.ones(0)) == 0.0
-    # Without an image that has none, the weight is small, and smaller with more labels.
+    drawn = np.zeros(3000, bool)
+    slope, shift = fit_empty(probs, labels, np.ones(3000), drawn)
+    log_p = log_p_none(probs)
+    stated = expit(slope * (log_p - np.log(-np.expm1(log_p))) + shift)
+    assert stated.mean() == pytest.approx(1 - labels.any(axis=1).mean(), abs=0.01)
+    nothing = fit_empty(probs[:0], labels[:0], np.ones(0), drawn[:0])
+    assert nothing.tolist() == [1.0, 0.0]
+    # Without an image that has none it is held back, more with more labels, less with chosen ones.
     some = labels.any(axis=1)
-    few, many = (fit_empty(probs[some][:n], labels[some][:n], np.ones(n)) for n in (10, 500))
-    assert many < few < -0.5
+    few, many, chosen = (
+        fit_empty(probs[some][:n], labels[some][:n], np.ones(n), np.full(n, is_chosen))[1]
+        for n, is_chosen in ((10, False), (500, False), (500, True))
+    )
+    assert many < few < -0.3
+    assert many < chosen < -0.3
+
+
+def test_the_slope_tells_images_that_are_empty_from_those_in_doubt() -> None:
+    """Half of the images are empty and look it; the others have one label, often in doubt."""
+    rng = np.random.default_rng(0)
+    labels = np.eye(4, dtype=bool)[rng.integers(0, 4, 2000)]
+    labels[:1000] = False
+    probs = 0.2 + 0.05 * rng.random((2000, 4))
+    probs[:1000] = 0.03 + 0.03 * rng.random((1000, 4))
+    published = fitted(probs, labels)
+    chosen = published.decide(published.probs(probs)).any(axis=1)
+    assert not chosen[:1000].any()
+    assert chosen[1000:].all()
 
 
 def test_labels_that_acquisition_chose_get_a_handicap() -> None:
