@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.merge import majority, majority_of_each
 
+LEAST_KEPT = 0.01  # of hundreds of classes an image has a few; the others would fill the database
 LEAST_SHOWN = 0.05  # probabilities below are left out of a result's notes
 MOST_SHOWN = 10
 
@@ -123,10 +124,11 @@ def of_prediction(
 def probabilities(
     spec: TaskSpec, classes: Sequence[str], probs: NDArray[np.float64]
 ) -> dict[str, float] | None:
-    """Calibrated probability of each class of one image; None where it has one class anyway."""
+    """Calibrated probabilities of one image's classes, from 0.01; None where it has one anyway."""
     if not spec.multiple:
         return None
-    return {name: round(float(p), 4) for name, p in zip(classes, probs, strict=True)}
+    kept = zip(classes, probs.tolist(), strict=True)
+    return {name: round(p, 4) for name, p in kept if p >= LEAST_KEPT}
 
 
 def notes(probs: Mapping[str, float] | None) -> dict[str, Any]:

@@ -158,6 +158,13 @@ def test_predictions_become_texts(chosen: set[str]) -> None:
     assert gone is None
 
 
+def test_probabilities_of_what_is_possible_are_kept() -> None:
+    probs = np.array([0.98764, 0.001, 0.01])
+    kept = answers.probabilities(SEVERAL, NAMES, probs)
+    assert kept == {"cat": 0.9876, "Eule, groß": 0.01}
+    assert answers.probabilities(ONE, NAMES, probs) is None
+
+
 def test_notes_are_short_and_sorted() -> None:
     probs = {str(n): n / 100 for n in range(100)}
     shown = answers.notes(probs)["meta"]["text"]
