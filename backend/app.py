@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backend.connect import ensure_tab
 from backend.edges.database import Database
+from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.media import Fetcher
@@ -51,6 +52,12 @@ class App:
     def spec(self, project: Project) -> TaskSpec | None:
         """What of the project's labeling config Doubtless predicts."""
         return parse_config(project.label_config).spec
+
+    def labels(self, project: str, spec: TaskSpec) -> dict[int, str]:
+        """Task -> its one answer, as a text that `spec` knows."""
+        given = self.database.answers(project)
+        found = {task: merged(spec, texts) for task, texts in given.items()}
+        return {i: text for i, text in found.items() if text is not None and is_known(spec, text)}
 
     def versions_folder(self, project: str) -> Path:
         """Folder of a project's trained bundles."""

@@ -244,7 +244,10 @@ def score(
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["task"])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(
+                {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
+                for row in rows
+            )
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -254,8 +257,8 @@ def score(
     table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
     for row in rows[:limit]:
         table.add_row(
-            str(row["task"]), escape(row["prediction"] or "-"), _number(row["p_right"]),
-            _number(row["score"], 4), _number(row["total"]), escape(row["label"] or ""),
+            str(row["task"]), escape(_answer(row["prediction"], "-")), _number(row["p_right"]),
+            _number(row["score"], 4), _number(row["total"]), escape(_answer(row["label"], "")),
         )  # fmt: skip
     console.print(table)
 
@@ -451,7 +454,8 @@ def _show_project(p: dict[str, Any]) -> None:
         low, high = p["accuracy_interval"]
         accuracy += f" (95 %: {_number(low)} to {_number(high)})"
     console.print(
-        f"  live version {p['live_version'] or 'none yet'}; accuracy on random labels {accuracy}"
+        f"  live version {p['live_version'] or 'none yet'}; "
+        f"{p['metric']} on random labels {accuracy}"
     )
     if p["labels"]:
         for name in ("accuracy", "gain", "labels_needed"):
@@ -475,6 +479,11 @@ def _show_project(p: dict[str, Any]) -> None:
         )
     if p["last_error"]:
         console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
+
+
+def _answer(value: str | list[str] | None, absent: str) -> str:
+    """One class, or several; none of them is an answer too."""
+    return (", ".join(value) or "(none)") if isinstance(value, list) else value or absent
 
 
 def _number(value: Any, digits: int = 3) -> str:

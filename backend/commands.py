@@ -12,7 +12,9 @@ import requests
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
 from backend.edges.database import Database
+from backend.edges.labels.answers import merged, readable
 from backend.edges.labels.config import parse_config
+from backend.edges.labels.merge import majority
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.rq_queue import RqQueue
 from backend.edges.webhooks import project_uid
@@ -26,6 +28,7 @@ from backend.scheduler import training_decision
 from backend.settings import Settings
 from backend.supervisor import read_state
 from model.bundle import Bundle
+from model.engine import ACCURACY
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
             database.draws(project.key).keys() & database.labels(project.key).keys()
         ),
         "live_version": None if live is None else live.name,
+        "metric": metrics.get("metric", ACCURACY),
         "accuracy": metrics.get("random_accuracy"),
         "accuracy_interval": metrics.get("random_accuracy_interval"),
         "accuracy_out_of_fold": metrics.get("oof_accuracy"),
@@ -314,18 +318,24 @@ def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
     if project.live_version is None:
         raise BackendError(f"project {project.key} has no live version yet; see `doubtless status`")
     rows = database.scores(project.key, project.live_version).values()
-    labels = database.labels(project.key)
+    spec = parse_config(project.label_config).spec
+    several = spec is not None and spec.multiple
+    labels = {
+        task: merged(spec, texts) if spec else majority(texts)
+        for task, texts in database.answers(project.key).items()
+    }
     return [
         {
             "task": row.task_id,
-            "prediction": row.label,
+            "prediction": readable(spec, row.label),
             "p_right": row.p_right,
             "score": row.score,
             "total": row.total,
             "aleatoric": row.aleatoric,
             "epistemic": row.epistemic,
             "cluster": row.cluster,
-            "label": labels.get(row.task_id),
+            "label": readable(spec, labels.get(row.task_id)),
+            **({"probabilities": row.probs} if several else {}),
         }
         for row in sorted(rows, key=lambda row: (row.score, row.task_id))
     ]

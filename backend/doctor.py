@@ -160,7 +160,7 @@ def _config(case: _Case) -> Iterator[Finding]:
         "The labeling config asks a question that can be predicted.",
         "Nothing in the labeling config can be predicted. " + " ".join(parsed.problems),
         'Under Settings > Labeling Interface add <Choices name="choice" toName="image"> with '
-        'choice="single" for an <Image name="image" value="$image">.',
+        'choice="single" or choice="multiple" for an <Image name="image" value="$image">.',
     )
     if parsed.spec is not None:
         for problem in parsed.problems:

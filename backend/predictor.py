@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.app import App
+from backend.edges.labels import answers
 from backend.edges.labels.choices import to_result
 from backend.edges.labels.config import TaskSpec
 from backend.errors import MediaError
@@ -78,9 +79,9 @@ class Predictor:
     def _answer(self, spec: TaskSpec, name: str, row: Score | None) -> dict[str, Any]:
         if row is None:
             return _empty(name)
-        known = row.label is not None and row.label in spec.classes
+        known = answers.is_known(spec, row.label)
         return {
-            "result": to_result(spec, str(row.label), row.p_right) if known else [],
+            "result": to_result(spec, str(row.label), row.p_right, row.probs) if known else [],
             "score": row.score,
             "model_version": name,
         }
@@ -154,9 +155,10 @@ class Predictor:
         return {
             task_id: Score(
                 task_id=task_id,
-                label=bundle.classes[int(said.label[n])],
+                label=answers.of_prediction(spec, bundle.classes, said.label[n]),
                 score=published_score(float(said.p_right[n])),
                 p_right=float(said.p_right[n]),
+                probs=answers.probabilities(spec, bundle.classes, said.probs[n]),
             )
             for n, key in enumerate(usable)
             for task_id in owners[key]

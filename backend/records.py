@@ -97,7 +97,7 @@ class PoolTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one version says of one task."""
+    """What one version says of one task; `label` is a text as `edges.labels.answers` has it."""
 
     task_id: int
     label: str | None
@@ -108,6 +108,7 @@ class Score:
     epistemic: float | None = None
     cluster: int | None = None
     position: int | None = None
+    probs: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from backend.settings import Settings
 from backend.simulate_source import Source, open_source
 from model.acquisition import require
 from model.backbones import BACKBONES, load_backbone
+from model.engine import ACCURACY, SUBSET_ACCURACY
 from model.errors import DataError, ModelError
 from model.features import FeatureStore
 from model.heads.plain import PLAIN_BACKBONE
@@ -291,8 +292,8 @@ def _result(
     features_s = float((options.out / "runs" / ".features").read_text())
     seconds = {"features": round(features_s, 1), **found.pop("seconds")}
     result: dict[str, Any] = {
-        "task": "classification",
-        "metric": "accuracy",
+        "task": "multilabel" if data.multi_label else "classification",
+        "metric": SUBSET_ACCURACY if data.multi_label else ACCURACY,
         "data": data.name,
         "backbone": options.backbone,
         "seeds": options.seeds,
@@ -335,7 +336,7 @@ def _first_images(
     return {
         rule: [
             Shown(
-                data.classes[int(data.labels[row])],
+                data.caption(row),
                 data.names[row],
                 pictures.get(data.names[row], ""),
             )

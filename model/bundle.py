@@ -16,13 +16,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from model.calibration.choose import Published
+from model.calibration.sets import PublishedSets
 from model.checks import check_features
 from model.errors import BundleError, ModelError, ShapeError
 from model.heads.propagated import restore
 from model.heads.roots import signed_root
 from model.types import Predictions
 from model.uncertainty import ESTIMATORS, Estimator
-from model.uncertainty.measures import decompose, entropy, margin
+from model.uncertainty.measures import (
+    binary_entropy,
+    decompose,
+    decompose_multi_label,
+    entropy,
+)
 
 FORMAT = 2
 BLOCK_ROWS = 4096
@@ -38,7 +44,8 @@ class Bundle:
 
     Attributes:
         classes: names, in the order of the probabilities.
-        published: turns the estimator's probabilities into calibrated ones.
+        published: turns the estimator's probabilities into calibrated ones; which of the two
+            says whether an image may have several classes.
         roots: the estimator is given the roots of the features, see `model.heads.roots`.
         metrics: JSON-able facts measured when it was fitted, see `model.engine.fit`.
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
@@ -49,12 +56,17 @@ class Bundle:
     classes: tuple[str, ...]
     estimator_name: str
     estimator: Estimator
-    published: Published
+    published: Published | PublishedSets
     dim: int
     roots: bool = False
     metrics: Mapping[str, Any] = field(default_factory=dict)
     out_of_fold_right: NDArray[np.bool_] | None = None
     out_of_fold_p_right: NDArray[np.float64] | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the classes, or none."""
+        return self.published.multi_label
 
     def predict(self, features: NDArray[np.float32]) -> Predictions:
         """Predict from cached features, in blocks, so that memory grows with N times C only.
@@ -81,10 +93,9 @@ class Bundle:
             mean = passes.mean(axis=1)
             probs[start:stop] = self.published.probs(mean)
             p_right[start:stop] = self.published.p_right(mean)
-            parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop])
-        label = probs.argmax(axis=1).astype(np.int64)
-        total, aleatoric, epistemic = parts
-        return Predictions(probs, label, p_right, margin(probs), total, aleatoric, epistemic)
+            parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop], self.multi_label)
+        label = self.published.decide(probs)
+        return Predictions(probs, label, p_right, self.published.margin(probs), *parts)
 
     def save(self, folder: Path) -> None:
         """Write the version as a new folder: complete or not there at all.
@@ -103,6 +114,7 @@ class Bundle:
             "calibrator": self.published.name,
             "dim": self.dim,
             "roots": self.roots,
+            "multi_label": self.multi_label,
             "metrics": dict(self.metrics),
         }
         try:
@@ -139,11 +151,12 @@ class Bundle:
                 for k in [*arrays]
                 if k.startswith(_CALIBRATOR)
             }
+            publishing = PublishedSets if facts.get("multi_label", False) else Published
             return cls(
                 classes=tuple(facts["classes"]),
                 estimator_name=facts["estimator"],
                 estimator=restore(ESTIMATORS[facts["estimator"]], arrays),
-                published=Published.restore(facts["calibrator"], of_calibrator),
+                published=publishing.restore(facts["calibrator"], of_calibrator),
                 dim=int(facts["dim"]),
                 roots=bool(facts.get("roots", False)),
                 metrics=facts["metrics"],
@@ -157,14 +170,18 @@ class Bundle:
 
 
 def _calibrated_parts(
-    passes_NKC: NDArray[np.float64], probs_NC: NDArray[np.float64]
+    passes_NKC: NDArray[np.float64], probs_NC: NDArray[np.float64], multi_label: bool
 ) -> NDArray[np.float64]:
     """Total, aleatoric and epistemic ``(3, N)`` in nats of the calibrated mean.
 
     Calibration acts on the mean, so its entropy is split as the passes split theirs.
     """
-    raw_total, _, raw_epistemic = decompose(passes_NKC)
-    total = entropy(probs_NC)
+    if multi_label:
+        raw_total, _, raw_epistemic = decompose_multi_label(passes_NKC)
+        total = binary_entropy(probs_NC).sum(axis=1)
+    else:
+        raw_total, _, raw_epistemic = decompose(passes_NKC)
+        total = entropy(probs_NC)
     share = np.divide(
         raw_epistemic, raw_total, out=np.zeros_like(raw_total), where=raw_total > 1e-12
     )

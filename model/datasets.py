@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,12 +28,14 @@ class Item(NamedTuple):
         data: the encoded file.
         label: None where the set does not say.
         split: ``train``, ``test``, or empty where the set does not say.
+        labels: of a set whose images may have several, or none; `label` is None then.
     """
 
     name: str
     data: bytes
     label: str | None
     split: str
+    labels: tuple[str, ...] | None = None
 
 
 def read_dataset(source: str) -> Iterator[Item]:
@@ -40,8 +43,9 @@ def read_dataset(source: str) -> Iterator[Item]:
 
     Args:
         source: ``digits`` (scikit-learn's 8x8 digits, enlarged), or a folder: a packed set
-            (``manifest.csv`` with columns file, archive, split, label, and ZIP archives), a folder
-            per class (optionally below ``train`` and ``test``), or a flat folder of images.
+            (``manifest.csv`` with columns file, archive, split, label, and ZIP archives; or labels,
+            a JSON list, where an image may have several), a folder per class (optionally below
+            ``train`` and ``test``), or a flat folder of images.
 
     Yields:
         Items in an order that is the same every time; one image in memory at a time.
@@ -62,7 +66,7 @@ def read_dataset(source: str) -> Iterator[Item]:
 
 
 def annotated_with(source: str) -> str:
-    """What a set's images are annotated with: ``label``, ``boxes``, ``mask``, or empty for nothing.
+    """What a set is annotated with: ``label``, ``labels``, ``boxes``, ``mask``, empty for nothing.
 
     Folders of images have one label an image, or none; a packed set's manifest says it.
     """
@@ -71,7 +75,7 @@ def annotated_with(source: str) -> str:
         return "label"
     with manifest.open(newline="", encoding="utf-8") as file:
         columns = csv.DictReader(file).fieldnames or ()
-    return next((name for name in ("label", "boxes", "mask") if name in columns), "")
+    return next((name for name in ("label", "labels", "boxes", "mask") if name in columns), "")
 
 
 def _packed(folder: Path) -> Iterator[Item]:
@@ -93,7 +97,29 @@ def _packed(folder: Path) -> Iterator[Item]:
                     f"{row['file']!r} of {folder / 'manifest.csv'} cannot be read from "
                     f"{folder / name}: {exc}"
                 ) from exc
-            yield Item(row["file"], data, row.get("label") or None, row.get("split") or "")
+            yield Item(
+                row["file"],
+                data,
+                row.get("label") or None,
+                row.get("split") or "",
+                _several(row, folder / "manifest.csv"),
+            )
+
+
+def _several(row: dict[str, str], manifest: Path) -> tuple[str, ...] | None:
+    """The labels of a row; None where it says nothing of several."""
+    text = row.get("labels") or ""
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise DataError(
+            f"{row['file']!r} of {manifest} has the labels {text!r}; write a JSON list of texts"
+        )
+    return tuple(found)
 
 
 def _loose(folder: Path) -> Iterator[Item]:

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from model.acquisition.base import mean_row
 from model.bundle import Bundle
 from model.calibration.base import OutOfFold
-from model.calibration.choose import choose_calibrator
-from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_interval
+from model.calibration.choose import Published, choose_calibrator
+from model.calibration.metrics import brier, ece, error_auroc, macro_f1, nll, proportion_interval
+from model.calibration.sets import PublishedSets, calibrate_sets
 from model.checks import check_features
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.heads.propagated import propagated
 from model.heads.roots import mean_root, roots_help, signed_root
-from model.types import Labelled
+from model.types import Labelled, agree, label_counts
 from model.uncertainty import ESTIMATORS
 
 MIN_LABELS = 2
 PROPAGATION = ("auto", "off")
+ACCURACY, SUBSET_ACCURACY = "accuracy", "subset accuracy"
 
 Progress = Callable[[float, str], None]
 
@@ -36,9 +38,12 @@ class EngineConfig:
         estimator: one of `model.uncertainty.ESTIMATORS`.
         acquisition: one of `model.acquisition.ACQUISITIONS`.
         propagation: one of `PROPAGATION`. ``auto`` mixes in what the neighbours in the pool are
-            labelled, as much as out-of-fold labels speak for it; ``off`` never does.
+            labelled, as much as out-of-fold labels speak for it; ``off`` never does, and neither
+            is it done where an image may have several classes.
         calibrator: one of `model.calibration.families.CALIBRATORS`, or ``auto``, which picks it by
-            the labels at hand (`model.calibration.choose.choose_calibrator`).
+            the labels at hand (`model.calibration.choose.choose_calibrator`); for several classes
+            an image see `model.calibration.sets.calibrate_sets`.
+        at_least_one: where an image may have several classes: none of them is no answer.
         seed: of everything random.
     """
 
@@ -46,6 +51,7 @@ class EngineConfig:
     acquisition: str = "auto"
     propagation: str = "auto"
     calibrator: str = "auto"
+    at_least_one: bool = False
     seed: int = 0
 
 
@@ -80,6 +86,9 @@ def fit(
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
         is wrong) with ``random_ece`` on the random share, ``calibrator``, ``l2``, ``propagation``
         (its weight, 0 to 0.5), ``roots`` (whether of the features), ``seconds``.
+        Where an image may have several classes all of these are about whole sets, so ``accuracy``
+        is subset accuracy (``metric`` says which it is), and ``macro_f1`` is the mean over the
+        classes that occur of the F1 score out of fold.
         With labels of one class only it predicts that class, and says how little it knows.
 
     Raises:
@@ -116,11 +125,11 @@ def fit(
         progress=progress,
     )
     progress(0.8, "propagating")
-    if pool is not None and config.propagation == "auto":
+    if pool is not None and config.propagation == "auto" and data.labels.ndim == 1:
         fitted = propagated(
             fitted,
             data.features,
-            data.labels,
+            data.labels.astype(np.int64, copy=False),
             len(classes),
             pool=pool,
             centre=centre,
@@ -129,11 +138,13 @@ def fit(
         )
     progress(0.9, "calibrating")
     mean = fitted.out_of_fold.mean(axis=1)
-    evidence = OutOfFold.of(mean, data.labels, data.random)
-    published = choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
+    published = _calibrated(mean, data, config)
     probs, p_right = published.probs(mean), published.p_right(mean)
-    right = probs.argmax(axis=1) == data.labels
+    said = published.decide(probs)
+    right = agree(said, data.labels)
     metrics = _measure(data, classes, probs, right, p_right)
+    if data.labels.ndim == 2:
+        metrics["macro_f1"] = macro_f1(said.astype(bool), data.labels.astype(bool))
     metrics |= {"propagation": 0.0, "roots": roots, **fitted.facts, **published.facts}
     metrics["seconds"] = time.perf_counter() - begin
     progress(1.0, "fitted")
@@ -150,6 +161,21 @@ def fit(
     )
 
 
+def _calibrated(
+    mean: NDArray[np.float64], data: Labelled, config: EngineConfig
+) -> Published | PublishedSets:
+    if data.labels.ndim == 2:
+        return calibrate_sets(
+            mean,
+            data.labels.astype(bool),
+            data.random,
+            name=config.calibrator,
+            at_least_one=config.at_least_one,
+        )
+    evidence = OutOfFold.of(mean, data.labels.astype(np.int64, copy=False), data.random)
+    return choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
+
+
 def _measure(
     data: Labelled,
     classes: Sequence[str],
@@ -157,10 +183,11 @@ def _measure(
     right: NDArray[np.bool_],
     p_right: NDArray[np.float64],
 ) -> dict[str, Any]:
-    counts = np.bincount(data.labels, minlength=len(classes))
+    counts = label_counts(data.labels, len(classes))
     n_random = int(data.random.sum())
     random_right = right[data.random]
     return {
+        "metric": ACCURACY if data.labels.ndim == 1 else SUBSET_ACCURACY,
         "n_labels": len(data.labels),
         "n_random": n_random,
         "class_counts": {name: int(n) for name, n in zip(classes, counts, strict=True)},
@@ -179,10 +206,12 @@ def _measure(
 
 def _check(data: Labelled, classes: Sequence[str], pool: NDArray[np.float32] | None) -> None:
     features, labels = data.features, data.labels
-    if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):
+    if labels.ndim not in (1, 2):
+        raise ShapeError("labels", expected="(N,) or (N, C)", got=labels.shape)
+    if features.ndim != 2 or len(features) != len(labels):
         raise ShapeError("features", expected=f"({len(labels)}, D)", got=features.shape)
-    if data.random.shape != labels.shape:
-        raise ShapeError("random", expected=str(labels.shape), got=data.random.shape)
+    if data.random.shape != labels.shape[:1]:
+        raise ShapeError("random", expected=str(labels.shape[:1]), got=data.random.shape)
     if len(labels) < MIN_LABELS:
         raise NotEnoughLabelsError(
             f"{len(labels)} labels are too few to fit anything; label at least {MIN_LABELS} images"
@@ -191,9 +220,23 @@ def _check(data: Labelled, classes: Sequence[str], pool: NDArray[np.float32] | N
         raise ShapeError("pool", expected=f"(M, {features.shape[1]})", got=pool.shape)
     if len(set(classes)) != len(classes):
         raise ModelError(f"a class is named twice among {list(classes)}")
-    if labels.min() < 0 or labels.max() >= len(classes):
+    if labels.ndim == 2:
+        _check_sets(labels, classes)
+    elif labels.min() < 0 or labels.max() >= len(classes):
         raise ModelError(
             f"label {int(labels.max() if labels.min() >= 0 else labels.min())} is outside the "
             f"{len(classes)} classes"
         )
     check_features(features, "features")
+
+
+def _check_sets(labels: NDArray[Any], classes: Sequence[str]) -> None:
+    if not len(classes):
+        raise ModelError("there is no class to predict; name at least one")
+    if labels.shape[1] != len(classes):
+        raise ShapeError("labels", expected=f"(N, {len(classes)})", got=labels.shape)
+    if labels.dtype != np.bool_:
+        raise ModelError(
+            f"labels of several classes an image are {labels.dtype}; give bool, True where an "
+            "image has the class"
+        )

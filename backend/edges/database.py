@@ -68,6 +68,9 @@ class Database:
             if self.engine.dialect.name == "postgresql":
                 c.execute(sa.text("SELECT pg_advisory_xact_lock(20261123)"))
             t.metadata.create_all(c)
+            known = {column["name"] for column in sa.inspect(c).get_columns(t.scores.name)}
+            if t.scores.c.probs.name not in known:  # made by a release that had no such column
+                c.execute(sa.text(f"ALTER TABLE {t.scores.name} ADD COLUMN probs JSON"))
             found = c.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == "schema"))
             if found is None:
                 self._insert_ignore(c, t.meta, [{"name": "schema", "value": str(t.SCHEMA_VERSION)}])
@@ -379,6 +382,11 @@ class Database:
 
     def labels(self, key: str) -> dict[int, str]:
         """One label a task: the majority of its annotators, the newest among equals."""
+        merged = {task_id: majority(labels) for task_id, labels in self.answers(key).items()}
+        return {task_id: label for task_id, label in merged.items() if label is not None}
+
+    def answers(self, key: str) -> dict[int, list[str]]:
+        """Task -> what each annotator gave, oldest first; tasks without an answer are left out."""
         a = t.answers.c
         query = (
             sa.select(a.task_id, a.label)
@@ -389,8 +397,7 @@ class Database:
         with self.reader.connect() as c:
             for task_id, label in c.execute(query):
                 given.setdefault(task_id, []).append(str(label))
-        merged = {task_id: majority(labels) for task_id, labels in given.items()}
-        return {task_id: label for task_id, label in merged.items() if label is not None}
+        return given
 
     def label_count(self, key: str) -> int:
         """Tasks with at least one label."""

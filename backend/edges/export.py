@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.edges.labels.choices import TYPE
-from backend.edges.labels.merge import majority
+from backend.edges.labels.merge import majority, majority_of_each
 from backend.edges.media import Fetcher
 from backend.errors import ExportError, MediaError
 from backend.settings import Settings
@@ -37,7 +37,8 @@ class LeftOut:
 class _Labelled:
     name: str
     reference: str
-    label: str
+    label: str | None
+    labels: tuple[str, ...] | None
     path: Path | None
 
 
@@ -45,7 +46,8 @@ class LabelStudioExport:
     """A JSON export, read and matched with its images.
 
     Skips and cancelled annotations count as no answer; several annotators are merged as the loop
-    does, by majority and the newest among equals.
+    does, by majority and the newest among equals. Where one annotation gives several choices at
+    once the question is one with several answers, and no choice is an answer too.
 
     Args:
         path: what Label Studio's Export > JSON gave.
@@ -78,6 +80,17 @@ class LabelStudioExport:
         self._fetcher = Fetcher(None, settings)
         tasks = _tasks(path)
         self._control = self._choose_control(tasks, control)
+        self._several = any(
+            len(set(region["value"]["choices"])) > 1
+            for task in tasks
+            for annotation in _answers(task)
+            for region in self._regions(annotation)
+        )
+        if self._several:
+            self.notes.append(
+                f"'{self._control}' has several answers an image: sets of labels are replayed, and "
+                "an annotation without one counts as none of them"
+            )
         key = self._image_key(tasks)
         self._index = _Index(images or path.resolve().parent)
         self.unlabelled = 0
@@ -96,7 +109,7 @@ class LabelStudioExport:
                     raise ExportError(
                         f"{item.path} of {self._path} cannot be read: {exc.strerror or exc}"
                     ) from exc
-            yield Item(item.name, data, item.label, "")
+            yield Item(item.name, data, item.label, "", item.labels)
 
     def _choose_control(self, tasks: Sequence[Mapping[str, Any]], wanted: str | None) -> str:
         answers: Counter[str] = Counter()
@@ -120,7 +133,7 @@ class LabelStudioExport:
             kinds = ", ".join(sorted(others)) or "nothing"
             drawn = any("label" in kind or kind in ("rectangle", "brush") for kind in others)
             raise ExportError(
-                f"the annotations of {self._path} hold {_BOXES} ({kinds}) and no single choice; "
+                f"the annotations of {self._path} hold {_BOXES} ({kinds}) and no choice; "
                 "simulate replays classification so far"
                 if drawn
                 else f"the annotations of {self._path} hold {kinds}; simulate needs the answers "
@@ -155,23 +168,20 @@ class LabelStudioExport:
         return key
 
     def _read(self, task: Mapping[str, Any], key: str) -> _Labelled | None:
-        labels = []
-        reason = ""
-        for annotation in _answers(task):
-            given = [
-                str(choice)
-                for region in annotation["result"]
-                if _is_choice(region) and region.get("from_name") == self._control
-                for choice in region["value"]["choices"]
-            ]
-            if len(set(given)) == 1:
-                labels.append(given[0])
-            elif given:
-                reason = f"'{self._control}' has {len(given)} answers; one counts"
-        label = majority(labels)
+        given = [
+            [str(c) for region in self._regions(annotation) for c in region["value"]["choices"]]
+            for annotation in _answers(task)
+        ]
+        label = majority(choices[0] for choices in given if len(set(choices)) == 1)
+        labels, reason = None, ""
+        if self._several and given:
+            label, labels = None, tuple(sorted(majority_of_each([set(c) for c in given])))
+        elif not self._several:
+            counts = [len(choices) for choices in given if len(set(choices)) > 1]
+            reason = f"'{self._control}' has {counts[-1]} answers; one counts" if counts else ""
         reference = str(task["data"].get(key) or "").strip()
         name = f"task {task.get('id', '?')}: {_short(reference)}"
-        if label is None:
+        if label is None and labels is None:
             if reason:
                 self.left_out.append(LeftOut(name, reason))
             else:
@@ -184,7 +194,15 @@ class LabelStudioExport:
         except MediaError as exc:
             self.left_out.append(LeftOut(name, str(exc)))
             return None
-        return _Labelled(name, reference, label, path)
+        return _Labelled(name, reference, label, labels, path)
+
+    def _regions(self, annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What an annotation answers to the control."""
+        return [
+            region
+            for region in annotation["result"]
+            if _is_choice(region) and region.get("from_name") == self._control
+        ]
 
     def _require_items(self) -> None:
         if self._items or not self.left_out:

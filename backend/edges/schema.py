@@ -139,6 +139,8 @@ scores = Table(
     Column("aleatoric", Float),
     Column("epistemic", Float),
     Column("cluster", Integer),
+    # Calibrated probability of each class, where an image may have several.
+    Column("probs", JSON(none_as_null=True)),
     Column("position", Integer),  # place in our order, from 0
 )
 

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from backend.edges.labels import answers
 from backend.jobs.base import Job
 from backend.jobs.publish import placed_scores, publish, store
 from backend.jobs.rounds import front_size, next_round, read_pool
@@ -29,13 +30,13 @@ def run(job: Job) -> str:
     job.confirm()
     app.database.add_version(version)
     job.say(0.1, f"looking for typical images among {len(pool.task_ids)}")
-    labels = {i: c for i, c in app.database.labels(key).items() if c in spec.classes}
+    labels = app.labels(key, spec)
     chosen = next_round(
         job,
         pool,
         version=number,
         labels=labels,
-        classes=spec.classes,
+        counts=answers.counts(spec, labels.values(), spec.classes),
         predictions=None,
         front=max(front_size(job, len(labels)), 3 * app.settings.retrain_after),
         acquisition="auto",

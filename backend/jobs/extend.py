@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from backend.edges.labels import answers
 from backend.jobs.base import Job
 from backend.jobs.publish import import_bulk, prediction
 from backend.jobs.rounds import read_pool
@@ -30,16 +31,16 @@ def run(job: Job) -> str:
         bundle = job.load_bundle(version)
         said = bundle.predict(pool.features[fresh])
         for n, row in enumerate(fresh):
-            label = bundle.classes[int(said.label[n])]
             rows.append(
                 Score(
                     task_id=int(pool.task_ids[row]),
-                    label=label if label in spec.classes else None,
+                    label=answers.of_prediction(spec, bundle.classes, said.label[n]),
                     score=published_score(float(said.p_right[n])),
                     p_right=float(said.p_right[n]),
                     total=float(said.total[n]),
                     aleatoric=float(said.aleatoric[n]),
                     epistemic=float(said.epistemic[n]),
+                    probs=answers.probabilities(spec, bundle.classes, said.probs[n]),
                 )
             )
     else:

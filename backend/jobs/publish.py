@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend.edges.labels import answers
 from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labelstudio_api import TasksGoneError
@@ -50,7 +51,7 @@ def score_pool(
         pool,
         version=version.number,
         labels=labels,
-        classes=bundle.classes,
+        counts=answers.counts(spec, labels.values(), bundle.classes),
         predictions=predictions,
         sample=bundle.estimator.sample,
         front=front_size(job, len(labels)),
@@ -63,13 +64,14 @@ def score_pool(
     rows = [
         Score(
             task_id=item.task_id,
-            label=_known(bundle.classes[int(predictions.label[row])], spec),
+            label=answers.of_prediction(spec, bundle.classes, predictions.label[row]),
             score=item.score,
             p_right=float(predictions.p_right[row]),
             total=float(predictions.total[row]),
             aleatoric=float(predictions.aleatoric[row]),
             epistemic=float(predictions.epistemic[row]),
             cluster=item.cluster,
+            probs=answers.probabilities(spec, bundle.classes, predictions.probs[row]),
         )
         for item in placed
         for row in [index[item.task_id]]
@@ -105,7 +107,7 @@ def prediction(spec: TaskSpec, version: str, row: Score) -> dict[str, Any]:
         "task": row.task_id,
         "score": row.score,
         "model_version": version,
-        "result": [] if row.label is None else to_result(spec, row.label, row.p_right),
+        "result": [] if row.label is None else to_result(spec, row.label, row.p_right, row.probs),
     }
     if row.cluster is not None:
         item["cluster"] = row.cluster
@@ -221,7 +223,3 @@ def _expected_s(job: Job, n: int) -> float:
         if seconds and count:
             return float(seconds * max(0.5, n / count))
     return IMPORT_S[0] + IMPORT_S[1] * n
-
-
-def _known(label: str, spec: TaskSpec) -> str | None:
-    return label if label in spec.classes else None

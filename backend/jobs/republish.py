@@ -29,7 +29,7 @@ def run(job: Job) -> str:
     app.database.add_version(version)
     app.database.put_judgements(key, number, app.database.judgements(key, source.number))
     pool = read_pool(job)
-    labels = {i: c for i, c in app.database.labels(key).items() if c in spec.classes}
+    labels = app.labels(key, spec)
     job.say(0.3, f"scoring {len(pool.task_ids)} tasks with {source.name}")
     rows = score_pool(job, pool, bundle, spec, version, labels)
     publish(job, version, spec, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ def next_round(
     *,
     version: int,
     labels: Mapping[int, str],
-    classes: Sequence[str],
+    counts: NDArray[np.int64],
     predictions: Predictions | None,
     sample: Sample | None = None,
     front: int,
@@ -91,7 +91,7 @@ def next_round(
         pool: all readable tasks.
         version: number of the version this is for.
         labels: task -> label, of the labelled tasks.
-        classes: classes of the project.
+        counts: ``(C,)`` labels of each class.
         predictions: of every row of `pool`, or ``None`` when nothing is trained.
         sample: the passes of the version that made `predictions`, for rules that compare them.
         front: tasks to choose besides the draws.
@@ -124,7 +124,6 @@ def next_round(
 
     rows = np.flatnonzero(pool.open & ~np.isin(pool.task_ids, draws))
     known = [index[i] for i in labels if i in index]
-    counts = np.array([sum(v == c for v in labels.values()) for c in classes], np.int64)
     picked = select(
         acquisition,
         pool=pool.features[rows],

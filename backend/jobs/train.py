@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.edges.labels import answers
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
 from backend.forecast import pool_accuracy
@@ -35,7 +36,7 @@ def run(job: Job) -> str:
     job.lap("labels")
     spec = job.require_spec(project)
     changes = project.changes
-    labels = {i: c for i, c in database.labels(key).items() if c in spec.classes}
+    labels = app.labels(key, spec)
     waiting = {t.task_id for t in database.tasks(key, state="new")} & labels.keys()
     if waiting:
         features.compute(job, sorted(waiting))
@@ -96,12 +97,11 @@ def _fit(
     index = pool.index
     order = sorted(labels)
     rows: NDArray[np.int64] = np.array([index[i] for i in order], np.int64)
-    code = {c: n for n, c in enumerate(spec.classes)}
     draws = job.app.database.draws(job.run.project)
     random = np.array([i in draws for i in order], bool)
     data = Labelled(
         features=pool.features[rows],
-        labels=np.array([code[labels[i]] for i in order], np.int64),
+        labels=answers.to_labels(spec, [labels[i] for i in order], spec.classes),
         random=random,
     )
     settings = job.app.settings
@@ -110,7 +110,11 @@ def _fit(
         data,
         spec.classes,
         pool=pool.features,
-        config=EngineConfig(estimator=settings.estimator, acquisition=settings.acquisition),
+        config=EngineConfig(
+            estimator=settings.estimator,
+            acquisition=settings.acquisition,
+            at_least_one=spec.required,
+        ),
         progress=lambda part, what: job.say(began + span * part, what),
     )
     return bundle, data

@@ -23,7 +23,10 @@ def badge(pool: Pool, n: int, *, seed: int) -> Selection:
     """
     said = pool.said
     errors = said.probs.copy()
-    errors[np.arange(len(errors)), said.label] -= 1.0
+    if said.multi_label:
+        errors -= said.label
+    else:
+        errors[np.arange(len(errors)), said.label] -= 1.0
     return draw_gradients(errors, pool.rows, n, np.random.default_rng(seed))
 
 

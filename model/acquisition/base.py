@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model.directions import range_finder
 from model.errors import ModelError
 from model.types import Predictions
+from model.uncertainty.sets import joint_outcomes
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -73,6 +74,14 @@ class Pool:
         if self.sample is None:
             raise ModelError("this rule needs the passes of a version; give `sample`")
         return self.sample(features)
+
+    def outcomes(self, features: F32) -> F64:
+        """`passes` as ``(N, K, C)`` probabilities of outcomes that exclude each other.
+
+        Where an image may have several classes: of its joint answers, see `joint_outcomes`.
+        """
+        passes = self.passes(features)
+        return joint_outcomes(passes) if self.said.multi_label else passes
 
     @cached_property
     def centre(self) -> F32:

@@ -35,7 +35,7 @@ def batch_bald(pool: Pool, n: int, *, seed: int) -> Selection:
     order = by_score(pool.said.epistemic, len(pool.features), seed=seed)
     candidates = order[: max(CANDIDATES * n, LEAST_CANDIDATES)]
     chosen, _ = most_joint_information(
-        pool.passes(pool.features[candidates]), n, np.random.default_rng(seed)
+        pool.outcomes(pool.features[candidates]), n, np.random.default_rng(seed)
     )
     return Selection(filled(candidates[chosen], order, n))
 

@@ -55,6 +55,10 @@ def label_changes(pool: Pool, items: Ints, rng: np.random.Generator) -> Ints:
         for _ in range(PASSES):
             kept = rng.integers(0, 256, centred.shape, np.uint8) >= round(256 * DROPPED)
             rows = (centred * (kept * scale) + pool.centre).astype(np.float32, copy=False)
-            label = pool.passes(rows).mean(axis=1).argmax(axis=1)
-            changes[start : start + BLOCK_ROWS] += label != pool.said.label[block]
+            mean = pool.passes(rows).mean(axis=1)
+            if pool.said.multi_label:  # any of the answers, before they are weighed as a set
+                changed = ((mean > 0.5) != (pool.said.probs[block] > 0.5)).any(axis=1)
+            else:
+                changed = mean.argmax(axis=1) != pool.said.label[block]
+            changes[start : start + BLOCK_ROWS] += changed
     return changes

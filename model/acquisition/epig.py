@@ -27,8 +27,8 @@ def epig(pool: Pool, n: int, *, seed: int) -> Selection:
     candidates = order[: max(CANDIDATES * n, LEAST_CANDIDATES)]
     targets = np.sort(np.random.default_rng(seed).permutation(len(order))[:TARGETS])
     scores = expected_information(
-        coarse(pool.passes(pool.features[candidates])),
-        coarse(pool.passes(pool.features[targets])),
+        coarse(pool.outcomes(pool.features[candidates])),
+        coarse(pool.outcomes(pool.features[targets])),
     )
     return Selection(filled(candidates[by_score(scores, n, seed=seed)], order, n))
 

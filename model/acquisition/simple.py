@@ -27,12 +27,14 @@ def by_entropy(pool: Pool, n: int, *, seed: int) -> Selection:
 
 
 def by_least_confidence(pool: Pool, n: int, *, seed: int) -> Selection:
-    """Smallest largest probability first.
+    """Smallest largest probability first; of sets of labels, where an image may have several.
 
     Source:
         Lewis and Gale 1994, arXiv:cmp-lg/9407020.
     """
-    return Selection(by_score(1.0 - pool.said.probs.max(axis=1), n, seed=seed))
+    said = pool.said
+    largest = said.p_right if said.multi_label else said.probs.max(axis=1)
+    return Selection(by_score(1.0 - largest, n, seed=seed))
 
 
 def by_margin(pool: Pool, n: int, *, seed: int) -> Selection:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.calibration.base import Calibrator, CalibratorFamily, OutOfFold
 from model.calibration.doubt import Doubt, fit_doubt
 from model.calibration.families import CALIBRATORS
+from model.uncertainty.measures import margin
 
 F64 = NDArray[np.float64]
 
@@ -42,9 +43,20 @@ class Published:
     doubt: Doubt
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    multi_label = False
+
     def probs(self, raw: F64) -> F64:
         """``(N, C)`` calibrated, summing to 1."""
         return self.calibrator.probs(raw)
+
+    def decide(self, probs: F64) -> NDArray[np.int64]:
+        """``(N,)`` the class to publish for calibrated probabilities."""
+        found: NDArray[np.int64] = probs.argmax(axis=1).astype(np.int64)
+        return found
+
+    def margin(self, probs: F64) -> F64:
+        """``(N,)`` largest minus second largest probability."""
+        return margin(probs)
 
     def p_right(self, raw: F64) -> F64:
         """``(N,)`` in (0, 1): that the most probable class of `probs` is right."""

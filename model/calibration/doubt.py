@@ -32,7 +32,13 @@ class Doubt:
         return np.clip(shrunk, SURE, 1.0 - SURE)
 
 
-def fit_doubt(right: NDArray[np.bool_], weights: NDArray[np.float64], n_classes: int) -> Doubt:
+def fit_doubt(
+    right: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    n_classes: int,
+    *,
+    guess: float | None = None,
+) -> Doubt:
     """Narrow the stated probabilities while labels are few.
 
     As if `DOUBT_LABELS` labels a class spoke for the average: with 2 labels of 10 classes a third
@@ -44,6 +50,8 @@ def fit_doubt(right: NDArray[np.bool_], weights: NDArray[np.float64], n_classes:
         right: ``(N,)`` whether each label was predicted right out of fold; N may be 0.
         weights: ``(N,)`` of each label.
         n_classes: C.
+        guess: probability that a guess is right; one in C without.
     """
-    base = (float(weights @ right) + 1.0 / n_classes) / (float(weights.sum()) + 1.0)
+    guess = 1.0 / n_classes if guess is None else guess
+    base = (float(weights @ right) + guess) / (float(weights.sum()) + 1.0)
     return Doubt(trust=len(right) / (len(right) + DOUBT_LABELS * n_classes), base=base)

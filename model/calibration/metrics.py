@@ -122,28 +122,60 @@ def error_falls(bins: tuple[ReliabilityBin, ...]) -> bool:
     return True
 
 
-def brier(probs: Array, labels: NDArray[np.int64]) -> float:
+def brier(probs: Array, labels: NDArray[np.int64] | NDArray[np.bool_]) -> float:
     """Mean squared distance between the probabilities and the one-hot truth.
 
     Args:
         probs: ``(N, C)`` summing to 1.
-        labels: ``(N,)`` the true classes.
+        labels: ``(N,)`` the true classes. Or ``(N, C)`` bool where an image may have several; then
+            each of `probs` is that of a yes.
 
     Returns:
-        0 (certain and right) to 2 (certain and wrong).
+        0 (certain and right) to 2 (certain and wrong), with several classes an image to C.
 
     Source:
         Brier 1950, summed over classes as in the original.
     """
     _check_probs(probs, labels)
+    if labels.ndim == 2:
+        return float(((probs - labels) ** 2).sum(axis=1).mean())
     truth = probs[np.arange(len(labels)), labels]
     return float(np.mean((probs**2).sum(axis=1) - 2.0 * truth + 1.0))
 
 
-def nll(probs: Array, labels: NDArray[np.int64]) -> float:
-    """Mean negative log probability of the truth, in nats; a probability below 1e-12 counts so."""
+def nll(probs: Array, labels: NDArray[np.int64] | NDArray[np.bool_]) -> float:
+    """Mean negative log probability of the truth, in nats; a probability below 1e-12 counts so.
+
+    With several classes an image, labels ``(N, C)`` bool, the sum over all of them.
+    """
     _check_probs(probs, labels)
+    if labels.ndim == 2:
+        of_answer = np.where(labels, probs, 1.0 - probs)
+        return float(-np.log(np.maximum(of_answer, 1e-12)).sum(axis=1).mean())
     return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def macro_f1(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float | None:
+    """Mean over the classes of the F1 score: the harmonic mean of precision and recall.
+
+    Args:
+        said: ``(N, C)``.
+        truth: ``(N, C)``.
+
+    Returns:
+        0 to 1, over the classes that are said or true at least once; None when there are none.
+
+    Example:
+        >>> macro_f1(np.array([[True, False], [True, False]]), np.array([[True, False]] * 2))
+        1.0
+    """
+    if said.ndim != 2 or said.shape != truth.shape:
+        raise ShapeError("said", expected=str(truth.shape), got=said.shape)
+    mentions = said.sum(axis=0) + truth.sum(axis=0)
+    occurs = mentions > 0
+    if not occurs.any():
+        return None
+    return float((2.0 * (said & truth).sum(axis=0)[occurs] / mentions[occurs]).mean())
 
 
 def error_auroc(p_right: Array, right: NDArray[np.bool_]) -> float | None:
@@ -215,8 +247,10 @@ def _check(p_right: Array, right: NDArray[np.bool_]) -> None:
         raise ShapeError("right", expected=str(p_right.shape), got=right.shape)
 
 
-def _check_probs(probs: Array, labels: NDArray[np.int64]) -> None:
+def _check_probs(probs: Array, labels: NDArray[np.int64] | NDArray[np.bool_]) -> None:
     if probs.ndim != 2 or len(probs) == 0:
         raise ShapeError("probs", expected="(N>=1, C)", got=probs.shape)
+    if labels.ndim == 2 and labels.shape == probs.shape:
+        return
     if labels.shape != probs.shape[:1]:
         raise ShapeError("labels", expected=f"({len(probs)},)", got=labels.shape)

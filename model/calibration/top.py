@@ -83,24 +83,39 @@ class Platt:
             return Logistic(temperature, 1.0, 0.0)
         softened = soften(data.probs, temperature)
         x = logit(softened.max(axis=1))
-        right = (softened.argmax(axis=1) == data.labels).astype(np.float64)
+        right = softened.argmax(axis=1) == data.labels
         chosen = ~data.random if self.selection and data.random.any() else np.zeros(len(x), bool)
-        design = np.column_stack([x, np.ones(len(x)), -chosen.astype(np.float64)])
-        weights = data.weights
-        mean = np.array([1.0, 0.0, _handicap(x, chosen, weights)])
-        sd = np.array([SLOPE_SD, SHIFT_SD, OFFSET_SD])
-
-        def loss(theta: F64) -> tuple[float, F64]:
-            z, pull = design @ theta, (theta - mean) / sd
-            value = weights @ (np.logaddexp(0.0, z) - right * z) + 0.5 * pull @ pull
-            return float(value), design.T @ (weights * (expit(z) - right)) + pull / sd
-
-        slope, shift, _ = minimize(loss, mean, jac=True, method="L-BFGS-B").x
-        return Logistic(temperature, max(float(slope), 0.0), float(shift))
+        slope, shift = fit_line(x, right, chosen, data.weights)
+        return Logistic(temperature, slope, shift)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Calibrator:
         """See `CalibratorFamily.restore`."""
         return Logistic(*(float(value) for value in arrays["logistic"]))
+
+
+def fit_line(
+    x: F64, right: NDArray[np.bool_], chosen: NDArray[np.bool_], weights: F64
+) -> tuple[float, float]:
+    """Slope and shift of the log odds of being right, with the priors that `Platt` describes.
+
+    Args:
+        x: ``(N,)`` log odds.
+        right: ``(N,)``.
+        chosen: ``(N,)`` what gets a handicap, which is fitted with the two and left behind.
+        weights: ``(N,)``, not all 0.
+    """
+    hits = right.astype(np.float64)
+    design = np.column_stack([x, np.ones(len(x)), -chosen.astype(np.float64)])
+    mean = np.array([1.0, 0.0, _handicap(x, chosen, weights)])
+    sd = np.array([SLOPE_SD, SHIFT_SD, OFFSET_SD])
+
+    def loss(theta: F64) -> tuple[float, F64]:
+        z, pull = design @ theta, (theta - mean) / sd
+        value = weights @ (np.logaddexp(0.0, z) - hits * z) + 0.5 * pull @ pull
+        return float(value), design.T @ (weights * (expit(z) - hits)) + pull / sd
+
+    slope, shift, _ = minimize(loss, mean, jac=True, method="L-BFGS-B").x
+    return max(float(slope), 0.0), float(shift)
 
 
 def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64) -> float:

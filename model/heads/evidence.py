@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, psi
 
+from model.heads.sigmoid import BinaryCrossEntropy
 from model.heads.softmax import F32, F64, CrossEntropy
 
 MOST = 12.0  # logarithm of the most evidence for a class
@@ -91,3 +92,39 @@ class Evidence:
         slope = extra * trigamma(rest) - ((sums - classes) * trigamma(sums))[:, None, :]
         slope[:, self.labels, items] = 0.0
         return value, slope
+
+
+@dataclass(frozen=True)
+class BinaryEvidence:
+    """The same for several labels an image: a Beta, so a Dirichlet of two, for each of C questions.
+
+    Every question has two logits, the logarithm of evidence for no and for yes: the first C of an
+    image's 2 C are those for no.
+
+    Attributes:
+        labels: ``(N, C)`` bool.
+        held: as `Evidence.held`.
+    """
+
+    labels: NDArray[np.bool_]
+    held: float
+
+    def seen(self, weights_BN: F64) -> NDArray[np.bool_]:
+        """``(B, 2 C)``: both answers of the questions that have a yes and a no."""
+        return np.tile(BinaryCrossEntropy(self.labels).seen(weights_BN), 2)
+
+    def __call__(self, logits_BCN: F32, weights_BN: F32) -> tuple[F64, F32]:
+        """Sums over the questions seen, and their slopes."""
+        fits, _, count = logits_BCN.shape
+        asked = BinaryCrossEntropy(self.labels).seen(weights_BN.astype(np.float64))
+        answers = _Answers(self.labels.T.ravel().astype(np.int64), 2, self.held)
+        weights = (weights_BN[:, None, :] * asked[:, :, None]).reshape(fits, -1)
+        loss, slope = answers(logits_BCN.reshape(fits, 2, -1), weights)
+        return loss, slope.reshape(fits, -1, count)
+
+
+class _Answers(Evidence):
+    """Questions as items with two classes, both of which are always possible."""
+
+    def seen(self, weights_BN: F64) -> NDArray[np.bool_]:
+        return np.ones((len(weights_BN), 2), bool)

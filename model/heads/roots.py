@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.heads.problem import SEARCH_LABELS, balanced_weights, search_l2
+from model.heads.problem import SEARCH_LABELS, Labels, balanced_weights, search_l2
 from model.heads.softmax import Basis, normalise
 
 F32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _BLOCK_ROWS = 4096
 
@@ -42,7 +41,7 @@ def mean_root(features: F32) -> F32:
 
 
 def roots_help(
-    features: F32, labels: Ints, n_classes: int, *, centre: F32, root_centre: F32, seed: int
+    features: F32, labels: Labels, n_classes: int, *, centre: F32, root_centre: F32, seed: int
 ) -> bool:
     """Whether the cross-validated loss is lower with roots by more than one standard error.
 

@@ -16,10 +16,12 @@ from model.datasets import Item
 from model.errors import DataError
 from model.extract import extract
 from model.features import FeatureStore
+from model.heads.problem import Labels, strata
 
 TEST_SHARE = 0.3
 SPLIT_SEED = 20
 CHUNK_ROWS = 8192
+NO_LABEL = "(none)"
 
 Read = Callable[[], Iterator[Item]]
 Counted = Callable[[int, int], None]
@@ -32,9 +34,10 @@ class Listing:
     Attributes:
         names: of the images, in the set's order.
         keys: SHA-256 of each file.
-        labels: as the set writes them.
+        labels: as the set writes them; of an image with several all in one text, for people.
         splits: ``train``, ``test`` or empty.
         unlabelled: how many images of the set have no label.
+        sets: the labels of each image where it may have several, or none.
     """
 
     names: tuple[str, ...]
@@ -42,6 +45,7 @@ class Listing:
     labels: tuple[str, ...]
     splits: tuple[str, ...]
     unlabelled: int = 0
+    sets: tuple[tuple[str, ...], ...] | None = None
 
     def without(self, keys: set[str]) -> Listing:
         """Leave out the images with these keys."""
@@ -52,20 +56,27 @@ class Listing:
             tuple(self.labels[row] for row in kept),
             tuple(self.splits[row] for row in kept),
             self.unlabelled,
+            None if self.sets is None else tuple(self.sets[row] for row in kept),
         )
 
 
 def list_images(read: Read) -> Listing:
     """Read a set once and keep everything but the bytes."""
     rows: list[tuple[str, str, str, str]] = []
+    sets: list[tuple[str, ...]] = []
+    several = False
     unlabelled = 0
     for item in read():
-        if item.label is None:
+        if item.label is None and item.labels is None:
             unlabelled += 1
             continue
-        rows.append((item.name, hashlib.sha256(item.data).hexdigest(), item.label, item.split))
+        several |= item.labels is not None
+        of_image = (str(item.label),) if item.labels is None else tuple(sorted(set(item.labels)))
+        sets.append(of_image)
+        text = item.label or ", ".join(of_image) or NO_LABEL
+        rows.append((item.name, hashlib.sha256(item.data).hexdigest(), text, item.split))
     names, keys, labels, splits = (tuple(row[n] for row in rows) for n in range(4))
-    return Listing(names, keys, labels, splits, unlabelled)
+    return Listing(names, keys, labels, splits, unlabelled, tuple(sets) if several else None)
 
 
 def compute_features(
@@ -123,7 +134,7 @@ class LabelledSet:
         name: of the set, for people.
         classes: names, in the order of the numbers in `labels`.
         features: ``(N, D)`` float32.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64; or ``(N, C)`` bool where an image may have several, or none.
         test: ``(N,)`` bool; the rest may be asked for.
         plain: ``(N, P)`` features of the plain head, or None when it is not compared with.
         names: ``(N,)`` of the images.
@@ -134,7 +145,7 @@ class LabelledSet:
     name: str
     classes: tuple[str, ...]
     features: NDArray[np.float32] = field(repr=False)
-    labels: NDArray[np.int64] = field(repr=False)
+    labels: NDArray[np.int64] | NDArray[np.bool_] = field(repr=False)
     test: NDArray[np.bool_] = field(repr=False)
     plain: NDArray[np.float32] | None = field(default=None, repr=False)
     names: tuple[str, ...] = field(default=(), repr=False)
@@ -145,6 +156,18 @@ class LabelledSet:
     def pool(self) -> NDArray[np.int64]:
         """Rows that may be asked for."""
         return np.flatnonzero(~self.test)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.labels.ndim == 2
+
+    def caption(self, row: int) -> str:
+        """The label of an image, or all of them, for people."""
+        if not self.multi_label:
+            return self.classes[int(self.labels[row])]
+        names = [name for name, yes in zip(self.classes, self.labels[row], strict=True) if yes]
+        return ", ".join(names) or NO_LABEL
 
     def save(self, folder: Path) -> None:
         """Write the arrays, so that other processes can map them."""
@@ -206,13 +229,12 @@ def labelled_set(
         DataError: no labels, one class only, or nothing left to learn from or to judge on.
     """
     _check(name, listing)
-    classes, numbers = np.unique(listing.labels, return_inverse=True)
-    labels = numbers.astype(np.int64)
+    classes, labels = _labels_of(listing)
     splits = np.array(listing.splits)
     test = splits == "test"
     is_own = bool(test.any())
     if not is_own:
-        test = stratified_split(listing.keys, labels)
+        test = stratified_split(listing.keys, strata(labels))
     if not test.any() or test.all():
         what = "to judge on" if not test.any() else "to learn from"
         different = len(set(listing.keys))
@@ -227,7 +249,7 @@ def labelled_set(
         digest.update(repr(row).encode())
     return LabelledSet(
         name=name,
-        classes=tuple(classes.tolist()),
+        classes=classes,
         features=features,
         labels=labels,
         test=test,
@@ -236,6 +258,16 @@ def labelled_set(
         digest=digest.hexdigest()[:16],
         split="the set's own" if is_own else f"{TEST_SHARE:.0%} of each class, drawn here",
     )
+
+
+def _labels_of(listing: Listing) -> tuple[tuple[str, ...], Labels]:
+    """The classes, and what each image has of them; see `LabelledSet.labels`."""
+    if listing.sets is None:
+        classes, numbers = np.unique(listing.labels, return_inverse=True)
+        return tuple(classes.tolist()), numbers.astype(np.int64)
+    names = sorted({label for chosen in listing.sets for label in chosen})
+    labels = np.array([[name in chosen for name in names] for chosen in listing.sets], bool)
+    return tuple(names), labels
 
 
 def _check(name: str, listing: Listing) -> None:
@@ -247,9 +279,10 @@ def _check(name: str, listing: Listing) -> None:
         )
     classes = set(listing.labels)
     if len(classes) < 2:
+        needed = "classes" if listing.sets is None else "sets of labels"
         raise DataError(
             f"{name} cannot be replayed: all {len(listing.labels)} labels are "
-            f"{next(iter(classes))!r}; at least two classes are needed"
+            f"{next(iter(classes))!r}; at least two {needed} are needed"
         )
 
 

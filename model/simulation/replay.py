@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from model.acquisition import ACQUISITIONS, select
 from model.acquisition.base import mean_row
 from model.bundle import Bundle
-from model.calibration.metrics import augrc, brier, ece, error_auroc
+from model.calibration.metrics import augrc, brier, ece, error_auroc, macro_f1
 from model.engine import MIN_LABELS, EngineConfig, fit
 from model.errors import DataError, ModelError
 from model.heads.plain import PlainHead
 from model.simulation.data import LabelledSet
-from model.types import Labelled
+from model.types import Labelled, agree, label_counts
 from model.uncertainty import ESTIMATORS
 
 Ints = NDArray[np.int64]
@@ -95,8 +95,10 @@ class Checkpoint:
     """What was measured on the held-out images after one round; see `calibration.metrics`.
 
     Attributes:
+        accuracy: of whole sets of labels where an image may have several.
         error_auroc: None when everything or nothing was right.
         plain_accuracy: of the plain head on the same labels, where it is compared with.
+        macro_f1: mean of the classes' F1 scores; None where an image has one label.
     """
 
     labels: int
@@ -109,6 +111,7 @@ class Checkpoint:
     acquire_s: float
     fit_s: float
     plain_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def replay(
             size - share,
             pool=pool[left] if share < size else pool[:0],
             labelled=pool[with_drawn],
-            label_counts=np.bincount(truth[labelled], minlength=len(data.classes)),
+            label_counts=label_counts(truth[labelled], len(data.classes)),
             bundle=bundle,
             seed=seed * 1000 + len(labelled),
         )
@@ -287,7 +290,7 @@ class _Judge:
     ) -> tuple[Checkpoint, NDArray[np.float64], NDArray[np.bool_]]:
         """A checkpoint, and P(right) and the truth of each held-out image."""
         found = bundle.predict(self._features)
-        right = found.label == self._truth
+        right = found.right(self._truth)
         point = Checkpoint(
             labels=len(asked),
             accuracy=float(right.mean()),
@@ -299,6 +302,11 @@ class _Judge:
             acquire_s=seconds[1],
             fit_s=seconds[2],
             plain_accuracy=self.plain_accuracy(asked),
+            macro_f1=(
+                macro_f1(found.label.astype(bool), self._truth.astype(bool))
+                if found.multi_label
+                else None
+            ),
         )
         return point, found.p_right, right
 
@@ -310,8 +318,7 @@ class _Judge:
         head = PlainHead.fit(
             data.plain[asked], data.labels[asked], len(data.classes), centre=self._plain_centre
         )
-        guess = head.probs(self._plain_features).argmax(axis=1)
-        return float((guess == self._truth).mean())
+        return float(agree(head.guess(self._plain_features), self._truth).mean())
 
 
 def with_all_labels(data: LabelledSet, uncertainty: str) -> dict[str, float]:
@@ -319,7 +326,7 @@ def with_all_labels(data: LabelledSet, uncertainty: str) -> dict[str, float]:
     rows = data.pool
     known = Labelled(data.features[rows], data.labels[rows], np.ones(len(rows), bool))
     bundle = fit(known, data.classes, config=EngineConfig(estimator=uncertainty))
-    guess = bundle.predict(data.features[data.test]).label
-    result = {"accuracy": float((guess == data.labels[data.test]).mean())}
+    right = bundle.predict(data.features[data.test]).right(data.labels[data.test])
+    result = {"accuracy": float(right.mean())}
     plain = _Judge(data, plain=True).plain_accuracy(rows)
     return result if plain is None else result | {"plain_accuracy": plain}

@@ -17,7 +17,7 @@ from model.simulation import charts, tables
 from model.simulation.charts import Axis, Series, line_chart, nice_axis
 from model.simulation.page import page
 from model.simulation.replay import RANDOM, Run
-from model.simulation.summary import AUTO, headline, outlook, reliability, remarks
+from model.simulation.summary import AUTO, headline, metric_of, outlook, reliability, remarks
 
 FIRST_IMAGES = 24
 THUMBNAIL_PX = 112
@@ -112,7 +112,7 @@ def curves_chart(result: Mapping[str, Any]) -> str:
     values += [full] if full is not None else []
     x = nice_axis("labels", 0.0, float(labels[-1]))
     x = replace(x, high=float(labels[-1]), ticks=[t for t in x.ticks if t <= labels[-1]])
-    y = nice_axis("accuracy on held-out images", min(values), max(values))
+    y = nice_axis(f"{metric_of(result)} on held-out images", min(values), max(values))
     goal = curves[RANDOM]["mean"][-1]
 
     def extra(px: Any, py: Any) -> str:

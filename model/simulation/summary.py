@@ -15,6 +15,7 @@ from model.stopping import fit_curve
 
 F64 = NDArray[np.float64]
 QUALITY = ("ece", "error_auroc", "augrc", "brier")
+F1 = "macro_f1"  # where an image may have several labels
 SECONDS = ("fit", "acquire", "score_pool")
 AUTO = "auto"
 NEARLY_ALL = 0.95
@@ -86,6 +87,7 @@ def summarise(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
             name: {
                 "labels": labels.astype(int).tolist(),
                 **{key: _means(values[key]) for key in QUALITY},
+                **({} if np.isnan(values[F1]).all() else {F1: _means(values[F1])}),
             }
             for name, values in table.items()
         },
@@ -181,6 +183,11 @@ def _seconds(tables: Sequence[Mapping[str, F64]]) -> dict[str, list[float]]:
     }
 
 
+def metric_of(result: Mapping[str, Any]) -> str:
+    """What its curves are of."""
+    return str(result.get("metric", "accuracy"))
+
+
 def headline(result: Mapping[str, Any]) -> str:
     """One plain sentence on what choosing saved, or that it saved nothing.
 
@@ -201,25 +208,27 @@ def headline(result: Mapping[str, Any]) -> str:
     budget, goal = random["labels"][-1], random["mean"][-1]
     count = needed[name]
     final = result["curves"][name]["mean"][-1]
+    metric = metric_of(result)
+    what = f"{'an' if metric[0] in 'aeiou' else 'a'} {metric}"
     if len(random["labels"]) == 1:
         said = (
-            f"{budget} labels chosen by {name} gave an accuracy of {final:.3f}, {budget} random "
+            f"{budget} labels chosen by {name} gave {what} of {final:.3f}, {budget} random "
             f"ones {goal:.3f}; what choosing saves takes more than one round to see."
         )
     elif count is None:
         said = (
-            f"Choosing saved nothing here: {budget} labels chosen by {name} gave an accuracy of "
+            f"Choosing saved nothing here: {budget} labels chosen by {name} gave {what} of "
             f"{final:.3f}, {budget} random ones {goal:.3f}."
         )
     elif count > NEARLY_ALL * budget:
         said = (
             f"Choosing saved next to nothing here: {name} needed {int(np.ceil(count))} labels for "
-            f"what {budget} random ones gave, an accuracy of {goal:.3f}."
+            f"what {budget} random ones gave, {what} of {goal:.3f}."
         )
     else:
         said = (
             f"With {int(np.ceil(count))} labels chosen by {name} you would have had what {budget} "
-            f"random ones gave: an accuracy of {goal:.3f}."
+            f"random ones gave: {what} of {goal:.3f}."
         )
     return said
 

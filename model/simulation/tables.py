@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from model.simulation.replay import RANDOM
+from model.simulation.summary import F1, metric_of
 
 
 def saved_table(result: Mapping[str, Any]) -> str:
@@ -17,7 +18,7 @@ def saved_table(result: Mapping[str, Any]) -> str:
     budget = result["curves"][RANDOM]["labels"][-1]
     heads = ["rule", "labels needed", "saved"]
     heads += ["saved against plain"] if has_plain else []
-    heads += ["final accuracy"]
+    heads += [f"final {metric_of(result)}"]
     rows = []
     for name in best_first(result):
         cells = [escape(name), *_saved(result, name, budget)]
@@ -31,8 +32,8 @@ def saved_table(result: Mapping[str, Any]) -> str:
     )
     return (
         f"{_as_table('Labels saved', heads, rows)}"
-        f'<p class="quiet">Labels needed for the accuracy that {budget} random ones give; 2x: '
-        f"half as many do. Below it: the worst and the best seed.{plain}</p>"
+        f'<p class="quiet">Labels needed for the {metric_of(result)} that {budget} random ones '
+        f"give; 2x: half as many do. Below it: the worst and the best seed.{plain}</p>"
     )
 
 
@@ -51,8 +52,10 @@ def best_first(result: Mapping[str, Any]) -> list[str]:
 def quality_table(result: Mapping[str, Any]) -> str:
     """How good the stated probabilities were after the last round."""
     heads = {"ece": "ECE", "error_auroc": "error AUROC", "augrc": "AUGRC", "brier": "Brier"}
+    if any(F1 in quality for quality in result["quality"].values()):
+        heads |= {F1: "macro F1"}
     rows = [
-        [escape(name), *(_number(result["quality"][name][key][-1]) for key in heads)]
+        [escape(name), *(_number(result["quality"][name].get(key, [None])[-1]) for key in heads)]
         for name in best_first(result)
     ]
     return (
@@ -74,7 +77,9 @@ def curves_table(result: Mapping[str, Any]) -> str:
         [str(count), *(f"{curve['mean'][number]:.3f}" for curve in curves.values())]
         for number, count in enumerate(labels)
     ]
-    table = _as_table("Accuracy after each round", ["labels", *map(str, curves)], rows)
+    table = _as_table(
+        f"{metric_of(result).capitalize()} after each round", ["labels", *map(str, curves)], rows
+    )
     return f"<details><summary>These curves in numbers</summary>{table}</details>"
 
 

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import psi
 
-from model.errors import ModelError
-from model.heads.evidence import Evidence, concentrations
+from model.heads.evidence import BinaryEvidence, Evidence, concentrations
 from model.heads.problem import FIT_TOLERANCE, Problem
-from model.heads.softmax import Search
+from model.heads.softmax import Loss, Search
 from model.uncertainty.base import Estimator, FittedEstimator
 from model.uncertainty.frame import Frame, ProblemFamily, assemble
 
@@ -29,6 +28,8 @@ STEP_ITERATIONS = 10
 class Evidential(ProblemFamily):
     """Fits evidence for each class; what little there is of it is epistemic.
 
+    Where an image may have several classes, evidence for and against each: a Beta a class.
+
     Source:
         Sensoy et al. 2018, arXiv:1806.01768.
     """
@@ -37,16 +38,8 @@ class Evidential(ProblemFamily):
 
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit all heads in one search, while the divergence is annealed."""
-        if problem.multi_label:
-            raise ModelError(
-                "the evidential estimator gives one class an image, and the labels have several; "
-                "choose another estimator"
-            )
         weights_BN = problem.fit_weights
-        labels = problem.labels.astype(np.int64)
-        losses = [
-            Evidence(labels, problem.n_classes, HELD * step / STEPS) for step in range(STEPS + 1)
-        ]
+        losses = [_loss(problem, HELD * step / STEPS) for step in range(STEPS + 1)]
         search = Search(problem.basis, losses[0], weights_BN, np.full(len(weights_BN), problem.l2))
         for loss in losses[:-1]:
             search.run(FIT_TOLERANCE, loss=loss, iterations=STEP_ITERATIONS)
@@ -66,14 +59,21 @@ class Evidential(ProblemFamily):
         return EvidentialEstimator(Frame.restore(arrays), arrays["weights"], arrays["biases"])
 
 
+def _loss(problem: Problem, held: float) -> Loss:
+    if problem.multi_label:
+        return BinaryEvidence(problem.labels.astype(bool), held)
+    return Evidence(problem.labels.astype(np.int64), problem.n_classes, held)
+
+
 @dataclass(frozen=True)
 class EvidentialEstimator:
     """A head whose logits are log evidence.
 
     Attributes:
         frame: how features become rows.
-        weights: ``(D, C)`` on rows.
-        biases: ``(C,)``.
+        weights: ``(D, C)`` on rows; ``(D, 2 C)`` where an image may have several classes, first
+            those for no.
+        biases: ``(C,)`` or ``(2 C,)``.
     """
 
     frame: Frame
@@ -85,11 +85,13 @@ class EvidentialEstimator:
     def alpha(self, rows: F32) -> F64:
         """``(N, C)`` concentrations, at least 1; 0 for classes without a label.
 
-        `measures.vacuity` and `measures.dirichlet_entropy` take the columns of `frame.seen`.
+        `measures.vacuity` and `measures.dirichlet_entropy` take the columns of `frame.seen`. Where
+        an image may have several classes ``(N, C, 2)``, of no and of yes, at least 1 for all.
         """
-        return concentrations((rows @ self.weights + self.biases).astype(np.float64)) * (
-            self.frame.seen
-        )
+        found = concentrations((rows @ self.weights + self.biases).astype(np.float64))
+        if self.frame.positives is not None:
+            return found.reshape(len(rows), 2, -1).transpose(0, 2, 1)
+        return found * self.frame.seen
 
     def sample(self, features: F32) -> F64:
         """``(N, D)`` features to probabilities ``(N, 2, C)``, see `two_points`."""
@@ -98,6 +100,10 @@ class EvidentialEstimator:
     def sample_rows(self, rows: F32) -> F64:
         """The same from rows that are centred and of length 1."""
         seen = self.frame.seen
+        if self.frame.positives is not None:
+            yes = two_points(self.alpha(rows).reshape(-1, 2))[:, :, 1]
+            answers = yes.reshape(len(rows), len(seen), self.passes).transpose(0, 2, 1)
+            return self.frame.reserve(np.ascontiguousarray(answers))
         passes = np.zeros((len(rows), self.passes, len(seen)))
         passes[:, :, seen] = two_points(self.alpha(rows)[:, seen])
         return self.frame.reserve(passes)

@@ -66,13 +66,14 @@ def decompose_multi_label(passes_NKC: Array) -> tuple[Array, Array, Array]:
     """
     if passes_NKC.ndim != 3 or 0 in passes_NKC.shape[1:]:
         raise ShapeError("passes", expected="(N, K>=1, C>=1)", got=passes_NKC.shape)
-    total_N = _binary_entropy(passes_NKC.mean(axis=1)).sum(axis=1)
-    aleatoric_N = _binary_entropy(passes_NKC).sum(axis=2).mean(axis=1)
+    total_N = binary_entropy(passes_NKC.mean(axis=1)).sum(axis=1)
+    aleatoric_N = binary_entropy(passes_NKC).sum(axis=2).mean(axis=1)
     epistemic_N = np.maximum(total_N - aleatoric_N, 0.0)
     return total_N, total_N - epistemic_N, epistemic_N
 
 
-def _binary_entropy(probs: Array) -> Array:
+def binary_entropy(probs: Array) -> Array:
+    """Entropy of each answer to a yes-or-no question, from 0 to ``log 2``; the same shape."""
     result: Array = entr(probs) + entr(1.0 - probs)
     return result
 

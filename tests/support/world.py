@@ -55,8 +55,10 @@ def picture(colour: int, seed: int) -> bytes:
 class World:
     """A connected project in memory: people, Label Studio, queue and workers."""
 
+    config = CONFIG
+
     def __init__(self, tmp_path, n: int = 60, **settings) -> None:
-        self.platform = FakeLabelStudio(CONFIG)
+        self.platform = FakeLabelStudio(self.config)
         self.media = FakeMedia({})
         self.truth: dict[int, str] = {}
         self.queue = InMemoryQueue()
@@ -74,10 +76,10 @@ class World:
         )
         for i in range(n):
             self.import_image(i % 3, i)
-        spec = parse_config(CONFIG).spec
+        spec = parse_config(self.config).spec
         self.key = self.app.database.connect_project(
             host=self.platform.url, platform_id=1, uid="1.1767225600", title="fake", token="t",
-            label_config=CONFIG, config_hash=spec.config_hash, problems=[],
+            label_config=self.config, config_hash=spec.config_hash, problems=[],
         ).key  # fmt: skip
         self.scheduler = Scheduler(self.app)
 

@@ -1,4 +1,4 @@
-"""Label Studio's result of a single choice: writing it, reading it, and checking what we send."""
+"""Label Studio's result of a choice or several: writing and reading it, checking what we send."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.edges.labels.answers import decode, encode, in_order, is_known, notes
 from backend.edges.labels.config import TaskSpec
 
 TYPE = "choices"
@@ -17,7 +18,7 @@ class Reading:
     """What a person's result says about our control.
 
     Attributes:
-        label: the class, or ``None``.
+        label: the answer as its text, see `answers`, or ``None``.
         reason: why there is no label, one sentence; ``None`` when there is one.
     """
 
@@ -25,24 +26,35 @@ class Reading:
     reason: str | None = None
 
 
-def to_result(spec: TaskSpec, label: str, score: float | None) -> list[dict[str, Any]]:
+def to_result(
+    spec: TaskSpec,
+    label: str,
+    score: float | None,
+    probs: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
     """The result of a prediction that answers `label`.
 
     Args:
         spec: of the project.
-        label: one of ``spec.classes``.
+        label: one of ``spec.classes``, or the text of several. None of them is an empty result,
+            which is what Label Studio gives when somebody submits without a choice.
         score: calibrated P(label is right), or ``None`` to leave it out.
+        probs: calibrated probability of each class, shown in the region's notes.
 
     Raises:
         ValueError: `label` is no class of `spec`, or `score` is not in [0, 1].
     """
-    if label not in spec.classes:
+    if not is_known(spec, label):
         raise ValueError(f"'{label}' is no choice of '{spec.control}': {', '.join(spec.classes)}.")
+    chosen = in_order(spec, decode(label) or ()) if spec.multiple else [label]
+    if not chosen:
+        return []
     region: dict[str, Any] = {
         "from_name": spec.control,
         "to_name": spec.object,
         "type": TYPE,
-        "value": {"choices": [label]},
+        "value": {"choices": chosen},
+        **notes(probs),
     }
     if score is not None:
         problem = _score_problem("score of the region", score)
@@ -53,20 +65,22 @@ def to_result(spec: TaskSpec, label: str, score: float | None) -> list[dict[str,
 
 
 def from_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> str | None:
-    """The class a person gave, or ``None``; `classify_result` also says why there is none."""
+    """The answer a person gave, or ``None``; `classify_result` also says why there is none."""
     return classify_result(spec, result).label
 
 
 def classify_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> Reading:
     """Read the answer to our control out of an annotation's regions."""
     ours = [r for r in result if r.get("from_name") == spec.control and r.get("type") == TYPE]
-    if not ours:
+    if not ours and not spec.multiple:
         return Reading(None, f"'{spec.control}' has no answer.")
     answers: list[Any] = []
     for region in ours:
         value = region.get("value")
         chosen = value.get("choices") if isinstance(value, Mapping) else None
         answers.extend(chosen if isinstance(chosen, list) else [chosen] if chosen else [])
+    if spec.multiple:
+        return _several(spec, answers)
     if not answers:
         return Reading(None, f"'{spec.control}' has no answer.")
     if len(set(map(str, answers))) > 1:
@@ -76,6 +90,16 @@ def classify_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> Read
     if not isinstance(label, str) or label not in spec.classes:
         return Reading(None, f"'{label}' is no choice of '{spec.control}' any more.")
     return Reading(label)
+
+
+def _several(spec: TaskSpec, answers: Sequence[Any]) -> Reading:
+    """Submitted without a choice means that none applies, unless the config requires one."""
+    if not answers and spec.required:
+        return Reading(None, f"'{spec.control}' has no answer.")
+    for label in answers:
+        if not isinstance(label, str) or label not in spec.classes:
+            return Reading(None, f"'{label}' is no choice of '{spec.control}' any more.")
+    return Reading(encode(answers))
 
 
 def check_prediction(spec: TaskSpec, item: Mapping[str, Any]) -> list[str]:
@@ -115,10 +139,14 @@ def _region_problems(spec: TaskSpec, region: Any) -> list[str]:
     ]
     value = region.get("value")
     chosen = value.get("choices") if isinstance(value, Mapping) else None
-    if not isinstance(chosen, list) or len(chosen) != 1:
+    if spec.multiple and (not isinstance(chosen, list) or not chosen):
+        problems.append(f"value.choices must be a list of labels, got {chosen!r}")
+    elif not spec.multiple and (not isinstance(chosen, list) or len(chosen) != 1):
         problems.append(f"value.choices must be a list of one label, got {chosen!r}")
-    elif chosen[0] not in spec.classes:
-        problems.append(f"{chosen[0]!r} is none of {', '.join(spec.classes)}")
+    else:
+        unknown = [label for label in chosen or () if label not in spec.classes]
+        if unknown:
+            problems.append(f"{unknown[0]!r} is none of {', '.join(spec.classes)}")
     if region.get("score") is not None:
         problem = _score_problem("score", region["score"])
         if problem:

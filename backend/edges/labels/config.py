@@ -1,4 +1,4 @@
-"""From a labeling config to what Doubtless predicts: one single-choice question about one image."""
+"""From a labeling config to what Doubtless predicts: one question about one image."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class TaskSpec:
         classes: labels as results spell them (a Choice's alias before its value), config order.
         config_hash: changes when a model of the old config no longer fits; not with the order of
             the choices or the look of the page.
+        multiple: an image may have several of the classes, or none.
+        required: with `multiple`, none is no answer: Label Studio does not take it.
     """
 
     control: str
@@ -36,6 +38,8 @@ class TaskSpec:
     value_key: str
     classes: tuple[str, ...]
     config_hash: str
+    multiple: bool = False
+    required: bool = False
 
     def reference(self, data: Mapping[str, Any], task_id: int | None = None) -> str:
         """The image reference in a task's data.
@@ -81,13 +85,14 @@ class ParsedConfig:
             why = " ".join(self.problems) or "It has no Choices tag."
             raise UnsupportedConfigError(
                 f"Nothing in the labeling config can be predicted. {why} Doubtless needs one "
-                '<Choices> with choice="single" whose toName is an <Image value="$key">.'
+                '<Choices> with choice="single" or choice="multiple" whose toName is an '
+                '<Image value="$key">.'
             )
         return self.spec
 
 
 def parse_config(label_config: str) -> ParsedConfig:
-    """Find the first usable Choices tag; never raises.
+    """Find the first usable Choices tag, before all others one with a single answer; never raises.
 
     Entities are refused rather than expanded: the config is written by others.
     """
@@ -96,7 +101,7 @@ def parse_config(label_config: str) -> ParsedConfig:
     except ValueError as exc:
         return ParsedConfig(None, (str(exc),))
     images, problems = _images(root)
-    spec: TaskSpec | None = None
+    usable: list[ElementTree.Element] = []
     for tag in root.iter():
         name, to_name = tag.get("name"), tag.get("toName")
         if tag.tag.lower() in _NO_CONTROL or not to_name:
@@ -108,11 +113,16 @@ def parse_config(label_config: str) -> ParsedConfig:
         reason = _unusable(tag, images)
         if reason:
             problems.append(f"{label} {reason}.")
-        elif spec is not None:
-            problems.append(f"{label} is left to people: Choices '{spec.control}' comes first.")
         else:
-            spec = _spec(str(name), to_name.strip(), images[to_name.strip()], _classes(tag))
-    return ParsedConfig(spec, tuple(problems))
+            usable.append(tag)
+    taken = min(usable, key=_is_multiple, default=None)  # the first of its kind
+    if taken is None:
+        return ParsedConfig(None, tuple(problems))
+    for tag in usable:
+        if tag is not taken:
+            which = f"Choices '{taken.get('name')}' comes first"
+            problems.append(f"Choices '{tag.get('name')}' is left to people: {which}.")
+    return ParsedConfig(_spec(taken, images), tuple(problems))
 
 
 def _root(label_config: str) -> ElementTree.Element:
@@ -160,8 +170,6 @@ def _unusable(tag: ElementTree.Element, images: Mapping[str, str]) -> str | None
     to_name = (tag.get("toName") or "").strip()
     if not tag.get("name"):
         return "has no name"
-    if (tag.get("choice") or "single").strip().lower() == "multiple":
-        return 'has choice="multiple"; only one answer an image is supported'
     for attribute, meaning in (
         ("perRegion", "asks about regions, not images"),
         ("perItem", "asks about the items of a series, not about one image"),
@@ -194,7 +202,16 @@ def _choice_values(tag: ElementTree.Element) -> Iterator[str]:
                 yield value
 
 
-def _spec(control: str, image: str, key: str, classes: tuple[str, ...]) -> TaskSpec:
-    facts = json.dumps([control, image, key, sorted(classes)], ensure_ascii=True)
-    digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
-    return TaskSpec(control, image, key, classes, digest)
+def _is_multiple(tag: ElementTree.Element) -> bool:
+    return (tag.get("choice") or "single").strip().lower() == "multiple"
+
+
+def _spec(tag: ElementTree.Element, images: Mapping[str, str]) -> TaskSpec:
+    control, image = str(tag.get("name")), str(tag.get("toName")).strip()
+    classes, multiple = _classes(tag), _is_multiple(tag)
+    required = multiple and (tag.get("required") or "").strip().lower() == "true"
+    asked: list[Any] = [control, image, images[image], sorted(classes)]
+    if multiple:
+        asked.append(["multiple", required])
+    digest = hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()[:16]
+    return TaskSpec(control, image, images[image], classes, digest, multiple, required)

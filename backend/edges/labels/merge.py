@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 
 def majority(labels: Iterable[str]) -> str | None:
@@ -19,3 +20,20 @@ def majority(labels: Iterable[str]) -> str | None:
     for order, label in enumerate(labels):
         votes[label] = (votes.get(label, (0, 0))[0] + 1, order)
     return max(votes, key=lambda label: votes[label], default=None)
+
+
+def majority_of_each(sets: Sequence[AbstractSet[str]]) -> set[str]:
+    """Every label that most annotators gave; where half of them did, the newest decides.
+
+    Args:
+        sets: the labels each gave to one task, oldest first; at least one.
+
+    Example:
+        >>> sorted(majority_of_each([{"a"}, {"a", "b"}, {"b", "c"}]))
+        ['a', 'b']
+        >>> sorted(majority_of_each([{"a"}, {"b"}]))
+        ['b']
+    """
+    labels = set[str]().union(*sets)
+    votes = {label: 2 * sum(label in given for given in sets) - len(sets) for label in labels}
+    return {label for label, lead in votes.items() if lead > 0 or (lead == 0 and label in sets[-1])}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import stat
 
 import pytest
+import sqlalchemy as sa
 from support.postgresql import PostgreSQL, programs
 
 from backend.edges.database import Database
@@ -208,3 +209,15 @@ def test_a_newer_schema_is_refused(tmp_path):
     made.close()
     with pytest.raises(BackendError, match="newer release"):
         Database(url)
+
+
+def test_a_database_without_probabilities_of_labels_gets_them(database):
+    """As a release that knew no sets of labels left it."""
+    with database.engine.begin() as c:
+        c.execute(sa.text("ALTER TABLE scores DROP COLUMN probs"))
+    database._migrate()
+    key = connected(database).key
+    row = Score(task_id=1, label='["a"]', score=0.5, p_right=0.5, probs={"a": 0.9, "b": 0.1})
+    plain = Score(task_id=2, label="a", score=0.5, p_right=0.5)
+    database.put_scores(key, 1, [row, plain])
+    assert database.scores(key, 1) == {1: row, 2: plain}

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from model.errors import ModelError
 from model.heads.problem import Problem, strata
 from model.heads.sigmoid import BinaryCrossEntropy
 from model.uncertainty import ESTIMATORS, FittedEstimator
 from model.uncertainty.mc_dropout import dropout_precision
 from model.uncertainty.measures import decompose, decompose_multi_label
 
-NAMES = sorted(set(ESTIMATORS) - {"evidential", "hybrid"})
+NAMES = sorted(ESTIMATORS)
 
 
 def tagged(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,12 +66,6 @@ def test_two_labels_and_no_class_at_all(name: str) -> None:
     np.testing.assert_allclose(none, 1 / 6)
     flat = fit(name, x * 0, np.arange(8).reshape(4, 2) % 3 == 0).estimator.sample(x)
     assert np.isfinite(flat).all()
-
-
-@pytest.mark.parametrize("name", ["evidential", "hybrid"])
-def test_what_cannot_says_so(name: str) -> None:
-    with pytest.raises(ModelError, match="one class an image"):
-        fit(name, *tagged(20))
 
 
 def test_each_question_is_a_logistic_regression_of_its_own() -> None:

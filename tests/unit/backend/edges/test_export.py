@@ -120,7 +120,7 @@ def test_skips_cancelled_and_empty_annotations_are_no_answers(files: Path) -> No
             task(2, "b.png", annotation(choice("cat"), was_cancelled=True)),
             task(3, "b.png", annotation()),
             task(4, "b.png", annotation(choice("dog"))),
-            task(5, "b.png", annotation(choice(["dog", "cat"]))),
+            task(5, "b.png", annotation(choice("dog"), choice("cat"))),
             task(6, "b.png", annotation(choice("dog"), was_cancelled=True), annotation()),
         ],
     )

@@ -54,7 +54,6 @@ def test_hash_ignores_order_and_look_but_not_the_classes() -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (choices('toName="image" choice="multiple"'), "multiple"),
         (choices('toName="image" perRegion="true"'), "perRegion"),
         (choices('toName="image" perItem="true"'), "perItem"),
         (choices('toName="image" allowNested="true"'), "tree"),
