@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model.acquisition.automatic import auto
 from model.acquisition.badge import badge
 from model.acquisition.base import Acquisition, Needs, Pool, Rule, Sample, Selection
 from model.acquisition.clustered import margin_cluster
@@ -21,6 +22,7 @@ from model.acquisition.power import power_bald, power_entropy, power_margin
 from model.acquisition.probcover import probcover
 from model.acquisition.simple import by_entropy, by_least_confidence, by_margin, uniform
 from model.acquisition.typical import typical
+from model.acquisition.variance import variance_reduction
 from model.checks import check_features
 from model.errors import NeedsError, ShapeError
 from model.registry import Registry
@@ -39,7 +41,8 @@ __all__ = [
 ]
 
 ACQUISITIONS: Registry[Acquisition] = Registry("acquisition")
-ACQUISITIONS.register("auto")(Acquisition(uncertainty_herding))  # why: docs/adr/acquisition.md
+ACQUISITIONS.register("auto")(Acquisition(auto))  # why: docs/adr/acquisition.md
+ACQUISITIONS.register("v-optimal")(Acquisition(variance_reduction))
 ACQUISITIONS.register("herding")(Acquisition(uncertainty_herding))
 ACQUISITIONS.register("random")(Acquisition(uniform))
 ACQUISITIONS.register("typical")(Acquisition(typical))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model.acquisition import ACQUISITIONS, Needs, require, select
 from model.acquisition.base import Pool, k_means, main_axes, seed_centres, squared_distances
+from model.acquisition.variance import rows_for
 from model.errors import ModelError, NeedsError, ShapeError, UnknownNameError
 from model.types import Predictions
 from model.uncertainty.measures import decompose, margin
@@ -295,15 +296,54 @@ def test_auto_passes_from_typical_to_doubtful_as_labels_come() -> None:
 
 
 @pytest.mark.parametrize("doubtful", [0.2, 0.02])
-def test_auto_draws_a_large_pool_in_proportion_to_its_doubt(
-    monkeypatch: pytest.MonkeyPatch, doubtful: float
+@pytest.mark.parametrize("rule", ["auto", "herding"])
+def test_a_large_pool_is_drawn_in_proportion_to_its_doubt(
+    monkeypatch: pytest.MonkeyPatch, doubtful: float, rule: str
 ) -> None:
-    monkeypatch.setattr("model.acquisition.herding.MOST_ROWS", 100)
+    for module in ("herding", "variance"):
+        monkeypatch.setattr(f"model.acquisition.{module}.MOST_ROWS", 100)
     rng = np.random.default_rng(0)
     pool = rng.normal(size=(3000, 5)).astype(np.float32)
     margins = np.where(rng.random(3000) < doubtful, 0.0, 1.0)
-    chosen = pick("auto", pool, 30, predictions=predictions(margins), labelled=pool[:9] + 9)
+    chosen = pick(rule, pool, 30, predictions=predictions(margins), labelled=pool[:9] + 9)
     assert (margins[chosen] == 0.0).mean() > 0.8  # a sure item may stand for doubtful ones
+
+
+def test_auto_herds_the_first_batch_and_batches_too_large_to_look_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    pool, said = rng.normal(size=(300, 5)).astype(np.float32), predictions(rng.random(300))
+    labelled = rng.normal(size=(9, 5)).astype(np.float32)
+    first = pick("auto", pool, 20, predictions=None)
+    assert first == pick("herding", pool, 20, predictions=None)
+    later = pick("auto", pool, 20, predictions=said, labelled=labelled)
+    assert later == pick("v-optimal", pool, 20, predictions=said, labelled=labelled)
+    herded = pick("herding", pool, 20, predictions=said, labelled=labelled)
+    assert later != herded
+    monkeypatch.setattr("model.acquisition.automatic.MOST_CHOSEN", 19)
+    large = pick("auto", pool, 20, predictions=said, labelled=labelled)
+    assert large == herded
+
+
+def test_variance_is_lowered_without_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many labels those nearest to the pool's doubt count: far ones change no choice."""
+    rng = np.random.default_rng(0)
+    pool, said = rng.normal(size=(200, 8)).astype(np.float32), predictions(rng.random(200))
+    near, far = pool[:30] + 0.01, -40.0 * pool.mean(axis=0) - 5.0 * np.eye(8, dtype=np.float32)
+    labelled = np.concatenate([near, far.astype(np.float32)])
+    every = pick("v-optimal", pool, 10, predictions=said, labelled=labelled)
+    monkeypatch.setattr("model.acquisition.variance.MOST_LABELS", 34)
+    some = pick("v-optimal", pool, 10, predictions=said, labelled=labelled)
+    assert len(set(every) & set(some)) >= 8
+    assert not set(some) & set(range(30))  # copies of what is labelled
+
+
+@pytest.mark.parametrize(("n", "labels"), [(1, 0), (40, 20), (40, 1000), (400, 1000)])
+def test_rows_looked_at_are_bounded_and_hold_the_batch(n: int, labels: int) -> None:
+    assert 4 * n <= rows_for(n, labels) <= 6_000
+    assert rows_for(n, labels + 500) <= rows_for(n, labels)
+    assert rows_for(n, 10**6) == rows_for(n, 10**7) > 0  # no more labels are looked at
 
 
 def test_k_means_finds_separate_groups() -> None:

@@ -19,6 +19,7 @@ from model.acquisition.epig import MOST_OUTCOMES, coarse, expected_information
 from model.acquisition.herding import drawn_for_sums, most_covered, uncertainty_herding
 from model.acquisition.power import draw_in_proportion
 from model.acquisition.probcover import cover, pure_radius
+from model.acquisition.variance import NOISE, variance_reduction
 from model.types import Predictions
 
 
@@ -337,6 +338,35 @@ def test_herding_is_uncertainty_herding_written_out(known: int) -> None:
         sums = [(doubt * np.maximum(covered, kernel[i])).sum() for i in range(50)]
         assert row == int(np.argmax(sums))
         covered = np.maximum(covered, kernel[row])
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_v_optimal_is_the_posterior_variance_written_out(known: int) -> None:
+    """After each choice the variance, conditioned anew and weighted by doubt, is least."""
+    rng = np.random.default_rng(known)
+    features = rng.normal(size=(50, 4)).astype(np.float32)
+    labelled = rng.normal(size=(known, 4)).astype(np.float32) if known else None
+    margins = rng.random(50)
+    zeros = np.zeros(50)
+    said = Predictions(zeros[:, None], np.zeros(50, np.int64), zeros, margins, *[zeros] * 3)
+    pool = Pool(features, labelled, None, said)
+    chosen = variance_reduction(pool, 6, seed=0).rows.tolist()
+    rows, given = pool.rows.astype(np.float64), pool.known_rows.astype(np.float64)
+    start = given if known else rows[np.random.default_rng(0).permutation(50)[:6]]
+    radius = np.median(((rows[:, None] - start[None]) ** 2).sum(axis=2).min(axis=1))
+
+    def kernel(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return np.exp(-((some[:, None] - others[None]) ** 2).sum(axis=2) / radius)
+
+    for row in chosen:
+        left = np.full(50, np.inf)
+        for i in set(range(50)) - set(chosen[: chosen.index(row)]):
+            at = np.concatenate([given, rows[[*chosen[: chosen.index(row)], i]]])
+            across = kernel(rows, at)
+            among = kernel(at, at) + NOISE * np.eye(len(at))
+            variance = 1.0 - (across * np.linalg.solve(among, across.T).T).sum(axis=1)
+            left[i] = ((1 - margins) * variance).sum()
+        assert left[row] == pytest.approx(left.min(), abs=1e-5)
 
 
 def test_drawn_items_give_the_sums_of_all() -> None:
