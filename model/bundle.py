@@ -79,7 +79,7 @@ class Bundle:
                     f"features of rows {start} to {start + len(block)} are not all finite; "
                     "extract them again"
                 )
-            passes = self.estimator.sample(signed_root(block) if self.roots else block)
+            passes = self.sample(block)
             stop = start + len(block)
             mean = passes.mean(axis=1)
             probs[start:stop] = self.published.probs(mean)
@@ -88,6 +88,13 @@ class Bundle:
         label = probs.argmax(axis=1).astype(np.int64)
         total, aleatoric, epistemic = parts
         return Predictions(probs, label, p_right, margin(probs), total, aleatoric, epistemic)
+
+    def sample(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``(N, D)`` features as the backbone gives them to the passes ``(N, K, C)``, uncalibrated.
+
+        What acquisition is given: the estimator itself may have been fitted on their roots.
+        """
+        return self.estimator.sample(signed_root(features) if self.roots else features)
 
     def save(self, folder: Path) -> None:
         """Write the version as a new folder: complete or not there at all.

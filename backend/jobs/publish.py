@@ -52,7 +52,7 @@ def score_pool(
         labels=labels,
         classes=bundle.classes,
         predictions=predictions,
-        sample=bundle.estimator.sample,
+        sample=bundle.sample,
         front=front_size(job, len(labels)),
         acquisition=app.settings.acquisition,
     )

@@ -147,9 +147,9 @@ def read_out(index: Ints, cosine: F32, values: F32) -> F32:
     weight = np.maximum(cosine, 0.0) ** SHARPNESS
     total = weight.sum(axis=1, keepdims=True)
     weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-    starts = np.arange(len(index) + 1) * index.shape[1]
-    mean = sparse.csr_array((weight.ravel(), index.ravel(), starts), (len(index), len(values)))
-    result: F32 = mean @ values
+    result = np.zeros((len(index), values.shape[1]), np.float32)
+    for near in range(index.shape[1]):  # for one image five times as fast as a sparse product
+        result += weight[:, near, None] * values[index[:, near]]
     return result
 
 

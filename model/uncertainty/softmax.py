@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.heads.problem import Problem
-from model.heads.softmax import Heads
 from model.uncertainty.base import Estimator, FittedEstimator
 from model.uncertainty.frame import Frame, ProblemFamily, assemble
 
@@ -78,13 +78,16 @@ class SoftmaxEstimator:
 
     def sample_rows(self, rows: F32) -> F64:
         """The same from rows that are centred and of length 1."""
-        scale = np.float32(self.passes / (self.passes - 1.0))
-        masks = (self.part != np.arange(self.passes)[:, None]) * scale
-        heads = Heads(
-            weights=(masks[:, :, None] * self.weights).astype(np.float32),
-            biases=np.tile(self.biases, (self.passes, 1)),
-        )
-        return self.frame.probs(heads.logits(rows))
+        scale = self.passes / (self.passes - 1.0)
+        left_out = np.stack([rows[:, own] @ weights for own, weights in self._parts], axis=1)
+        logits = left_out.sum(axis=1, keepdims=True) - left_out
+        return self.frame.probs(scale * logits.astype(np.float64) + self.biases)
+
+    @cached_property
+    def _parts(self) -> list[tuple[Ints, F32]]:
+        """What each pass leaves out: the features, and their weights. So all is multiplied once."""
+        each = [np.flatnonzero(self.part == number) for number in range(self.passes)]
+        return [(own, self.weights[own]) for own in each]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays."""
