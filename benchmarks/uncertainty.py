@@ -12,8 +12,8 @@ than the pool was, since the doubtful images are labelled. The libraries run in 
 environment of their own.
 
 With it goes a network that is overfitted on purpose: what its plain confidence is worth, and what
-the engine publishes of the very same predictions, label propagation left out. `--costs` measures
-time instead, on made-up features.
+the engine, with its defaults, publishes when that network is the head. `--costs` measures time
+instead, on made-up features.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 from _costs import measure_costs
 from _kept import Kept
-from _measured import judge, over_seeds, reliability
+from _measured import judge
 from _overfitted import Overfitted
 from _plain import fit_plain
 from _replay import Ask, Task, ask_ours
+from _summary import OURS, OVERFITTED, PLAIN, PUBLISHED, show, summarise
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 from peering.environment import peer_python, versions
@@ -41,8 +42,9 @@ from peering.estimators import HANDLERS
 from peering.process import PeerError, PeerProcess, end_workers_when_terminated
 
 from model.acquisition.base import mean_row
-from model.calibration.metrics import ece
+from model.bundle import Bundle
 from model.engine import EngineConfig, fit
+from model.heads.propagated import PropagatedEstimator
 from model.heads.softmax import Basis, normalise
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
@@ -52,10 +54,6 @@ Ints = NDArray[np.int64]
 Places = dict[str, tuple[F32, Ints]]
 
 BATCH = 20
-OVERFITTED = "overfitted"
-PLAIN = "overfitted, plain softmax"
-OURS = "doubtless: "
-PUBLISHED = "softmax"  # the default estimator: its score is the one that is published
 OWN = ("uncertainty", "_measured", "_overfitted", "_plain", "_replay")
 PEERING = tuple(f"peering/{name}" for name in ("environment", "estimators", "strategies"))
 CODE = ("model", *(f"benchmarks/{name}.py" for name in OWN + PEERING))
@@ -188,27 +186,33 @@ def one_run(
     measured: dict[str, Any] = {place: {} for place in places}
     scores: dict[str, Any] = {}
     for name in ESTIMATORS:
-        propagation = "off" if name == OVERFITTED else "auto"
-        config = EngineConfig(estimator=name, propagation=propagation, seed=seed)
+        config = EngineConfig(estimator=name, seed=seed)
         bundle = fit(data, task.classes, pool=task.features, config=config)
         for place, (features, labels) in places.items():
             found = bundle.predict(features)
             measured[place][OURS + name] = judge(found.probs, found.p_right, labels)
-            stated = {name: found.p_right}
+            kept = {name: (found.p_right, found.label == labels)}
             if name == OVERFITTED:
-                raw = bundle.sample(features).mean(axis=1)
+                raw = network_alone(bundle, features)
                 measured[place][PLAIN] = judge(raw, raw.max(axis=1), labels)
-                stated[PLAIN] = raw.max(axis=1)
+                kept[PLAIN] = raw.max(axis=1), raw.argmax(axis=1) == labels
             if name in (PUBLISHED, OVERFITTED):
-                right = (found.label == labels).tolist()
-                for each, p_right in stated.items():
-                    kept = {"p_right": p_right.round(6).tolist(), "right": right}
-                    scores.setdefault(place, {})[each] = kept
+                scores.setdefault(place, {}).update(
+                    (each, {"p_right": p_right.round(6).tolist(), "right": right.tolist()})
+                    for each, (p_right, right) in kept.items()
+                )
         if name == OVERFITTED:
-            on_itself = bundle.sample(data.features).mean(axis=1).argmax(axis=1)
+            on_itself = network_alone(bundle, data.features).argmax(axis=1)
             scores["overfitted_train_accuracy"] = float((on_itself == data.labels).mean())
     failed = _peers(task, data, places, seed, worker, limit_s, measured)
     return {"measured": measured, "scores": scores, "failed": failed}
+
+
+def network_alone(bundle: Bundle, features: F32) -> NDArray[np.float64]:
+    """``(N, C)`` what a version's estimator says without calibration and label propagation."""
+    estimator = bundle.estimator
+    head = estimator.head if isinstance(estimator, PropagatedEstimator) else estimator
+    return replace(bundle, estimator=head).sample(features).mean(axis=1)
 
 
 def _peers(
@@ -278,81 +282,6 @@ def _facts(arguments: argparse.Namespace, n: int, seed: int) -> dict[str, Any]:
         "aside": arguments.set_aside,
         "seed": seed,
     }
-
-
-def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds by place and method, surest ranking first; bins of the published score."""
-    result: dict[str, Any] = {"failed": {}, "places": {}}
-    for run in runs:
-        result["failed"] |= run["failed"]
-    for place in runs[0]["measured"]:
-        methods = {name for run in runs for name in run["measured"][place]}
-        table = {
-            name: over_seeds(
-                [run["measured"][place][name] for run in runs if name in run["measured"][place]]
-            )
-            for name in methods
-        }
-        order = sorted(table, key=lambda name: -((table[name]["error_auroc"] or {}).get("mean", 0)))
-        result["places"][place] = {
-            "methods": {name: table[name] for name in order},
-            "published_against_best": against(runs, place, order),
-            "reliability": {
-                name: _pooled([run["scores"][place][name] for run in runs])
-                for name in (PUBLISHED, OVERFITTED, PLAIN)
-            },
-        }
-    accuracies = [run["scores"]["overfitted_train_accuracy"] for run in runs]
-    result["overfitted_train_accuracy"] = min(accuracies)
-    return result
-
-
-def against(runs: list[dict[str, Any]], place: str, order: list[str]) -> dict[str, Any]:
-    """Error-AUROC of the published score less that of the best other method, seed by seed."""
-    best = next(name for name in order if name != OURS + PUBLISHED)
-    pairs = [
-        tuple(
-            run["measured"][place].get(name, {}).get("error_auroc")
-            for name in (OURS + PUBLISHED, best)
-        )
-        for run in runs
-    ]
-    apart = [{"error_auroc": a - b} for a, b in pairs if a is not None and b is not None]
-    return {"best": best} | (over_seeds(apart) if apart else {})
-
-
-def _pooled(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Bins of a score over all seeds, which share images: intervals are somewhat too narrow."""
-    p_right = np.concatenate([np.array(score["p_right"]) for score in scores])
-    right = np.concatenate([np.array(score["right"], bool) for score in scores])
-    return {
-        "items": [len(score["right"]) for score in scores],
-        "ece_of_all_seeds_together": round(ece(p_right, right), 4),
-        **reliability(p_right, right),
-    }
-
-
-def show(result: dict[str, Any]) -> None:
-    """The tables, for people."""
-    for n, found in result.items():
-        for place, there in found["places"].items():
-            print(f"\n{n} labels, {place}")
-            for name, row in there["methods"].items():
-                cells = [
-                    f"{key} {row[key]['mean']:.4f} +- {row[key]['se']}"
-                    for key in ("accuracy", "ece", "brier", "nll", "error_auroc", "augrc")
-                    if row[key] is not None
-                ]
-                floor = row["ece_if_perfect"]["mean"]
-                print(f"  {name:34} {'  '.join(cells)}  (ece if perfect {floor:.4f})")
-            published = there["reliability"][PUBLISHED]
-            errors = " ".join(f"{row['observed_error']:.3f}" for row in published["bins"])
-            falls = "falls" if published["is_monotone"] else "does NOT fall"
-            print(f"  error by bin of the published score: {errors} ({falls})")
-            apart = there["published_against_best"]
-            print(f"  published error-AUROC less {apart['best']}: {apart.get('error_auroc')}")
-        for name, reason in found["failed"].items():
-            print(f"  {name:34} failed: {reason}")
 
 
 if __name__ == "__main__":
