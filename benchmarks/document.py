@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "uncertainty.md"
 PICTURES = ROOT / "docs" / "images"
 SETS = ("grocery", "sign_digits")
 PICTURED = "200"  # labels
+PARTS = ("margin", "total", "aleatoric", "epistemic")
 SCORES = {  # in the pictures: colour and name
     PUBLISHED: ("s0", "published"),
     PLAIN: ("s1", "overfitted: softmax"),
@@ -32,8 +33,10 @@ Result = dict[str, Any]
 
 def main() -> None:
     results = {name: read(f"uncertainty_{name}") for name in SETS}
+    drawn = {name: read(f"uncertainty_{name}_drawn") for name in SETS}
     costs = read("uncertainty_costs")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables(results, costs)))
+    page = filled(PAGE.read_text(encoding="utf-8"), tables(results, drawn, costs))
+    PAGE.write_text(page, encoding="utf-8")
     for name, svg in pictures(results, costs).items():
         (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
     print(f"written: {PAGE} and its pictures")
@@ -60,11 +63,19 @@ def filled(page: str, parts: dict[str, str]) -> str:
     return page
 
 
-def tables(results: dict[str, Result], costs: Result) -> dict[str, str]:
-    """Every table by the name of its marks."""
+def tables(results: dict[str, Result], drawn: dict[str, Result], costs: Result) -> dict[str, str]:
+    """Every table by the name of its marks.
+
+    Args:
+        results: by the name of the set.
+        drawn: the same with all labels drawn by chance.
+        costs: of `--costs`.
+    """
     return {
         "promise": _promise(results),
         "overfitted": _overfitted(results),
+        "parts": _parts(results),
+        "drawn": _overfitted(drawn),
         **{f"estimators {name}": _estimators(found) for name, found in results.items()},
         "shifted": _shifted(results["grocery"]),
         "costs": _costs(costs),
@@ -173,6 +184,17 @@ def _estimators(result: Result) -> str:
     keys = ("ece", "error_auroc", "augrc", "accuracy")
     head = ("scores", "ECE", "error-AUROC", "AUGRC (less is better)", "accuracy")
     return table(head, ((_shown(name), *(cells(name, key) for key in keys)) for name in names))
+
+
+def _parts(results: dict[str, Result]) -> str:
+    keys = ("error_auroc", *(f"error_auroc_{part}" for part in PARTS))
+    names = (PUBLISHED, "laplace", "mc-dropout", "ensemble", "evidential")
+    rows = []
+    for name in names:
+        for set_name, result in results.items():
+            row = _methods(result, PICTURED)[OURS + name]
+            rows.append((f"{name}, {set_name}", *(mean(row, key) for key in keys)))
+    return table((f"error-AUROC, {PICTURED} labels", "P(right)", *PARTS), rows)
 
 
 def _shown(name: str) -> str:

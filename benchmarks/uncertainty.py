@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from _costs import measure_costs
 from _kept import Kept
-from _measured import judge
+from _measured import error_auroc_of_parts, judge
 from _overfitted import Overfitted
 from _plain import fit_plain
 from _replay import Ask, Task, ask_ours
@@ -190,7 +190,8 @@ def one_run(
         bundle = fit(data, task.classes, pool=task.features, config=config)
         for place, (features, labels) in places.items():
             found = bundle.predict(features)
-            measured[place][OURS + name] = judge(found.probs, found.p_right, labels)
+            own = judge(found.probs, found.p_right, labels) | error_auroc_of_parts(found, labels)
+            measured[place][OURS + name] = own
             kept = {name: (found.p_right, found.label == labels)}
             if name == OVERFITTED:
                 raw = network_alone(bundle, features)
