@@ -245,7 +245,7 @@ def _costs(costs: Result) -> str:
             )
         )
     dropout = [each["full_network_dropout"] for each in (one, many)]
-    ratios = [f"{each['ratio_to_bare_of_the_same_network']:.1f}" for each in dropout]
+    ratios = [f"{each['ratio_to_its_own_single_pass']:.1f}" for each in dropout]
     ms = f"{1000 * dropout[0]['s_an_image']:.0f}"
     rows.append(("dropout through the network, 20 passes", ms, *ratios, "–", "–", "–"))
     head = (
