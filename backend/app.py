@@ -15,6 +15,7 @@ from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.media import Fetcher
 from backend.edges.rq_queue import RqQueue
 from backend.errors import SettingError
+from backend.model_names import check_model_names
 from backend.ports import JobQueue, MediaSource, Platform
 from backend.records import Project
 from backend.settings import Settings
@@ -60,8 +61,9 @@ def build(settings: Settings, *, database: Database | None = None) -> App:
     """Wire the real parts.
 
     Raises:
-        SettingError: no Redis address is known.
+        SettingError: no Redis address is known, or a name of the model side cannot be used.
     """
+    check_model_names(settings)
     if not settings.redis_url:
         raise SettingError(
             "DOUBTLESS_REDIS_URL is not set and no `doubtless up` runs on this home; start "

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -22,9 +23,13 @@ from backend import commands
 from backend.edges.database import Database
 from backend.errors import BackendError
 from backend.logs import set_up_logging
+from backend.model_names import check_model_names
 from backend.records import Project
 from backend.settings import Settings
+from model.acquisition import ACQUISITIONS
+from model.backbones import BACKBONES
 from model.errors import ModelError
+from model.uncertainty import ESTIMATORS
 
 console = Console()
 problems = Console(stderr=True)
@@ -42,7 +47,8 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 if as_json:
                     click.echo(json.dumps({"error": str(exc)}))
                 else:
-                    problems.print(f"[red]doubtless {name}:[/red] {exc}", highlight=False)
+                    said = f"[red]doubtless {name}:[/red] {escape(str(exc))}"
+                    problems.print(said, highlight=False, soft_wrap=True)
                 sys.exit(1)
             except KeyboardInterrupt:
                 sys.exit(130)
@@ -77,12 +83,14 @@ def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -
     from backend.supervisor import run_stack
 
     settings = Settings.load(port=port, workers=workers, home=home)
+    check_model_names(settings)
     set_up_logging(settings)
     if as_json:
         click.echo(json.dumps({"server": settings.reachable_url, "home": str(settings.home_path)}))
     else:
         console.print(
-            f"Doubtless at [bold]{settings.reachable_url}[/bold], data in {settings.home_path}"
+            f"Doubtless at [bold]{settings.reachable_url}[/bold], data in "
+            f"{escape(str(settings.home_path))}"
         )
         console.print(
             "Next: [bold]doubtless connect --url URL --token TOKEN --project ID[/bold]",
@@ -110,6 +118,7 @@ def worker(as_json: bool) -> int:
     from backend.worker import run
 
     settings = commands.with_running_stack(Settings.load())
+    check_model_names(settings)
     if as_json:
         click.echo(json.dumps({"redis": bool(settings.redis_url)}))
     return run(settings)
@@ -141,9 +150,9 @@ def connect(as_json: bool, url: str | None, token: str | None, project_id: int) 
         )
         return 0
     for step in made.report.steps:
-        console.print(f"  [green]✓[/green] {step}", highlight=False)
+        console.print(f"  [green]✓[/green] {escape(step)}", highlight=False)
     for problem in made.project.problems:
-        console.print(f"  [yellow]![/yellow] {problem}", highlight=False)
+        console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
     console.print(
         f"Connected project {project_id} as [bold]{made.project.key}[/bold]. Press “Label All "
         "Tasks” in Label Studio; `doubtless status` shows what happens.",
@@ -169,9 +178,9 @@ def doctor(as_json: bool, reference: str | None) -> int:
         return 1 if bad else 0
     for item in found:
         mark = "[green]✓[/green]" if item["ok"] else "[red]✗[/red]"
-        console.print(f"{mark} {item['message']}", highlight=False)
+        console.print(f"{mark} {escape(item['message'])}", highlight=False)
         if not item["ok"] and item["fix"]:
-            console.print(f"    fix: {item['fix']}", highlight=False)
+            console.print(f"    fix: {escape(item['fix'])}", highlight=False)
     console.print(f"{len(found) - len(bad)} of {len(found)} checks are fine.")
     return 1 if bad else 0
 
@@ -240,13 +249,13 @@ def score(
         click.echo(json.dumps(rows))
         return
     if out is not None:
-        console.print(f"{len(rows)} rows written to {out}")
+        console.print(f"{len(rows)} rows written to {out}", markup=False)
         return
     table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
     for row in rows[:limit]:
         table.add_row(
-            str(row["task"]), row["prediction"] or "-", _number(row["p_right"]),
-            _number(row["score"], 4), _number(row["total"]), row["label"] or "",
+            str(row["task"]), escape(row["prediction"] or "-"), _number(row["p_right"]),
+            _number(row["score"], 4), _number(row["total"]), escape(row["label"] or ""),
         )  # fmt: skip
     console.print(table)
 
@@ -266,7 +275,7 @@ def versions(as_json: bool, reference: str | None) -> None:
         table.add_row(
             v.name, v.status, str(v.labels), _number(v.metrics.get("random_accuracy")),
             _number(v.metrics.get("ece")),
-            datetime.fromtimestamp(v.created_at).strftime("%m-%d %H:%M:%S"), v.reason,
+            datetime.fromtimestamp(v.created_at).strftime("%m-%d %H:%M:%S"), escape(v.reason),
         )  # fmt: skip
     console.print(table)
 
@@ -312,10 +321,17 @@ def rollback(
 )
 @click.option(
     "--acquisition",
-    help="Rules to compare, with commas (DOUBTLESS_ACQUISITION); random is always there.",
+    help="Rules to compare, with commas (DOUBTLESS_ACQUISITION); random is always there. One or "
+    f"more of: {', '.join(sorted(ACQUISITIONS))}.",
 )
-@click.option("--uncertainty", help="Estimator (DOUBTLESS_ESTIMATOR).")
-@click.option("--backbone", help="Pretrained network (DOUBTLESS_BACKBONE).")
+@click.option(
+    "--uncertainty",
+    help=f"Estimator (DOUBTLESS_ESTIMATOR), one of: {', '.join(sorted(ESTIMATORS))}.",
+)
+@click.option(
+    "--backbone",
+    help=f"Pretrained network (DOUBTLESS_BACKBONE), one of: {', '.join(sorted(BACKBONES))}.",
+)
 @click.option(
     "--initial",
     type=int,
@@ -414,13 +430,14 @@ def _follow(
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(run), default=str))
     elif not quiet:
-        console.print(run.stage, highlight=False)
+        console.print(run.stage, highlight=False, markup=False)
 
 
 def _show_project(p: dict[str, Any]) -> None:
     tasks = p["tasks"]
     console.print(
-        f"\n[bold]{p['title']}[/bold] ({p['key']}: project {p['project']} on {p['label_studio']})",
+        f"\n[bold]{escape(p['title'])}[/bold] ({p['key']}: project {p['project']} on "
+        f"{p['label_studio']})",
         highlight=False,
     )
     extra = f", {tasks['broken']} unreadable" if tasks["broken"] else ""
@@ -444,15 +461,20 @@ def _show_project(p: dict[str, Any]) -> None:
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
             f"({run['seconds']} s; {run['reason']})",
             highlight=False,
+            markup=False,
         )
     nxt = p["next_training"]
-    console.print(f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}")
+    console.print(
+        f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}", markup=False
+    )
     for problem in p["problems"]:
-        console.print(f"  [yellow]![/yellow] {problem}", highlight=False)
+        console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
     for item in p["unreadable"][:5]:
-        console.print(f"  [yellow]![/yellow] task {item['task']}: {item['why']}", highlight=False)
+        console.print(
+            f"  [yellow]![/yellow] task {item['task']}: {escape(item['why'])}", highlight=False
+        )
     if p["last_error"]:
-        console.print(f"  last failure: {p['last_error']['error']}", highlight=False)
+        console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
 
 
 def _number(value: Any, digits: int = 3) -> str:

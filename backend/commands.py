@@ -19,6 +19,7 @@ from backend.edges.webhooks import project_uid
 from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
 from backend.events import request_training
 from backend.forecast import forecast
+from backend.model_names import check_model_names
 from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
@@ -51,9 +52,11 @@ def connect_project(
     """Connect a project of a Label Studio, or repair its connection.
 
     Raises:
-        SettingError: the Doubtless server does not answer, so Label Studio could not reach it.
+        SettingError: the Doubtless server does not answer, so Label Studio could not reach it; or
+            a name of the model side cannot be used.
         PlatformError: Label Studio refused; the message has the fix.
     """
+    check_model_names(settings)
     settings = with_running_stack(settings)
     public = settings.reachable_url
     if check_server:

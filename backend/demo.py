@@ -21,6 +21,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 
 from backend import commands
 from backend.demo_curve import Point, checkpoints, labels_saved_ratio, random_curve
@@ -524,7 +525,7 @@ def main(classes: str, no_browser: bool, result: Path | None, **chosen: Any) -> 
         )
         code = Demo(options, console).run()
     except (BackendError, ModelError) as exc:
-        Console(stderr=True).print(f"[red]demo:[/red] {exc}", highlight=False)
+        Console(stderr=True).print(f"[red]demo:[/red] {escape(str(exc))}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

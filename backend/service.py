@@ -30,7 +30,7 @@ def _torch_hidden() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail
+    sys.modules["torch"] = None  # type: ignore[assignment]  # None is no module: imports fail
     try:
         yield
     finally:

@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 from backend.edges.export import LeftOut
 from backend.settings import Settings
 from backend.simulate_source import Source, open_source
-from model.acquisition import ACQUISITIONS
+from model.acquisition import require
 from model.backbones import BACKBONES, load_backbone
 from model.errors import DataError, ModelError
 from model.features import FeatureStore
@@ -34,7 +35,7 @@ from model.simulation.parallel import Job, play_all
 from model.simulation.provenance import commit, machine, program_digest
 from model.simulation.replay import RANDOM, Plan, Run
 from model.simulation.report import Shown, first_rows, plot_file, render, thumbnail
-from model.simulation.store import RunStore, write_atomically
+from model.simulation.store import RunStore, write_atomically, writing
 from model.simulation.summary import headline, outlook, remarks, summarise
 from model.uncertainty import ESTIMATORS
 
@@ -123,10 +124,10 @@ def _opened(options: Options, settings: Settings, watcher: Watcher) -> Source:
 def _check_names(options: Options) -> list[str]:
     """The rules to compare, `random` first, each once."""
     BACKBONES[options.backbone]
-    ESTIMATORS[options.uncertainty]
+    passes = ESTIMATORS[options.uncertainty].passes
     rules = list(dict.fromkeys([RANDOM, *filter(None, map(str.strip, options.acquisitions))]))
     for rule in rules:
-        ACQUISITIONS[rule]
+        require(rule, passes=passes)
     if options.seeds < 1:
         raise ModelError(f"seeds is {options.seeds}; it must be at least 1")
     return rules
@@ -157,19 +158,21 @@ def _with_features(
 ) -> tuple[LabelledSet, list[LeftOut]]:
     """The set with features of its readable images, and what is left out."""
     store = FeatureStore(settings.cache_path / "features")
-    begin = time.perf_counter()
     shared = options.backbone == PLAIN_BACKBONE or options.backbone.startswith(_STARTS_WITH_PLAIN)
     broken: dict[str, str] = {}
     for name in [options.backbone] if shared else [options.backbone, PLAIN_BACKBONE]:
-        broken |= compute_features(
-            source.read,
-            listing.keys,
-            backbone=name,
-            store=store,
-            load=lambda name: load_backbone(name, settings.cache_path, threads=options.jobs),
-            progress=partial(watcher.step, f"{name} features"),
-        )
-    spent = time.perf_counter() - begin
+        with (
+            _seconds_kept(options.out),
+            writing(settings.cache_path, "set DOUBTLESS_CACHE to another one"),
+        ):
+            broken |= compute_features(
+                source.read,
+                listing.keys,
+                backbone=name,
+                store=store,
+                load=lambda name: load_backbone(name, settings.cache_path, threads=options.jobs),
+                progress=partial(watcher.step, f"{name} features"),
+            )
     left_out = [
         LeftOut(name, broken[key])
         for name, key in zip(listing.names, listing.keys, strict=True)
@@ -190,16 +193,21 @@ def _with_features(
             if shared
             else store.load(BACKBONES[PLAIN_BACKBONE].hash, listing.keys)
         )
-    _remember_seconds(options.out, spent)
     return labelled_set(source.name, listing, features, plain), [*source.left_out, *left_out]
 
 
-def _remember_seconds(out: Path, spent: float) -> None:
-    """Keep what features took over all starts: a second start finds them in the cache."""
-    path = out / "runs" / ".features"
-    before = float(path.read_text()) if path.is_file() else 0.0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, repr(before + spent))
+@contextmanager
+def _seconds_kept(out: Path) -> Iterator[None]:
+    """Keep what features took over all starts, stopped ones too: the cache has what those did."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        path = out / "runs" / ".features"
+        with writing(out):
+            before = float(path.read_text()) if path.is_file() else 0.0
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, repr(before + time.perf_counter() - begin))
 
 
 def _identity(options: Options, plan: Plan, data: LabelledSet) -> dict[str, Any]:
@@ -247,8 +255,11 @@ def _play(
     # Beside the results: the folder for temporary files may be memory, and features are large.
     for left in options.out.glob(f"{_SET_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)  # of a start that was killed; we are alone here
-    with tempfile.TemporaryDirectory(prefix=_SET_PREFIX, dir=options.out) as folder:
-        data.save(Path(folder))
+    with writing(options.out):
+        kept = tempfile.TemporaryDirectory(prefix=_SET_PREFIX, dir=options.out)
+    with kept as folder:
+        with writing(options.out):
+            data.save(Path(folder))
         play_all(
             missing,
             plan,
@@ -340,12 +351,10 @@ def _write(
     runs: Mapping[str, Sequence[Run]],
     first: Mapping[str, Sequence[Shown]],
 ) -> None:
-    try:
+    with writing(out):
         write_atomically(out / RESULT_FILE, json.dumps(result, indent=1, allow_nan=False) + "\n")
         write_atomically(out / PLOT_FILE, plot_file(result))
         write_atomically(out / REPORT_FILE, render(result, runs, first))
-    except OSError as exc:
-        raise ModelError(f"{out} cannot be written: {exc.strerror or exc}") from exc
 
 
 def summary_lines(result: Mapping[str, Any], out: Path) -> list[str]:

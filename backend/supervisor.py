@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import backend
 from backend.edges.processes import kill_session, port_is_taken, spawn
@@ -371,7 +371,7 @@ class Stack:
             time.sleep(timeout_s)
             return
         for key, _ in self._selector.select(timeout_s):
-            self._read(key.data, key.fileobj)  # type: ignore[arg-type]
+            self._read(key.data, cast(IO[bytes], key.fileobj))  # only pipes are registered
 
     def _read(self, service: Service, pipe: IO[bytes]) -> bool:
         """Copy what is there; says whether there may be more."""

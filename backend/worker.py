@@ -16,7 +16,9 @@ from rq.worker import Worker
 
 import backend.jobs  # noqa: F401  (imported here so that every forked job has it)
 from backend.edges.rq_queue import QUEUE_NAMES, connect
+from backend.errors import SettingError
 from backend.logs import set_up_logging
+from backend.model_names import check_model_names
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,11 @@ def make_worker(settings: Settings) -> DoubtlessWorker:
 def run(settings: Settings) -> int:
     """Work until a signal says stop; returns the exit code."""
     set_up_logging(settings)
+    try:
+        check_model_names(settings)
+    except SettingError as exc:
+        print(f"doubtless worker: {exc}", file=sys.stderr)
+        return 2
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(settings.thread_count()))
     if not settings.redis_url:

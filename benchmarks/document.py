@@ -98,7 +98,7 @@ def pictures(results: dict[str, Result], costs: Result) -> dict[str, str]:
     values |= {name: 1000.0 * value for name, value in one["predict_s_an_image"].items()}
     values["network dropout, 20 passes"] = 1000.0 * dropout["s_an_image"]
     marked = ("the networks, bare", "network dropout, 20 passes")
-    drawn["costs"] = bars(values, "ms", "Milliseconds an image", marked=marked)
+    drawn["costs"] = bars(values, "ms", "Milliseconds an image, logarithmic", marked=marked)
     return drawn
 
 

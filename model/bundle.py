@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from model.calibration.choose import Published
+from model.checks import check_features
 from model.errors import BundleError, ModelError, ShapeError
 from model.heads.propagated import restore
 from model.heads.roots import signed_root
@@ -63,7 +64,7 @@ class Bundle:
 
         Raises:
             ShapeError: features of another length, that is of another backbone.
-            ModelError: a feature is not finite.
+            ModelError: a feature is not finite, or beyond 1e15.
         """
         if features.ndim != 2 or (len(features) and features.shape[1] != self.dim):
             raise ShapeError("features", expected=f"(N, {self.dim})", got=features.shape)
@@ -74,11 +75,7 @@ class Bundle:
         size = int(np.clip(BLOCK_VALUES // (self.estimator.passes * classes), 64, BLOCK_ROWS))
         for start in range(0, count, size):
             block = features[start : start + size].astype(np.float32, copy=False)
-            if not np.isfinite(block).all():
-                raise ModelError(
-                    f"features of rows {start} to {start + len(block)} are not all finite; "
-                    "extract them again"
-                )
+            check_features(block, f"features of rows {start} to {start + len(block)}")
             passes = self.sample(block)
             stop = start + len(block)
             mean = passes.mean(axis=1)

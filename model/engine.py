@@ -15,6 +15,7 @@ from model.bundle import Bundle
 from model.calibration.base import OutOfFold
 from model.calibration.choose import choose_calibrator
 from model.calibration.metrics import brier, ece, error_auroc, nll, proportion_interval
+from model.checks import check_features
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.heads.propagated import propagated
 from model.heads.roots import mean_root, roots_help, signed_root
@@ -84,7 +85,7 @@ def fit(
     Raises:
         NotEnoughLabelsError: fewer than 2 labels.
         ShapeError: arrays that do not belong together.
-        ModelError: a label outside the classes, or features that are not finite.
+        ModelError: a label outside the classes, or features that are not finite or beyond 1e15.
         UnknownNameError: no estimator has that name, or no way to propagate.
     """
     config = config or EngineConfig()
@@ -94,9 +95,8 @@ def fit(
     if config.propagation not in PROPAGATION:
         raise UnknownNameError("propagation", config.propagation, PROPAGATION)
     everything = data.features if pool is None or not len(pool) else pool
+    check_features(everything, "features of the pool")
     centre = mean_row(everything)
-    if not np.isfinite(centre).all():
-        raise ModelError("features of the pool are not all finite; extract them again")
     root_centre = mean_root(everything)
     roots = roots_help(
         data.features,
@@ -196,5 +196,4 @@ def _check(data: Labelled, classes: Sequence[str], pool: NDArray[np.float32] | N
             f"label {int(labels.max() if labels.min() >= 0 else labels.min())} is outside the "
             f"{len(classes)} classes"
         )
-    if not np.isfinite(features).all():
-        raise ModelError("features are not all finite; extract them again")
+    check_features(features, "features")

@@ -64,10 +64,10 @@ class AnnotationRecord:
         """
         try:
             author = body.get("completed_by")
-            task = body.get("task", task_id)
+            task: Any = body.get("task", task_id)  # None is one of the TypeErrors below
             return cls(
                 id=int(body["id"]),
-                task_id=int(task["id"] if isinstance(task, dict) else task),  # type: ignore[arg-type]
+                task_id=int(task["id"] if isinstance(task, dict) else task),
                 result=[r for r in body.get("result") or [] if isinstance(r, dict)],
                 was_cancelled=bool(body.get("was_cancelled", False)),
                 completed_by=author.get("id") if isinstance(author, dict) else author,

@@ -21,7 +21,8 @@ from model.acquisition.power import power_bald, power_entropy, power_margin
 from model.acquisition.probcover import probcover
 from model.acquisition.simple import by_entropy, by_least_confidence, by_margin, uniform
 from model.acquisition.typical import typical
-from model.errors import ModelError, NeedsError, ShapeError
+from model.checks import check_features
+from model.errors import NeedsError, ShapeError
 from model.registry import Registry
 from model.types import Predictions
 
@@ -107,7 +108,7 @@ def select(
         UnknownNameError: no rule has that name.
         ShapeError: the arrays do not belong together.
         NeedsError: there is a version, but its passes are missing or too few for this rule.
-        ModelError: a feature is not finite.
+        ModelError: a feature is not finite, or beyond 1e15.
     """
     rule = ACQUISITIONS[name]
     _check(pool, labelled, predictions)
@@ -122,8 +123,8 @@ def select(
         require(name, passes=sample(pool[:1]).shape[1])
     has_labelled = labelled is not None and labelled.size > 0
     given = Pool(pool, labelled if has_labelled else None, label_counts, predictions, sample)
-    if not (np.isfinite(given.centre).all() and np.isfinite(given.known.sum(dtype=np.float64))):
-        raise ModelError("features are not all finite; extract them again")
+    check_features(pool, "features")
+    check_features(given.known, "labelled features")
     return rule.choose(given, n, seed=seed)
 
 

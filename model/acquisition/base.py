@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.directions import range_finder
 from model.errors import ModelError
 from model.types import Predictions
 
@@ -156,16 +157,11 @@ def filled(picked: Ints, order: Ints, n: int) -> Ints:
 def main_axes(features: F32, centre: F32, count: int) -> F32:
     """``(D, count)`` orthonormal directions that hold most of the unit rows' variance.
 
-    Found from at most 2,048 rows, evenly spaced, by a random range finder with one power step.
-
-    Source:
-        Halko, Martinsson and Tropp 2011, arXiv:0909.4061.
+    Found from at most 2,048 rows, evenly spaced; see `range_finder`.
     """
     sample = unit_rows(features[:: -(-len(features) // AXES_ROWS)], centre)
     start = np.random.default_rng(0).standard_normal((features.shape[1], count), np.float32)
-    for _ in range(2):
-        start = np.linalg.qr(sample.T @ (sample @ start))[0]
-    return start
+    return range_finder(sample, start, rounds=2)
 
 
 def unit_rows(features: F32, centre: F32) -> F32:

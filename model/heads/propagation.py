@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from model.directions import range_finder
 from model.errors import ShapeError
 
 F32 = NDArray[np.float32]
@@ -163,16 +164,12 @@ def principal_axes(rows: F32, dimensions: int, rng: np.random.Generator) -> F32:
     Args:
         rows: ``(M, D)``.
         dimensions: wanted; at most D and M are given.
-        rng: source of the start.
-
-    Source:
-        Halko, Martinsson and Tropp 2011, arXiv:0909.4061, one power iteration.
+        rng: source of the start, and of the sample of at most 4,000 rows; see `range_finder`.
     """
     sample = rows if len(rows) <= _AXES_ROWS else rows[rng.permutation(len(rows))[:_AXES_ROWS]]
     width = min(dimensions, *sample.shape)
     start = rng.normal(size=(sample.shape[1], width)).astype(np.float32)
-    axes: F32 = np.linalg.qr(sample.T @ (sample @ start))[0]
-    return axes
+    return range_finder(sample, start, rounds=1)
 
 
 def project(rows: F32, axes: F32) -> F32:

@@ -9,9 +9,10 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 480, 300
-LEGEND = 176  # beside a chart that is a file of its own
+LEGEND, LEGEND_ROW = 176, 18  # beside a chart that is a file of its own
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 26, 44
 COLOURS = 8
+STROKES = ("", "dashes", "points")  # of the first rules, the next eight, and so on
 
 # Colour-blind safe (Okabe and Ito), lighter on dark.
 STYLE = """
@@ -26,7 +27,10 @@ STYLE = """
 .chart .axis{stroke:var(--soft);stroke-width:1}
 .chart .line{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke-linecap:round}
 .chart .thin{stroke-width:1.3}
+.chart .strong{stroke-width:3.4}
 .chart .dashed{stroke-dasharray:5 4}
+.chart .dashes{stroke-dasharray:9 3}
+.chart .points{stroke-dasharray:2 2.5;stroke-linecap:butt}
 .chart .band{stroke:none;opacity:.16}
 .chart .mark{fill:none;stroke:var(--ink);stroke-width:1.4;stroke-dasharray:2 3}
 .chart .note{fill:var(--ink);font-weight:600}
@@ -242,21 +246,21 @@ def standalone(svg: str, legend: Sequence[tuple[str, str, str]]) -> str:
         svg: from `line_chart`.
         legend: name, colour and further classes of each series.
     """
-    wide = WIDTH + LEGEND
+    wide, tall = WIDTH + LEGEND, max(HEIGHT, TOP + 10 + LEGEND_ROW * len(legend))
     ground = (
         f"<style>{escape(STYLE, quote=False)} .ground{{fill:#fff}}"
         "@media (prefers-color-scheme:dark){.ground{fill:#12161e}}</style>"
-        f'<rect class="ground" width="{wide}" height="{HEIGHT}"/>'
+        f'<rect class="ground" width="{wide}" height="{tall}"/>'
     )
     rows = []
     for number, (name, colour, classes) in enumerate(legend):
-        y = TOP + 10 + 18 * number
+        y = TOP + 10 + LEGEND_ROW * number
         rows.append(
             f'<line class="line {classes}" style="stroke:var(--{colour})" x1="{WIDTH}" '
             f'x2="{WIDTH + 20}" y1="{y - 4}" y2="{y - 4}"/>'
             f'<text x="{WIDTH + 26}" y="{y}">{escape(name)}</text>'
         )
     start = svg.index(">") + 1
-    head = svg[:start].replace(f'viewBox="0 0 {WIDTH} ', f'viewBox="0 0 {wide} ')
-    head = head.replace("<svg ", f'<svg width="{2 * wide}" height="{2 * HEIGHT}" ', 1)
+    head = svg[:start].replace(f"0 0 {WIDTH} {HEIGHT}", f"0 0 {wide} {tall}")
+    head = head.replace("<svg ", f'<svg width="{2 * wide}" height="{2 * tall}" ', 1)
     return head + ground + svg[start:].removesuffix("</svg>") + "".join(rows) + "</svg>\n"

@@ -215,9 +215,12 @@ def labelled_set(
         test = stratified_split(listing.keys, labels)
     if not test.any() or test.all():
         what = "to judge on" if not test.any() else "to learn from"
+        different = len(set(listing.keys))
+        count = f"{len(labels)} labelled images in {len(classes)} classes"
+        if different < len(labels):
+            count += f", {different} of them different"
         raise DataError(
-            f"{name} has {len(labels)} labelled images in {len(classes)} classes: none is left "
-            f"{what}; give it at least two images a class"
+            f"{name} has {count}: none is left {what}; give it at least two images a class"
         )
     digest = hashlib.sha256()
     for row in zip(listing.keys, listing.labels, test.tolist(), strict=True):

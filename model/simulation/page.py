@@ -25,21 +25,23 @@ p{margin:0 0 10px}
 .quiet{color:var(--quiet);font-size:14px}
 .two{display:grid;gap:32px;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
 .two>*{min-width:0}
-.chart{display:block;width:100%;max-width:620px;height:auto}
+@media (min-width:900px) and (min-height:640px){.two>:first-child{align-self:start;position:sticky;
+top:12px}}
+svg.chart{display:block;width:100%;max-width:620px;height:auto}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 6px;padding:0;list-style:none;
 font-size:14px}
-.legend i{display:inline-block;width:20px;height:0;border-top:3px solid;vertical-align:middle;
-margin-right:6px}
+.legend svg{display:inline-block;width:24px;height:8px;vertical-align:middle;margin-right:6px}
 .scroll{overflow-x:auto;margin-bottom:8px}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 10px 6px 0;text-align:right;border-bottom:1px solid var(--edge);
 vertical-align:top}
 th{font-weight:600;color:var(--quiet);vertical-align:bottom}
-th:first-child,td:first-child{text-align:left}
-td{white-space:nowrap}
-td:first-child{font-weight:600}
+th:first-child{text-align:left}
+td,th[scope=row]{white-space:nowrap}
+th[scope=row]{color:var(--text);vertical-align:top}
 td .quiet{font-size:12px}
-@media (max-width:600px){table{font-size:12.5px}td:first-child{white-space:normal}
+.scroll:focus-visible,summary:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
+@media (max-width:600px){table{font-size:12.5px}th[scope=row]{white-space:normal}
 th,td{padding-right:5px}td .quiet{font-size:11px}}
 .images{display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(78px,1fr));
 margin:6px 0 22px}
@@ -48,8 +50,9 @@ figure img,figure .none{display:block;width:100%;height:auto;aspect-ratio:1;obje
 background:var(--panel);border-radius:4px}
 figcaption{font-size:11.5px;line-height:1.3;color:var(--quiet);overflow:hidden;overflow-wrap:anywhere;
 display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2}
-h3{font-size:15px;margin:0}
-details{margin-top:36px;border-top:1px solid var(--edge);padding-top:12px}
+h3{font-size:15px;margin:0;display:inline}
+details{margin:8px 0}
+.foot{margin-top:36px;border-top:1px solid var(--edge);padding-top:12px}
 summary{cursor:pointer;font-weight:600}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;font-size:14px;margin:12px 0}
 dt{color:var(--quiet)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -84,6 +85,16 @@ def play_all(
             worker.end()
 
 
+def _death(code: int, last: str) -> str:
+    """Why a process ended on its own."""
+    if code == -signal.SIGKILL:
+        return (
+            "its process was killed, as systems do when memory runs out; fewer --jobs need less, "
+            "and the same command goes on"
+        )
+    return f"its process ended with code {code} ({last})"
+
+
 class _Process:
     """One worker and the thread that listens to it."""
 
@@ -143,7 +154,7 @@ class _Process:
         code = self._process.wait()
         self._threads[0].join(_END_S)
         last = self._errors[-1].strip() if self._errors else "no message"
-        self._said.put((self, {"error": f"its process ended with code {code} ({last})"}))
+        self._said.put((self, {"error": _death(code, last)}))
 
     def _listen_to_errors(self) -> None:
         self._errors.extend(self._stderr)

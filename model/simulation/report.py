@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from model.errors import UnreadableImageError
 from model.images import decode_image
-from model.simulation import charts
+from model.simulation import charts, tables
 from model.simulation.charts import Axis, Series, line_chart, nice_axis
 from model.simulation.page import page
 from model.simulation.replay import RANDOM, Run
@@ -22,6 +21,8 @@ from model.simulation.summary import AUTO, headline, outlook, reliability, remar
 
 FIRST_IMAGES = 24
 THUMBNAIL_PX = 112
+MOST_BANDS = 4  # more hide each other
+MOST_OPEN = 4  # rules whose images are all unfolded; of more, the main one's and random's
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Shown:
     label: str
     name: str
     thumbnail: str
+
+
+class Look(NamedTuple):
+    """How a curve is told from others: a CSS variable of `charts.STYLE`, and a class of its."""
+
+    colour: str
+    stroke: str
 
 
 def thumbnail(data: bytes) -> str:
@@ -63,20 +71,34 @@ def first_rows(run: Run) -> tuple[int, ...]:
     return tuple(chosen[:FIRST_IMAGES])
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each rule, always the same for the same list."""
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """Colour and stroke of each rule, always the same for the same list, and no two alike.
+
+    Example:
+        >>> looks(["random", "auto"])["auto"]
+        Look(colour='s0', stroke='')
+    """
     others = [name for name in names if name != RANDOM]
-    return {RANDOM: "r"} | {name: f"s{n % charts.COLOURS}" for n, name in enumerate(others)}
+    return {RANDOM: Look("r", "dashed")} | {
+        name: Look(f"s{n % charts.COLOURS}", charts.STROKES[n // charts.COLOURS % 3])
+        for n, name in enumerate(others)
+    }
+
+
+def _main(names: Collection[str]) -> str:
+    """The rule that the page is about."""
+    return AUTO if AUTO in names else next((n for n in names if n != RANDOM), RANDOM)
 
 
 def curves_chart(result: Mapping[str, Any]) -> str:
     """Accuracy against labels, with a band of one standard deviation over the seeds."""
     curves: Mapping[str, Any] = result["curves"]
-    colour = colours(list(curves))
+    look, main, banded = looks(list(curves)), _main(curves), _banded(result)
     series = [
-        Series(name, c["labels"], c["mean"], colour[name], band=c["std"] if one_of(result) else (),
-               classes="dashed" if name == RANDOM else "")
-        for name, c in curves.items()
+        Series(name, c["labels"], c["mean"], look[name].colour,
+               band=c["std"] if name in banded else (),
+               classes=look[name].stroke + (" strong" if name == main else ""))
+        for name, c in sorted(curves.items(), key=lambda item: item[0] == main)
     ]  # fmt: skip
     values = [v for c in curves.values() for v in c["mean"]]
     if "plain" in result:
@@ -109,17 +131,17 @@ def curves_chart(result: Mapping[str, Any]) -> str:
     return line_chart(series, x, y, label="Accuracy against number of labels", extra=extra)
 
 
-def one_of(result: Mapping[str, Any]) -> bool:
-    """Whether there are several seeds, hence a spread to show."""
-    return int(result["seeds"]) > 1
+def _banded(result: Mapping[str, Any]) -> list[str]:
+    """Rules whose spread is shown: none with one seed, two where more would hide each other."""
+    names = list(result["curves"])
+    if int(result["seeds"]) < 2:
+        return []
+    return names if len(names) <= MOST_BANDS else [RANDOM, _main(names)]
 
 
 def plot_file(result: Mapping[str, Any]) -> str:
     """The curves as an SVG file of their own."""
-    legend = [
-        (name, colour, "dashed" if name == RANDOM else "")
-        for name, colour in colours(list(result["curves"])).items()
-    ]
+    legend = [(name, *look) for name, look in looks(list(result["curves"])).items()]
     legend += [("random, plain head", "r", "thin")] if "plain" in result else []
     return charts.standalone(curves_chart(result), legend)
 
@@ -136,7 +158,7 @@ def render(
         runs: by rule, one a seed.
         first: by rule, the images it asked for first (`first_rows` of the first seed).
     """
-    main = AUTO if AUTO in runs else next((n for n in runs if n != RANDOM), RANDOM)
+    main = _main(runs)
     caution = remarks(result)
     body = [
         f"<h1>{escape(result['data'])}: active learning replayed</h1>",
@@ -146,7 +168,7 @@ def render(
         f'<p class="quiet">{escape(_setting(result))}</p>',
         _curves_section(result),
         _scores_section(result, runs, main),
-        _images_section(result, first),
+        _images_section(result, first, main),
         _details(result),
     ]
     return page(f"{result['data']}: active learning replayed", "".join(body))
@@ -168,101 +190,38 @@ def _setting(result: Mapping[str, Any]) -> str:
     )
 
 
-def _legend(names: Mapping[str, str], *, extra: Sequence[str] = ()) -> str:
+def _legend(names: Mapping[str, Look], *, extra: Sequence[str] = ()) -> str:
     rows = [
-        f'<li><i style="border-color:var(--{colour});'
-        f'border-top-style:{"dashed" if name == RANDOM else "solid"}"></i>{escape(name)}</li>'
-        for name, colour in names.items()
+        '<li><svg viewBox="0 0 24 8" aria-hidden="true"><line class="line '
+        f'{look.stroke}" style="stroke:var(--{look.colour})" x1="0" x2="24" y1="4" y2="4"/></svg>'
+        f"{escape(name)}</li>"
+        for name, look in names.items()
     ]
-    return f'<ul class="legend">{"".join([*rows, *extra])}</ul>'
+    return f'<ul class="legend chart">{"".join([*rows, *extra])}</ul>'
 
 
 def _curves_section(result: Mapping[str, Any]) -> str:
-    extra = []
+    names = list(result["curves"])
+    look = looks(names)
     if "plain" in result:
-        extra.append(
-            '<li><i style="border-color:var(--r);border-top-width:1px"></i>random, plain head</li>'
-        )
-    band = " The band is one standard deviation over the seeds." if one_of(result) else ""
+        look |= {"random, plain head": Look("r", "thin")}
+    banded = _banded(result)
+    band = ""
+    if banded:
+        whose = "" if len(banded) == len(names) else f" of {escape(' and '.join(banded))}"
+        band = f" The band{whose} is one standard deviation over the seeds."
     return (
         '<section class="two"><div><h2>Accuracy for labels</h2>'
-        + _legend(colours(list(result["curves"])), extra=extra)
+        + _legend(look)
         + curves_chart(result)
-        + f'<p class="quiet">Dotted: what random order reaches at the end.{band}</p></div>'
-        + f"<div><h2>Labels saved</h2>{_table(result)}</div></section>"
+        + f'<p class="quiet">Dotted: what random order reaches at the end.{band}</p>'
+        + tables.curves_table(result)
+        + f"</div><div><h2>Labels saved</h2>{tables.saved_table(result)}</div></section>"
     )
-
-
-def _table(result: Mapping[str, Any]) -> str:
-    has_plain = "plain" in result
-    budget = result["curves"][RANDOM]["labels"][-1]
-    heads = ["rule", "labels needed", "saved"]
-    heads += ["saved against plain"] if has_plain else []
-    heads += ["final accuracy"]
-    rows = []
-    for name, curve in result["curves"].items():
-        cells = [escape(name), *_saved(result, name, budget)]
-        if has_plain:
-            cells.append(_times(result["labels_saved_vs_plain"].get(name)))
-        rows.append([*cells, f"{curve['mean'][-1]:.3f}"])
-    plain = (
-        " Plain: random order, softmax regression on Lite2 features, no calibration."
-        if has_plain
-        else ""
-    )
-    return (
-        f"{_as_table(heads, rows)}"
-        f'<p class="quiet">Labels needed for the accuracy that {budget} random ones give; 2x: '
-        f"half as many do. Below it: the worst and the best seed.{plain}</p>"
-    )
-
-
-def _quality_table(result: Mapping[str, Any]) -> str:
-    heads = {"ece": "ECE", "error_auroc": "error AUROC", "augrc": "AUGRC", "brier": "Brier"}
-    rows = [
-        [escape(name), *(_number(quality[key][-1]) for key in heads)]
-        for name, quality in result["quality"].items()
-    ]
-    return (
-        _as_table(["rule", *heads.values()], rows)
-        + '<p class="quiet">After the last round. ECE: how far the stated probabilities are off. '
-        "Error AUROC: how well they find errors; 0.5 is chance, 1 is perfect. AUGRC and Brier: "
-        "smaller is better.</p>"
-    )
-
-
-def _as_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the cells are HTML already."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</div>"
-    )
-
-
-def _saved(result: Mapping[str, Any], name: str, budget: int) -> list[str]:
-    if name == RANDOM:
-        return [str(budget), "1.00x"]
-    needed = result["labels_needed"][name]
-    per_seed = result["labels_saved_per_seed"][name]
-    said = _times(result["labels_saved_ratio"][name])
-    if len(per_seed) > 1:
-        low, *_, high = sorted(per_seed, key=lambda value: value or 0.0)
-        said += f'<br/><span class="quiet">{_times(low)} to {_times(high)}</span>'
-    return [f"over {budget}" if needed is None else str(int(np.ceil(needed))), said]
-
-
-def _times(value: float | None) -> str:
-    return "&lt; 1x" if value is None else f"{value:.2f}x"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]], main: str) -> str:
-    colour = colours(list(result["curves"]))
+    look = looks(list(result["curves"]))
     tenths = Axis("stated probability of being right", 0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1])
     right = Axis("share that is right", 0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1])
     series = []
@@ -274,8 +233,9 @@ def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]
             else {}
         )
         series.append(
-            Series(name, [b["stated"] for b in bins], [b["right"] for b in bins], colour[name],
-                   **ends, dots=name == main, classes="" if name == main else "thin")
+            Series(name, [b["stated"] for b in bins], [b["right"] for b in bins],
+                   look[name].colour, **ends, dots=name == main,
+                   classes=look[name].stroke + (" strong" if name == main else " thin"))
         )  # fmt: skip
 
     def diagonal(px: Any, py: Any) -> str:
@@ -287,18 +247,18 @@ def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]
     diagram = line_chart(series, tenths, right, label="Reliability diagram", extra=diagonal)
     return (
         '<section class="two"><div><h2>Do the probabilities mean what they say?</h2>'
-        + _legend(colour)
+        + _legend(look)
         + diagram
         + '<p class="quiet">On the dotted line they do. Tenths of the held-out images by stated '
         f"probability, after the last round; bars: 95 % intervals of {escape(main)}.</p>"
         + "</div><div>"
-        + _errors_chart(reliability(runs[main]), main, colour[main])
-        + _quality_table(result)
+        + _errors_chart(reliability(runs[main]), main, look[main])
+        + tables.quality_table(result)
         + "</div></section>"
     )
 
 
-def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, colour: str) -> str:
+def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, look: Look) -> str:
     wrong = [1.0 - b["right"] for b in bins]
     expected = [1.0 - b["stated"] for b in bins]
     highest = max([*wrong, *expected, *(1.0 - b["low"] for b in bins)])
@@ -310,46 +270,52 @@ def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, colour: str) -
         y,
         title="mean score of the tenth, most doubtful first",
         label="Error rate against score",
-        colour=colour,
+        colour=look.colour,
         low=[1.0 - b["high"] for b in bins],
         high=[1.0 - b["low"] for b in bins],
     )
     return (
-        f"<h2>Where the errors are</h2>{_legend({main: colour})}{chart}"
+        f"<h2>Where the errors are</h2>{_legend({main: look})}{chart}"
         '<p class="quiet">Bars: how often a tenth of the images was wrong; thick dashes: how often '
         "its score says it should be. Falling to the right is what makes looking at the most "
         "doubtful first worth it.</p>"
     )
 
 
-def _images_section(result: Mapping[str, Any], first: Mapping[str, Sequence[Shown]]) -> str:
+def _images_section(
+    result: Mapping[str, Any], first: Mapping[str, Sequence[Shown]], main: str
+) -> str:
     if not any(first.values()):
         return ""
+    folded = len(first) > MOST_OPEN
     parts = [
         f"<section><h2>What each rule asks for first</h2>"
         f'<p class="quiet">The first {FIRST_IMAGES} images it chose itself in the first seed, in '
         "order, with their true labels; images drawn for it are left out.</p>"
     ]
-    for name in sorted(first, key=lambda name: name == RANDOM):
+    for name in sorted(first, key=lambda name: (name != main, name == RANDOM)):
         shown = first[name]
         classes = len({image.label for image in shown})
-        figures = "".join(
-            f'<figure title="{escape(image.name, quote=True)}">'
-            + (
-                f'<img alt="" width="{THUMBNAIL_PX}" height="{THUMBNAIL_PX}" '
-                f'src="{image.thumbnail}"/>'
-                if image.thumbnail
-                else '<span class="none"></span>'
-            )
-            + f"<figcaption>{escape(image.label)}</figcaption></figure>"
-            for image in shown
-        )
-        total = result["images"]["classes"]
+        of_classes = f"{classes} of {result['images']['classes']} classes"
+        is_open = "" if folded and name not in (main, RANDOM) else " open"
         parts.append(
-            f'<h3>{escape(name)} <span class="quiet">{classes} of {total} classes</span></h3>'
-            f'<div class="images">{figures}</div>'
+            f"<details{is_open}><summary><h3>{escape(name)}</h3> "
+            f'<span class="quiet">{of_classes}</span></summary>'
+            f'<div class="images">{"".join(map(_figure, shown))}</div></details>'
         )
     return "".join(parts) + "</section>"
+
+
+def _figure(image: Shown) -> str:
+    name = escape(image.name, quote=True)
+    picture = (
+        f'<img alt="{name}" width="{THUMBNAIL_PX}" height="{THUMBNAIL_PX}" '
+        f'src="{image.thumbnail}"/>'
+        if image.thumbnail
+        else '<span class="none"></span>'
+    )
+    caption = f"<figcaption>{escape(image.label)}</figcaption>"
+    return f'<figure title="{name}">{picture}{caption}</figure>'
 
 
 def _details(result: Mapping[str, Any]) -> str:
@@ -374,7 +340,7 @@ def _details(result: Mapping[str, Any]) -> str:
         rows["left out"] = f"{len(left_out)} images: {named}{more}"
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in rows.items())
     return (
-        "<details><summary>How this was measured</summary>"
+        '<details class="foot"><summary>How this was measured</summary>'
         "<dl>" + listed + "</dl>"
         '<p class="quiet">Every rule starts from the same images and the same draws of each seed, '
         "is fitted by the same engine and judged on the same held-out images. Labels saved is the "

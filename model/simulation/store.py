@@ -39,7 +39,7 @@ class RunStore:
             ModelError: the folder holds runs of another plan, or cannot be written.
         """
         path = self.folder / PLAN_FILE
-        try:
+        with writing(self.folder):
             (self.folder / RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
             before = None if fresh else _read(path)
             if before is not None and before != dict(plan):
@@ -51,8 +51,6 @@ class RunStore:
                 for run in (self.folder / RUNS_FOLDER).glob("*.json"):
                     run.unlink()
                 write_atomically(path, json.dumps(plan, indent=1, sort_keys=True) + "\n")
-        except OSError as exc:
-            raise ModelError(f"{self.folder} cannot be written: {exc.strerror or exc}") from exc
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -61,11 +59,9 @@ class RunStore:
         Raises:
             ModelError: another process does.
         """
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".lock").open("a")
-        except OSError as exc:
-            raise ModelError(f"{self.folder} cannot be written: {exc.strerror or exc}") from exc
         with file:
             try:
                 import fcntl
@@ -105,6 +101,26 @@ class RunStore:
     def save_full(self, found: Mapping[str, float]) -> None:
         """Keep what all labels give."""
         write_atomically(self.folder / RUNS_FOLDER / "all-labels.json", json.dumps(dict(found)))
+
+
+@contextmanager
+def writing(folder: Path, advice: str = "") -> Iterator[None]:
+    """Turn what goes wrong with files inside into one sentence about `folder`.
+
+    Args:
+        folder: what is written to.
+        advice: what to do about it, after a semicolon.
+
+    Raises:
+        ModelError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as exc:
+        # numpy gives no error number when the disk is full, and counts what is missing instead
+        why = exc.strerror or f"{exc} (is the disk full?)"
+        what = f"{folder} cannot be written: {why}"
+        raise ModelError(f"{what}; {advice}" if advice else what) from exc
 
 
 def write_atomically(path: Path, text: str) -> None:

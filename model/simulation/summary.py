@@ -169,7 +169,8 @@ def outlook(result: Mapping[str, Any]) -> str:
     """
     needed: Mapping[str, float | None] = result["labels_needed"]
     said = result["forecast"][_subject(needed) if needed else RANDOM]
-    return f"{said['gain']['sentence']} {said['labels_needed']['sentence']}"
+    sentences = [said["gain"]["sentence"], said["labels_needed"]["sentence"]]
+    return " ".join(dict.fromkeys(sentences))  # one reason why neither is known is said once
 
 
 def _seconds(tables: Sequence[Mapping[str, F64]]) -> dict[str, list[float]]:
@@ -199,8 +200,13 @@ def headline(result: Mapping[str, Any]) -> str:
     random = result["curves"][RANDOM]
     budget, goal = random["labels"][-1], random["mean"][-1]
     count = needed[name]
-    if count is None:
-        final = result["curves"][name]["mean"][-1]
+    final = result["curves"][name]["mean"][-1]
+    if len(random["labels"]) == 1:
+        said = (
+            f"{budget} labels chosen by {name} gave an accuracy of {final:.3f}, {budget} random "
+            f"ones {goal:.3f}; what choosing saves takes more than one round to see."
+        )
+    elif count is None:
         said = (
             f"Choosing saved nothing here: {budget} labels chosen by {name} gave an accuracy of "
             f"{final:.3f}, {budget} random ones {goal:.3f}."

@@ -98,8 +98,8 @@ class LearningCurve:
         goal = percent(target)
         if value > reach:
             return Estimate.unknown(
-                f"{goal} is probably out of reach with {int(reach)} more labels; the versions so "
-                f"far point to {percent(float(np.median(self.at(self.labels + reach))))} there."
+                f"{goal} is probably out of reach with {int(reach)} more labels; the curve so "
+                f"far leads to {percent(float(np.median(self.at(self.labels + reach))))} there."
             )
         open_end = high > reach
         end = "no end in sight" if open_end else f"{int(np.ceil(high))}"
@@ -188,13 +188,13 @@ def _why_not(labels: NDArray[np.int64]) -> str:
     distinct = len(np.unique(labels))
     if distinct < MIN_VERSIONS:
         return (
-            f"{distinct} versions are too few to see how accuracy grows; {MIN_VERSIONS} with "
-            "different numbers of labels are needed."
+            f"To see how accuracy grows it must be known at {MIN_VERSIONS} different numbers of "
+            f"labels; so far: {distinct}."
         )
     if labels.max() < MIN_SPAN * labels.min():
         return (
-            f"The versions so far have {labels.min()} to {labels.max()} labels, too close together "
-            f"to see how accuracy grows; go on to {int(np.ceil(MIN_SPAN * labels.min()))}."
+            f"Accuracy was measured from {labels.min()} to {labels.max()} labels, too close "
+            f"together to see how it grows; go on to {int(np.ceil(MIN_SPAN * labels.min()))}."
         )
     return ""
 

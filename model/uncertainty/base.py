@@ -46,6 +46,10 @@ class FittedEstimator:
 class EstimatorFamily(Protocol):
     """How an estimator of one kind is fitted and brought back from disk."""
 
+    @property
+    def passes(self) -> int:
+        """K of every estimator it fits, known before anything is fitted."""
+
     def fit(
         self,
         features: NDArray[np.float32],

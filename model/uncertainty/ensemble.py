@@ -35,6 +35,8 @@ class NetworkEnsemble(ProblemFamily):
         Pao, Park and Sobajic 1994 (RVFL).
     """
 
+    passes = MEMBERS
+
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit one member after the other, each with all its folds at once."""
         rng = np.random.default_rng([problem.seed, 4])

@@ -20,6 +20,7 @@ from model.uncertainty.frame import Frame, ProblemFamily, assemble
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
+PASSES = 2
 HELD = 0.01  # weight of the divergence at the end
 STEPS = 3  # it grows to that from nothing
 STEP_ITERATIONS = 10
@@ -31,6 +32,8 @@ class Evidential(ProblemFamily):
     Source:
         Sensoy et al. 2018, arXiv:1806.01768.
     """
+
+    passes = PASSES
 
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit all heads in one search, while the divergence is annealed."""
@@ -77,7 +80,7 @@ class EvidentialEstimator:
     weights: F32
     biases: F32
 
-    passes: int = 2
+    passes: int = PASSES
 
     def alpha(self, rows: F32) -> F64:
         """``(N, C)`` concentrations, at least 1; 0 for classes without a label.

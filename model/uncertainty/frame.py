@@ -46,6 +46,11 @@ class ProblemFamily(ABC):
         )
         return self.fit_problem(problem)
 
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """K of every estimator it fits."""
+
     @abstractmethod
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit on all labels and without each fold."""

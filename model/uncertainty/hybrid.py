@@ -28,6 +28,11 @@ class Hybrid(ProblemFamily):
     def __init__(self, members: Mapping[str, ProblemFamily]) -> None:
         self.members = dict(members)
 
+    @property
+    def passes(self) -> int:
+        """K of all members together."""
+        return len(self.members) * lcm(*(member.passes for member in self.members.values()))
+
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit the members, sharing what they have in common."""
         fitted = {name: family.fit_problem(problem) for name, family in self.members.items()}

@@ -39,6 +39,8 @@ class LastLayerLaplace(ProblemFamily):
         arXiv:2106.14806.
     """
 
+    passes = PASSES
+
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Measure the curvature at every fit, choose the prior out of fold, draw."""
         posteriors = [Posterior.of(problem, n) for n in range(len(problem.fit_weights))]

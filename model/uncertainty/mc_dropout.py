@@ -37,6 +37,8 @@ class FeatureDropout(ProblemFamily):
         arXiv:1307.1493, here averaged over classes.
     """
 
+    passes = PASSES
+
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Fit with the prior that stands for dropout."""
         scale_D = np.sqrt(1.0 + dropout_precision(problem) / problem.l2)

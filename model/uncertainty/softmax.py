@@ -35,6 +35,8 @@ class AveragedHeads(ProblemFamily):
         balanced masks in place of drawn ones.
     """
 
+    passes = MEMBERS
+
     def fit_problem(self, problem: Problem) -> FittedEstimator:
         """Read the regressions of the problem as they are."""
 

@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 
@@ -28,8 +29,9 @@ class PostgreSQL:
         self.folder.mkdir()
         if self.user:
             shutil.chown(self.folder, "nobody")
-            for parent in [folder, *folder.parents]:
-                if str(parent).startswith("/tmp/"):
+            temporary = Path(tempfile.gettempdir()).resolve()
+            for parent in [folder.resolve(), *folder.resolve().parents]:
+                if temporary in parent.parents:  # pytest makes them for us alone
                     parent.chmod(parent.stat().st_mode | 0o055)
         self._run("initdb", "-D", str(self.folder), "-U", "test", "--auth=trust", "--no-sync")
         self._run(

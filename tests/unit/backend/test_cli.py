@@ -8,10 +8,14 @@ import pytest
 from click.testing import CliRunner
 from support.world import CONFIG
 
+import backend.worker
 from backend.cli import main
 from backend.edges.database import Database
 from backend.edges.labels.config import parse_config
 from backend.records import Score, Version
+from backend.settings import Settings
+from model.uncertainty import ESTIMATORS
+from model.uncertainty.softmax import AveragedHeads
 
 
 @pytest.fixture
@@ -111,3 +115,43 @@ def test_a_wrong_setting_is_named(home, monkeypatch):
     monkeypatch.setenv("DOUBTLESS_PORT", "many")
     done = CliRunner().invoke(main, ["status", "--json"])
     assert "DOUBTLESS_PORT='many' is not a whole number" in done.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("BACKBONE", "resnot", "unknown backbone 'resnot'"),
+        ("ESTIMATOR", "sofmax", "Did you mean 'softmax'"),
+        ("ACQUISITION", "margn", "Did you mean 'margin'"),
+        ("ACQUISITION", "bald", "'bald' compares passes and the estimator makes 1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["up"], ["worker"], ["connect", "--url", "http://127.0.0.1:1", "--token", "t",
+                                     "--project", "1"]],
+)  # fmt: skip
+def test_names_that_cannot_work_are_refused_before_anything_starts(
+    home, monkeypatch, command, variable, value, reason
+):
+    class OnePass(AveragedHeads):
+        passes = 1
+
+    monkeypatch.setitem(ESTIMATORS, "softmax", OnePass())
+    monkeypatch.setenv(f"DOUBTLESS_{variable}", value)
+    said = json.loads(run(*command, "--json", code=1).stdout)["error"]
+    assert said.startswith(f"DOUBTLESS_{variable}: ")
+    assert reason in said
+
+
+def test_the_worker_of_a_container_refuses_them_too(monkeypatch, capsys):
+    settings = Settings.load({"DOUBTLESS_ACQUISITION": "margn", "DOUBTLESS_REDIS_URL": "redis://x"})
+    assert backend.worker.run(settings) == 2
+    assert "Did you mean 'margin'" in capsys.readouterr().err
+
+
+def test_brackets_of_people_are_not_markup(home, project):
+    database = Database(f"sqlite:///{home / 'doubtless.db'}")
+    database.put_scores(
+        project.key, 1, [Score(task_id=1, label="[red]x[/b]", score=0.4, p_right=0.4)]
+    )
+    assert "[red]x[/b]" in run("score").output

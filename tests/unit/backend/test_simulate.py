@@ -17,8 +17,12 @@ from support.tiny_sets import ColourBackbone, blobs, colour_spec, items, write_f
 
 import backend.simulate
 from backend.cli import main
+from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
+from model.simulation.data import LabelledSet
 from model.simulation.store import RunStore
+from model.uncertainty import ESTIMATORS
+from model.uncertainty.softmax import AveragedHeads
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("--batch", "6", "--rounds", "3", "--seeds", "2", "--jobs", "2")
@@ -34,6 +38,12 @@ def colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ColourBackbone:
     monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return backbone
+
+
+class OnePass(AveragedHeads):
+    """An estimator that cannot disagree with itself."""
+
+    passes = 1
 
 
 def run(*arguments: str, code: int = 0) -> Result:
@@ -211,12 +221,18 @@ def test_an_export_is_replayed(colour: ColourBackbone, tmp_path: Path) -> None:
         (["--data", "colours", "--acquisition", "margn"], "Did you mean 'margin'"),
         (["--data", "colours", "--uncertainty", "sofmax"], "Did you mean 'softmax'"),
         (["--data", "colours", "--backbone", "color"], "Did you mean 'colour'"),
+        (["--data", "colours", "--uncertainty", "one", "--acquisition", "epig"], "'epig' compares"),
         (["--data", "colours", "--out", "export.json/out"], "cannot be written"),
     ],
 )
 def test_bad_input_is_one_sentence_and_costs_no_features(
-    colour: ColourBackbone, tmp_path: Path, arguments: list[str], reason: str
+    colour: ColourBackbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    reason: str,
 ) -> None:
+    monkeypatch.setitem(ESTIMATORS, "one", OnePass())
     write_folders(tmp_path / "colours", 60)
     write_folders(tmp_path / "one", 60)
     for name in ("green", "blue"):
@@ -276,3 +292,56 @@ except KeyboardInterrupt:
         time.sleep(0.05)
     else:
         raise AssertionError("a worker is still there")
+
+
+def test_a_full_disk_is_one_sentence(
+    colour: ColourBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(data: LabelledSet, folder: Path) -> None:
+        raise OSError("1536000 requested and 74720 written")  # numpy's words for it
+
+    monkeypatch.setattr(LabelledSet, "save", full)
+    data = write_folders(tmp_path / "colours", 60)
+    said = refused("--data", str(data), "--out", "out", *SMALL)
+    assert said.startswith("out cannot be written: 1536000 requested")
+    assert "disk full" in said
+    assert list((tmp_path / "out").glob(".set-*")) == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(
+    colour: ColourBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "file"))
+    data = write_folders(tmp_path / "colours", 60)
+    said = refused("--data", str(data), "--out", "out", *SMALL)
+    assert f"{tmp_path / 'file'} cannot be written" in said
+    assert "DOUBTLESS_CACHE" in said
+
+
+def test_seconds_of_a_stopped_start_are_kept(
+    colour: ColourBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_folders(tmp_path / "colours", 60)
+    real = backend.simulate.compute_features
+
+    def stopped(*given: Any, **named: Any) -> dict[str, str]:
+        real(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend.simulate, "compute_features", stopped)
+    run("--data", str(data), "--out", "out", *SMALL, code=130)
+    assert float((tmp_path / "out" / "runs" / ".features").read_text()) > 0.0
+
+
+def test_brackets_in_what_is_refused_are_printed(colour: ColourBackbone) -> None:
+    """Markup is for our own words: a stray tag once ended in a traceback."""
+    done = run("--data", "sets[/x]/[red]", "--out", "out", code=1)
+    assert "there is no 'sets[/x]/[red]'; --data takes" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_lists_what_may_be_named() -> None:
+    said = " ".join(run("--help").output.split())
+    for names in (ACQUISITIONS, ESTIMATORS, BACKBONES):
+        assert ", ".join(sorted(names)).replace("- ", "-") in said.replace("- ", "-")

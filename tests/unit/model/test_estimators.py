@@ -53,6 +53,7 @@ def test_it_learns_and_is_right_out_of_fold(name: str) -> None:
 def test_it_says_the_same_every_time_and_in_any_order(name: str) -> None:
     x, y = blobs(60, 12, 3)
     estimator = fit(name, x, y, 3).estimator
+    assert estimator.passes == ESTIMATORS[name].passes
     probs = estimator.sample(x)
     np.testing.assert_array_equal(probs, estimator.sample(x))
     np.testing.assert_allclose(probs[::-1], estimator.sample(x[::-1]), atol=2e-4)

@@ -89,6 +89,7 @@ def test_the_digest_follows_images_labels_and_split() -> None:
         (listing("aaaa"), "all 4 labels are 'a'"),
         (listing("abc"), "none is left to judge on"),
         (listing("aabb", ["test"] * 4), "none is left to learn from"),
+        (listing("aabb", keys="wwxx"), "4 labelled images in 2 classes, 2 of them different: none"),
     ],
 )
 def test_a_set_without_use_is_refused(found: Listing, reason: str) -> None:

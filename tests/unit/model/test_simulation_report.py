@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_sets import COLOURS, blobs, png
 
+from model.simulation import tables
 from model.simulation.charts import Axis, Series, bar_chart, line_chart, nice_axis
 from model.simulation.provenance import machine
 from model.simulation.replay import Plan, Run, replay
-from model.simulation.report import Shown, first_rows, plot_file, render, thumbnail
+from model.simulation.report import Shown, first_rows, looks, plot_file, render, thumbnail
 from model.simulation.summary import summarise
 
 ADDRESSED = {"src", "href", "data", "action", "poster", "srcset", "xlink:href"}
@@ -90,7 +91,7 @@ def test_the_page_is_whole_and_points_nowhere(runs: dict[str, list[Run]]) -> Non
     assert {"script", "link", "iframe"} & set(reader.tags) == set()
     assert not re.search(r"https?://(?!www\.w3\.org/)|@import|url\(", page)
     assert "default-src 'none'" in page
-    assert page.count("<svg") == 3
+    assert page.count('<svg class="chart"') == 3
     for svg in re.findall(r"<svg.*?</svg>", page, re.S):
         ElementTree.fromstring(svg)
     for part in ("auto", "all labels: 0.900", "3 of 3 classes", "every third", "2 seeds"):
@@ -180,3 +181,40 @@ def test_first_images_leave_out_what_was_drawn() -> None:
     drawn = tuple(n % 2 == 0 for n in asked)
     assert first_rows(Run("auto", 0, (), asked, drawn, (), ())) == tuple(range(1, 49, 2))
     assert first_rows(Run("random", 0, (), asked, drawn, (), ())) == tuple(range(24))
+
+
+def test_many_rules_are_told_apart(runs: dict[str, list[Run]]) -> None:
+    names = ["random", *map(str, range(23))]
+    assert len(set(looks(names).values())) == len(names)
+    many = {name: runs["auto" if name != "random" else name] for name in names}
+    found = result(many)
+    root = ElementTree.fromstring(plot_file(found))
+    lowest = max(float(t.get("y", "0")) for t in root.iter("{http://www.w3.org/2000/svg}text"))
+    assert lowest < float(root.get("viewBox", "").split()[3])
+    page = render(found, many, dict.fromkeys(names, shown()))
+    assert page.count('class="band"') == 2
+    assert page.count("<details open>") == 2
+    assert page.count("<figure") == 3 * len(names)
+
+
+def test_tables_give_the_curves_and_begin_with_the_best(runs: dict[str, list[Run]]) -> None:
+    found = result(runs)
+    found["curves"] |= {"worse": found["curves"]["auto"], "never": found["curves"]["random"]}
+    needed = found["labels_needed"]["auto"]
+    assert needed is not None
+    found["labels_needed"] |= {"worse": needed + 1, "never": None}
+    assert tables.best_first(found) == ["random", "auto", "worse", "never"]
+    reader = read(tables.curves_table(found))
+    for curve in (*found["curves"].values(), found["plain"]):
+        assert all(f"{value:.3f}" in reader.text for value in curve["mean"])
+
+
+def test_what_is_no_text_has_words_and_what_scrolls_has_the_keyboard(
+    runs: dict[str, list[Run]],
+) -> None:
+    page = render(result(runs), runs, {"auto": shown()})
+    assert all(f'alt="{name}.png"' in page for name in COLOURS)
+    for svg in re.findall(r"<svg[^>]*>", page):
+        assert "aria-label=" in svg or 'aria-hidden="true"' in svg
+    assert page.count('class="scroll"') == page.count('tabindex="0" aria-label=') == 3
+    assert page.count("<th ") == page.count("<th scope=")

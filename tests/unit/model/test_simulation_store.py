@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.tiny_sets import blobs
@@ -126,6 +130,33 @@ def test_a_run_that_fails_keeps_the_others(tmp_path: Path) -> None:
 def test_a_process_that_dies_is_an_error_not_a_hang(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"its process ended with code 1 .*nowhere"):
         play_all([Job("margin", 0)], PLAN, data=tmp_path / "nowhere", out=tmp_path, processes=1)
+
+
+def test_a_process_that_is_killed_says_so_and_what_helps(tmp_path: Path) -> None:
+    """As the system does it when memory runs out."""
+    blobs(600).save(tmp_path / "set")
+    store = RunStore(tmp_path / "out")
+    store.begin(FACTS)
+
+    children: list[subprocess.Popen[str]] = []
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(children[0].pid, signal.SIGKILL)
+
+    real = subprocess.Popen
+
+    def watched(*given: Any, **named: Any) -> subprocess.Popen[str]:
+        children.append(real(*given, **named))
+        return children[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.simulation.parallel.subprocess.Popen", watched)
+        with pytest.raises(ModelError, match=r"was killed, .* fewer --jobs"):
+            play_all(
+                [Job("margin", seed) for seed in range(50)], PLAN, data=tmp_path / "set",
+                out=tmp_path / "out", processes=1, on_point=kill,
+            )  # fmt: skip
 
 
 def test_the_program_is_the_same_until_it_changes(

@@ -1,0 +1,29 @@
+"""What the settings name in `model`, checked before anything is started or connected."""
+
+from __future__ import annotations
+
+from backend.errors import SettingError
+from backend.settings import PREFIX, Settings
+from model.acquisition import require
+from model.backbones import BACKBONES
+from model.errors import ModelError
+from model.uncertainty import ESTIMATORS
+
+
+def check_model_names(settings: Settings) -> None:
+    """Refuse names that do not exist, and a rule that the estimator's passes cannot feed.
+
+    Otherwise the first training would find out, after the first labels.
+
+    Raises:
+        SettingError: with the variable, the value and what would work.
+    """
+    variable = "BACKBONE"
+    try:
+        BACKBONES[settings.backbone]
+        variable = "ESTIMATOR"
+        passes = ESTIMATORS[settings.estimator].passes
+        variable = "ACQUISITION"
+        require(settings.acquisition, passes=passes)
+    except ModelError as exc:
+        raise SettingError(f"{PREFIX}{variable}: {exc}") from exc
