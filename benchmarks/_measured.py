@@ -17,6 +17,7 @@ from model.calibration.metrics import (
     nll,
     proportion_interval,
 )
+from model.types import Predictions
 
 F64 = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -48,6 +49,18 @@ def judge(probs: F64, p_right: F64, labels: Ints) -> dict[str, float | None]:
         "error_auroc": error_auroc(p_right, right),
         "augrc": augrc(p_right, right),
     }
+
+
+def error_auroc_of_parts(found: Predictions, labels: Ints) -> dict[str, float | None]:
+    """Error-AUROC, as in `judge`, of what was not made to find errors."""
+    right = found.label == labels
+    parts = {
+        "total": -found.total,
+        "aleatoric": -found.aleatoric,
+        "epistemic": -found.epistemic,
+        "margin": found.margin,
+    }
+    return {f"error_auroc_{name}": error_auroc(part, right) for name, part in parts.items()}
 
 
 def ece_if_perfect(p_right: F64) -> float:

@@ -195,7 +195,7 @@ def _full_jobs(arguments: argparse.Namespace) -> dict[str, Job]:
         def choose(ask: Ask) -> tuple[Ints, float]:
             begin = time.perf_counter()
             found = ask.model.predict(task.features[ask.rest])
-            chosen = ask_ours(name, task, ask, found, ask.model.estimator.sample)
+            chosen = ask_ours(name, task, ask, found, ask.model.sample)
             return chosen, time.perf_counter() - begin
 
         return lambda seed: replay(task, plan, seed, fit_model, judge, choose, share)

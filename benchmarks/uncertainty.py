@@ -11,8 +11,9 @@ random items of the pool, taken out before anything was chosen; what is left of 
 than the pool was, since the doubtful images are labelled. The libraries run in an
 environment of their own.
 
-With it goes a head that is overfitted on purpose: what its plain confidence is worth, and what is
-left of it after the engine's calibration. `--costs` measures time instead, on made-up features.
+With it goes a network that is overfitted on purpose: what its plain confidence is worth, and what
+the engine, with its defaults, publishes when that network is the head. `--costs` measures time
+instead, on made-up features.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from typing import Any
 import numpy as np
 from _costs import measure_costs
 from _kept import Kept
-from _measured import judge, over_seeds, reliability
+from _measured import error_auroc_of_parts, judge
 from _overfitted import Overfitted
 from _plain import fit_plain
 from _replay import Ask, Task, ask_ours
+from _summary import OURS, OVERFITTED, PLAIN, PUBLISHED, show, summarise
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 from peering.environment import peer_python, versions
@@ -40,8 +42,9 @@ from peering.estimators import HANDLERS
 from peering.process import PeerError, PeerProcess, end_workers_when_terminated
 
 from model.acquisition.base import mean_row
-from model.calibration.metrics import ece
+from model.bundle import Bundle
 from model.engine import EngineConfig, fit
+from model.heads.propagated import PropagatedEstimator
 from model.heads.softmax import Basis, normalise
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
@@ -51,9 +54,6 @@ Ints = NDArray[np.int64]
 Places = dict[str, tuple[F32, Ints]]
 
 BATCH = 20
-OVERFITTED = "overfitted"
-OURS = "doubtless: "
-PUBLISHED = "softmax"  # the default estimator: its score is the one that is published
 OWN = ("uncertainty", "_measured", "_overfitted", "_plain", "_replay")
 PEERING = tuple(f"peering/{name}" for name in ("environment", "estimators", "strategies"))
 CODE = ("model", *(f"benchmarks/{name}.py" for name in OWN + PEERING))
@@ -151,7 +151,7 @@ def choose_labels(
         rest = np.setdiff1d(rest, drawn)
         predictions = None if bundle is None else bundle.predict(task.features[rest])
         ask = Ask(labelled, drawn, rest, size - len(drawn), seed * 1000 + len(labelled), bundle)
-        sample = None if bundle is None else bundle.estimator.sample
+        sample = None if bundle is None else bundle.sample
         chosen = ask_ours("auto", task, ask, predictions, sample)
         labelled = np.concatenate([labelled, drawn, chosen])
         random = np.concatenate([random, np.ones(len(drawn), bool), np.zeros(len(chosen), bool)])
@@ -190,18 +190,30 @@ def one_run(
         bundle = fit(data, task.classes, pool=task.features, config=config)
         for place, (features, labels) in places.items():
             found = bundle.predict(features)
-            measured[place][OURS + name] = judge(found.probs, found.p_right, labels)
+            own = judge(found.probs, found.p_right, labels) | error_auroc_of_parts(found, labels)
+            measured[place][OURS + name] = own
+            kept = {name: (found.p_right, found.label == labels)}
             if name == OVERFITTED:
-                raw = bundle.estimator.sample(features).mean(axis=1)
-                measured[place]["overfitted, plain softmax"] = judge(raw, raw.max(axis=1), labels)
-            elif name == PUBLISHED:
-                right = (found.label == labels).tolist()
-                scores[place] = {"p_right": found.p_right.round(6).tolist(), "right": right}
+                raw = network_alone(bundle, features)
+                measured[place][PLAIN] = judge(raw, raw.max(axis=1), labels)
+                kept[PLAIN] = raw.max(axis=1), raw.argmax(axis=1) == labels
+            if name in (PUBLISHED, OVERFITTED):
+                scores.setdefault(place, {}).update(
+                    (each, {"p_right": p_right.round(6).tolist(), "right": right.tolist()})
+                    for each, (p_right, right) in kept.items()
+                )
         if name == OVERFITTED:
-            on_itself = bundle.estimator.sample(data.features).mean(axis=1).argmax(axis=1)
+            on_itself = network_alone(bundle, data.features).argmax(axis=1)
             scores["overfitted_train_accuracy"] = float((on_itself == data.labels).mean())
     failed = _peers(task, data, places, seed, worker, limit_s, measured)
     return {"measured": measured, "scores": scores, "failed": failed}
+
+
+def network_alone(bundle: Bundle, features: F32) -> NDArray[np.float64]:
+    """``(N, C)`` what a version's estimator says without calibration and label propagation."""
+    estimator = bundle.estimator
+    head = estimator.head if isinstance(estimator, PropagatedEstimator) else estimator
+    return replace(bundle, estimator=head).sample(features).mean(axis=1)
 
 
 def _peers(
@@ -271,58 +283,6 @@ def _facts(arguments: argparse.Namespace, n: int, seed: int) -> dict[str, Any]:
         "aside": arguments.set_aside,
         "seed": seed,
     }
-
-
-def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds by place and method, surest ranking first; bins of the published score."""
-    result: dict[str, Any] = {"failed": {}, "places": {}}
-    for run in runs:
-        result["failed"] |= run["failed"]
-    for place in runs[0]["measured"]:
-        methods = {name for run in runs for name in run["measured"][place]}
-        table = {
-            name: over_seeds(
-                [run["measured"][place][name] for run in runs if name in run["measured"][place]]
-            )
-            for name in methods
-        }
-        order = sorted(table, key=lambda name: -((table[name]["error_auroc"] or {}).get("mean", 0)))
-        scores = [run["scores"][place] for run in runs]
-        # The seeds share images, so these intervals are somewhat too narrow.
-        p_right = np.concatenate([np.array(score["p_right"]) for score in scores])
-        right = np.concatenate([np.array(score["right"], bool) for score in scores])
-        result["places"][place] = {
-            "methods": {name: table[name] for name in order},
-            "items": [len(score["right"]) for score in scores],
-            "published_score": {
-                "ece_of_all_seeds_together": round(ece(p_right, right), 4),
-                **reliability(p_right, right),
-            },
-        }
-    accuracies = [run["scores"]["overfitted_train_accuracy"] for run in runs]
-    result["overfitted_train_accuracy"] = min(accuracies)
-    return result
-
-
-def show(result: dict[str, Any]) -> None:
-    """The tables, for people."""
-    for n, found in result.items():
-        for place, there in found["places"].items():
-            print(f"\n{n} labels, {place}")
-            for name, row in there["methods"].items():
-                cells = [
-                    f"{key} {row[key]['mean']:.4f} +- {row[key]['se']}"
-                    for key in ("accuracy", "ece", "brier", "nll", "error_auroc", "augrc")
-                    if row[key] is not None
-                ]
-                floor = row["ece_if_perfect"]["mean"]
-                print(f"  {name:34} {'  '.join(cells)}  (ece if perfect {floor:.4f})")
-            published = there["published_score"]
-            errors = " ".join(f"{row['observed_error']:.3f}" for row in published["bins"])
-            falls = "falls" if published["is_monotone"] else "does NOT fall"
-            print(f"  error by bin of the published score: {errors} ({falls})")
-        for name, reason in found["failed"].items():
-            print(f"  {name:34} failed: {reason}")
 
 
 if __name__ == "__main__":

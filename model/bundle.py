@@ -88,7 +88,7 @@ class Bundle:
         for start in range(0, count, size):
             block = features[start : start + size].astype(np.float32, copy=False)
             check_features(block, f"features of rows {start} to {start + len(block)}")
-            passes = self.estimator.sample(signed_root(block) if self.roots else block)
+            passes = self.sample(block)
             stop = start + len(block)
             mean = passes.mean(axis=1)
             probs[start:stop] = self.published.probs(mean)
@@ -96,6 +96,13 @@ class Bundle:
             parts[:, start:stop] = _calibrated_parts(passes, probs[start:stop], self.multi_label)
         label = self.published.decide(probs)
         return Predictions(probs, label, p_right, self.published.margin(probs), *parts)
+
+    def sample(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``(N, D)`` features as the backbone gives them to the passes ``(N, K, C)``, uncalibrated.
+
+        What acquisition is given: the estimator itself may have been fitted on their roots.
+        """
+        return self.estimator.sample(signed_root(features) if self.roots else features)
 
     def save(self, folder: Path) -> None:
         """Write the version as a new folder: complete or not there at all.

@@ -53,7 +53,7 @@ def score_pool(
         labels=labels,
         counts=answers.counts(spec, labels.values(), bundle.classes),
         predictions=predictions,
-        sample=bundle.estimator.sample,
+        sample=bundle.sample,
         front=front_size(job, len(labels)),
         acquisition=app.settings.acquisition,
     )

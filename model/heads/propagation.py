@@ -61,9 +61,13 @@ def _largest(values: F32, k: int) -> Ints:
     """Columns of the k largest of each row, largest first.
 
     The k largest lie within the k groups of columns with the largest maxima, and maxima cost a
-    tenth of what ordering does.
+    tenth of what ordering does. For a row on its own there is nothing to gain.
     """
     count, width = values.shape
+    if count == 1:
+        top = np.argpartition(values[0], width - k)[width - k :]
+        alone: Ints = top[np.argsort(-values[0, top], kind="stable")].astype(np.int64)[None]
+        return alone
     whole = width // _GROUP * _GROUP
     rows = np.arange(count)[:, None]
     if whole // _GROUP <= 4 * k:
@@ -148,9 +152,9 @@ def read_out(index: Ints, cosine: F32, values: F32) -> F32:
     weight = np.maximum(cosine, 0.0) ** SHARPNESS
     total = weight.sum(axis=1, keepdims=True)
     weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-    starts = np.arange(len(index) + 1) * index.shape[1]
-    mean = sparse.csr_array((weight.ravel(), index.ravel(), starts), (len(index), len(values)))
-    result: F32 = mean @ values
+    result = np.zeros((len(index), values.shape[1]), np.float32)
+    for near in range(index.shape[1]):  # for one image five times as fast as a sparse product
+        result += weight[:, near, None] * values[index[:, near]]
     return result
 
 

@@ -267,7 +267,7 @@ def _choose(
         labelled=labelled,
         label_counts=label_counts,
         predictions=predictions,
-        sample=bundle.estimator.sample if bundle else None,
+        sample=bundle.sample if bundle else None,
         seed=seed,
     )
     return _Choice(choice.rows, middle - begin, time.perf_counter() - middle)

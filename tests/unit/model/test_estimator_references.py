@@ -256,3 +256,14 @@ def test_logits_and_log_probabilities_agree() -> None:
     logits = task.rows[:3] @ estimator.weights + estimator.biases
     mean = np.log(estimator.sample_rows(task.rows[:3])).mean(axis=1)
     np.testing.assert_allclose(log_softmax(mean, axis=1), log_softmax(logits, axis=1), atol=1e-4)
+
+
+def test_each_pass_is_the_head_without_a_part_of_the_features() -> None:
+    task = problem()
+    estimator = AveragedHeads().fit_problem(task).estimator
+    probs = estimator.sample_rows(task.rows)
+    for number in range(estimator.passes):
+        kept = (estimator.part != number) * (estimator.passes / (estimator.passes - 1.0))
+        logits = (task.rows * kept) @ estimator.weights + estimator.biases
+        expected = estimator.frame.probs(logits.astype(np.float64))
+        np.testing.assert_allclose(probs[:, number], expected, atol=1e-5)

@@ -53,7 +53,10 @@ def test_a_version_takes_the_roots_it_was_fitted_on(tmp_path: Path) -> None:
     bundle = fit(Labelled(features, labels, np.ones(150, bool)), ["a", "b", "c"], pool=pool)
     assert bundle.roots
     assert bundle.metrics["roots"] is True
+    passes = bundle.sample(test)
+    np.testing.assert_array_equal(passes, bundle.estimator.sample(signed_root(test)))
     found = bundle.predict(test)
+    assert (passes.mean(axis=1).argmax(axis=1) == found.label).mean() > 0.95
     accuracy = float((found.label == truth).mean())
     assert abs(accuracy - bundle.metrics["oof_accuracy"]) < 0.12
     bundle.save(tmp_path / "v1")
