@@ -22,6 +22,9 @@ from model.acquisition.herding import LEAST_DOUBT, drawn_for_sums
 NOISE = (
     0.01  # variance of a label's noise: an item has 1 without labels, a copy of it 0.01 with one
 )
+LEAST_RADIUS = (
+    1e-4  # squared; squared distances in float32 are good to 1e-6, and copies must be alike
+)
 MOST_ROWS = 6_000  # the covariance has that many squared values
 MOST_LABELS = 1_024
 MOST_PRODUCTS = 2**34  # about a third of a second
@@ -55,7 +58,7 @@ def variance_reduction(pool: Pool, n: int, *, seed: int) -> Selection:
     known = pool.known_rows
     labels = known if len(known) else rows[rng.permutation(len(rows))[:n]]
     nearest, squares = assign(rows, labels)
-    radius = max(float(np.median(squares)), 1e-12)
+    radius = max(float(np.median(squares)), LEAST_RADIUS)
     if len(known) > MOST_LABELS:
         mass = np.bincount(nearest, weights=weights, minlength=len(known))
         known = known[np.sort(np.argpartition(-mass, MOST_LABELS)[:MOST_LABELS])]
@@ -121,6 +124,7 @@ def least_variance(covariance: F32, weights_N: F64, n: int) -> Ints:
         free[best] = False
         before = taken[:, :t]
         column = covariance[:, best] - before @ before[best]
+        np.clip(column, -1.0, 1.0, out=column)  # as it is but for rounding
         scale = max(float(variance[best]), 0.0) + NOISE
         weighted = weights * column
         moved = covariance @ weighted - before @ (before.T @ weighted)
