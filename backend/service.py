@@ -30,7 +30,7 @@ def _torch_hidden() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # None is no module: imports fail
+    sys.modules["torch"] = None  # type: ignore[assignment]  # not a module, on purpose: imports of it then fail
     try:
         yield
     finally:

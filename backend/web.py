@@ -119,7 +119,7 @@ class Web:
                 response = JSONResponse(
                     {"error": str(exc)}, status_code=exc.status, headers=headers
                 )
-            except Exception:
+            except Exception:  # a client never gets a traceback: the log has it
                 log.exception("%s failed", route)
                 response = JSONResponse(
                     {"error": "Doubtless could not handle this request; its log says why"},

@@ -39,9 +39,7 @@ def uncertainty_herding(pool: Pool, n: int, *, seed: int) -> Selection:
         a version are anyway).
     """
     rng = np.random.default_rng(seed)
-    doubt = np.ones(len(pool.features))
-    if pool.predictions is not None:
-        doubt = np.maximum(1.0 - pool.predictions.margin, LEAST_DOUBT)
+    doubt = doubt_of(pool)
     order = by_score(doubt, len(doubt), seed=seed)
     looked_at, weights = drawn_for_sums(doubt, MOST_ROWS, rng)
     rows = pool.project(pool.features[looked_at])
@@ -54,6 +52,14 @@ def uncertainty_herding(pool: Pool, n: int, *, seed: int) -> Selection:
     kernel /= -radius
     chosen = most_covered(np.exp(kernel, out=kernel), weights, covered, n)
     return Selection(filled(looked_at[chosen], order, n))
+
+
+def doubt_of(pool: Pool) -> F64:
+    """``(M,)`` 1 - margin, never 0; 1 for all before there is a version."""
+    if pool.predictions is None:
+        return np.ones(len(pool.features))
+    doubt: F64 = np.maximum(1.0 - pool.predictions.margin, LEAST_DOUBT)
+    return doubt
 
 
 def drawn_for_sums(values: F64, most: int, rng: np.random.Generator) -> tuple[Ints, F64]:

@@ -17,14 +17,12 @@ from model.acquisition.base import (
     filled,
     squared_distances,
 )
-from model.acquisition.herding import LEAST_DOUBT, drawn_for_sums
+from model.acquisition.herding import doubt_of, drawn_for_sums
 
-NOISE = (
-    0.01  # variance of a label's noise: an item has 1 without labels, a copy of it 0.01 with one
-)
-LEAST_RADIUS = (
-    1e-4  # squared; squared distances in float32 are good to 1e-6, and copies must be alike
-)
+# Variance of a label's noise: an item has 1 without labels, and 0.01 when a copy of it has one.
+NOISE = 0.01
+# Squared: squared distances in float32 are good to 1e-6, and copies have to be alike.
+LEAST_RADIUS = 1e-4
 MOST_ROWS = 6_000  # the covariance has that many squared values
 MOST_LABELS = 1_024
 MOST_PRODUCTS = 2**34  # about a third of a second
@@ -49,9 +47,7 @@ def variance_reduction(pool: Pool, n: int, *, seed: int) -> Selection:
         the weights and the radius as in Bae et al. 2025, arXiv:2412.20644.
     """
     rng = np.random.default_rng(seed)
-    doubt = np.ones(len(pool.features))
-    if pool.predictions is not None:
-        doubt = np.maximum(1.0 - pool.predictions.margin, LEAST_DOUBT)
+    doubt = doubt_of(pool)
     order = by_score(doubt, len(doubt), seed=seed)
     looked_at, weights = drawn_for_sums(doubt, rows_for(n, len(pool.known)), rng)
     rows = pool.project(pool.features[looked_at])

@@ -318,14 +318,20 @@ def test_most_covered_stops_when_nothing_is_left_to_cover() -> None:
     assert most_covered(copies, np.ones(5), np.ones(5, np.float32), 5).tolist() == []
 
 
-@pytest.mark.parametrize("known", [0, 7])
-def test_herding_is_uncertainty_herding_written_out(known: int) -> None:
+def fifty_items(known: int) -> tuple[np.ndarray, np.ndarray | None, Predictions]:
+    """Features of a pool and of so many labelled items, and margins drawn at random."""
     rng = np.random.default_rng(known)
     features = rng.normal(size=(50, 4)).astype(np.float32)
     labelled = rng.normal(size=(known, 4)).astype(np.float32) if known else None
-    margins = rng.random(50)
-    zeros = np.zeros(50)
+    zeros, margins = np.zeros(50), rng.random(50)
     said = Predictions(zeros[:, None], np.zeros(50, np.int64), zeros, margins, *[zeros] * 3)
+    return features, labelled, said
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_herding_is_uncertainty_herding_written_out(known: int) -> None:
+    features, labelled, said = fifty_items(known)
+    margins, zeros = said.margin, np.zeros(50)
     pool = Pool(features, labelled, None, said if known else None)
     chosen = uncertainty_herding(pool, 6, seed=0).rows.tolist()
     rows, doubt = pool.rows.astype(np.float64), 1 - margins if known else np.ones(50)
@@ -343,12 +349,8 @@ def test_herding_is_uncertainty_herding_written_out(known: int) -> None:
 @pytest.mark.parametrize("known", [0, 7])
 def test_v_optimal_is_the_posterior_variance_written_out(known: int) -> None:
     """After each choice the variance, conditioned anew and weighted by doubt, is least."""
-    rng = np.random.default_rng(known)
-    features = rng.normal(size=(50, 4)).astype(np.float32)
-    labelled = rng.normal(size=(known, 4)).astype(np.float32) if known else None
-    margins = rng.random(50)
-    zeros = np.zeros(50)
-    said = Predictions(zeros[:, None], np.zeros(50, np.int64), zeros, margins, *[zeros] * 3)
+    features, labelled, said = fifty_items(known)
+    margins = said.margin
     pool = Pool(features, labelled, None, said)
     chosen = variance_reduction(pool, 6, seed=0).rows.tolist()
     rows, given = pool.rows.astype(np.float64), pool.known_rows.astype(np.float64)
