@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import sys
 import time
 import webbrowser
@@ -269,7 +270,7 @@ class Demo:
         self.say(f"  [bold]Label Studio[/bold]  {address}")
         self.say(f"  user          {USER}")
         self.say(f"  password      {self.memory.password}")
-        self.say(f"  Doubtless     {self.settings.reachable_url}, data in {self.home}")
+        self.say(f"  Doubtless     {self.settings.reachable_url}, data in {escape(str(self.home))}")
         self.say("")
         if self.options.auto:
             return
@@ -279,6 +280,9 @@ class Demo:
         self.say(f"  2. After {after} labels, or {quiet:.0f} s without one, Doubtless trains and")
         self.say("     orders the queue again; this terminal shows it.")
         self.say("  3. The tab [bold]Most doubtful first[/bold] shows every score.")
+        self.say("  4. Labels, accuracy, what more labels would bring, in another terminal:")
+        self.say(f"     DOUBTLESS_HOME={escape(shlex.quote(str(self.settings.home)))} \\")
+        self.say("       ./run doubtless status")
         self.say(
             "  Ctrl-C stops everything and keeps the data. `./run demo --auto` labels for you."
         )
