@@ -20,7 +20,7 @@ SLOPE_SD = 0.2
 SHIFT_SD = 0.7
 OFFSET_SD = 0.5
 OFFSET_SHARE = 0.5
-OFFSET_LABELS = 4.0
+OFFSET_LABELS = 20.0
 OFFSET_MOST = 1.0
 PRIOR_LABELS = 1.0
 TILT = 1e-3
@@ -65,8 +65,8 @@ class Platt:
     reweighting them by their probability does not mend that. So they say how P(right) rises with
     the probability, and the random share says at which height, as far as it is large enough: the
     handicap starts from half the distance between the mean log odds of the two groups (what
-    regression to the mean leaves of a choice made by a noisy copy of the same score), with a
-    standard deviation of 0.5; slope and shift start from 1 and 0, with 0.2 and 0.7.
+    regression to the mean leaves of a choice made by a noisy copy of the same score), less while
+    the random share counts for less than 20 labels, with a standard deviation of 0.5; slope and shift start from 1 and 0, with 0.2 and 0.7.
 
     Without a random share, or with nothing but one, there is no handicap to tell.
 
