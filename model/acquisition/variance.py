@@ -25,7 +25,7 @@ NOISE = 0.01
 LEAST_RADIUS = 1e-4
 MOST_ROWS = 6_000  # the covariance has that many squared values
 MOST_LABELS = 1_024
-MOST_PRODUCTS = 2**34  # about a third of a second
+MOST_PRODUCTS = 3 * 2**32  # about a quarter of a second
 PICK_PRODUCTS = 16  # a pick reads the covariance once: as long as so many products a value
 
 
@@ -39,7 +39,7 @@ def variance_reduction(pool: Pool, n: int, *, seed: int) -> Selection:
     Where many labels lie near, none of them the same, little variance is left: that is what
     `herding`, which asks only for the nearest, does not see.
 
-    Of a large pool as many items are looked at as can be in about a third of a second, drawn in
+    Of a large pool as many items are looked at as can be in about a quarter of a second, drawn in
     proportion to their doubt; of many labels the 1,024 that are nearest to most doubt.
 
     Source:
