@@ -66,7 +66,8 @@ class Platt:
     the probability, and the random share says at which height, as far as it is large enough: the
     handicap starts from half the distance between the mean log odds of the two groups (what
     regression to the mean leaves of a choice made by a noisy copy of the same score), less while
-    the random share counts for less than 20 labels, with a standard deviation of 0.5; slope and shift start from 1 and 0, with 0.2 and 0.7.
+    the random share counts for less than 20 labels, with a standard deviation of 0.5; slope and
+    shift start from 1 and 0, with 0.2 and 0.7.
 
     Without a random share, or with nothing but one, there is no handicap to tell.
 
