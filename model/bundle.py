@@ -84,7 +84,7 @@ class Bundle:
         probs = np.empty((count, classes))
         p_right = np.empty(count)
         parts = np.empty((3, count))
-        size = int(np.clip(BLOCK_VALUES // (self.estimator.passes * classes), 64, BLOCK_ROWS))
+        size = min(max(BLOCK_VALUES // (self.estimator.passes * classes), 64), BLOCK_ROWS)
         for start in range(0, count, size):
             block = features[start : start + size].astype(np.float32, copy=False)
             check_features(block, f"features of rows {start} to {start + len(block)}")

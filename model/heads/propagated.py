@@ -44,7 +44,6 @@ class ReadOut:
     """What arrived at the pool's images, and how a new image finds its neighbours among them.
 
     Attributes:
-        centre: ``(D,)`` subtracted from features before they are scaled to length 1.
         axes: ``(D, d)`` directions in which neighbours are looked for.
         anchors: ``(M, d)`` rows of length 1.
         values: ``(M, C)`` what arrived at each anchor; 0 for classes without a label.
@@ -52,17 +51,16 @@ class ReadOut:
         floor: mass that is shared evenly by the classes with labels, so that little means little.
     """
 
-    centre: F32
     axes: F32
     anchors: F32
     values: F32
     seen: NDArray[np.bool_]
     floor: float
 
-    def __call__(self, features: F32) -> F64:
-        """``(N, D)`` features to probabilities ``(N, C)``."""
-        rows = project(normalise(features, self.centre), self.axes)
-        values = read_out(*nearest(rows, self.anchors, READ_NEIGHBOURS), self.values)
+    def __call__(self, rows: F32) -> F64:
+        """``(N, D)`` rows, centred and of length 1, to probabilities ``(N, C)``."""
+        short = project(rows, self.axes)
+        values = read_out(*nearest(short, self.anchors, READ_NEIGHBOURS), self.values)
         return to_probs(values, self.seen, self.floor)
 
 
@@ -93,8 +91,9 @@ def mix(passes_NKC: F64, probs_NC: F64, weight: float) -> F64:
         return passes_NKC
     other = probs_NC[:, None, :]
     known = other > 0
-    mixed = np.where(known, passes_NKC, 0.0) ** (1.0 - weight) * other**weight
-    share = np.where(known, passes_NKC, 0.0).sum(axis=2, keepdims=True)
+    kept = passes_NKC * known
+    mixed = kept ** (1.0 - weight) * other**weight
+    share = kept.sum(axis=2, keepdims=True)
     total = mixed.sum(axis=2, keepdims=True)
     scale = np.divide(share, total, out=np.zeros_like(total), where=total > 0)
     result: F64 = np.where(known & (total > 0), mixed * scale, passes_NKC)
@@ -103,7 +102,7 @@ def mix(passes_NKC: F64, probs_NC: F64, weight: float) -> F64:
 
 @dataclass(frozen=True)
 class PropagatedEstimator:
-    """Any estimator, each of its passes mixed with what was read out."""
+    """Any estimator, each of its passes mixed with what was read out of the same rows."""
 
     head: Estimator
     weight: float
@@ -114,14 +113,21 @@ class PropagatedEstimator:
         """K of the head."""
         return self.head.passes
 
+    def rows(self, features: F32) -> F32:
+        """``(N, D)`` features as the head takes them."""
+        return self.head.rows(features)
+
+    def sample_rows(self, rows: F32) -> F64:
+        """``(N, D)`` rows to probabilities ``(N, K, C)``."""
+        return mix(self.head.sample_rows(rows), self.reading(rows), self.weight)
+
     def sample(self, features: F32) -> F64:
         """``(N, D)`` features to probabilities ``(N, K, C)``."""
-        return mix(self.head.sample(features), self.reading(features), self.weight)
+        return self.sample_rows(self.rows(features))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The head's arrays under their own names, and this one's."""
         own: dict[str, NDArray[Any]] = {
-            "centre": self.reading.centre,
             "axes": self.reading.axes,
             "anchors": self.reading.anchors,
             "values": self.reading.values,
@@ -137,9 +143,9 @@ def restore(family: EstimatorFamily, arrays: Mapping[str, NDArray[Any]]) -> Esti
     head = family.restore({k: v for k, v in arrays.items() if not k.startswith(_PREFIX)})
     if not own:
         return head
-    seen = own.pop("seen").astype(bool)
-    weight, floor = own.pop("scalars").tolist()
-    return PropagatedEstimator(head, weight, ReadOut(**own, seen=seen, floor=floor))
+    weight, floor = own["scalars"].tolist()
+    reading = ReadOut(own["axes"], own["anchors"], own["values"], own["seen"].astype(bool), floor)
+    return PropagatedEstimator(head, weight, reading)
 
 
 @dataclass(frozen=True)
@@ -257,9 +263,7 @@ def spread(
         to_pool[start:stop] = flowed.mean(axis=0)
         values += flowed @ seeds[start:stop]
     floor = SMOOTHING * float(to_pool @ seeds.sum(axis=1))
-    reading = ReadOut(
-        centre.astype(np.float32), axes, anchors, values, seeds.max(axis=0) > 0, floor
-    )
+    reading = ReadOut(axes, anchors, values, seeds.max(axis=0) > 0, floor)
     return Flow(to_labels, to_pool), reading
 
 

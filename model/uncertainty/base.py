@@ -20,8 +20,14 @@ class Estimator(Protocol):
     def passes(self) -> int:
         """K."""
 
+    def rows(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``(N, D)`` features as `sample_rows` takes them: centred and of length 1."""
+
+    def sample_rows(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``(N, D)`` rows to probabilities ``(N, K, C)``; the same every time it is called."""
+
     def sample(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``(N, D)`` features to probabilities ``(N, K, C)``; the same every time it is called."""
+        """``(N, D)`` features to probabilities ``(N, K, C)``: `sample_rows` of their `rows`."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything `EstimatorFamily.restore` needs, as plain arrays."""

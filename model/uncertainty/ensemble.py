@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.heads.problem import Problem
 from model.heads.softmax import Basis
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble
+from model.uncertainty.frame import Frame, FramedEstimator, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -76,7 +76,7 @@ def widen(rows: F32, hidden: F32) -> F32:
 
 
 @dataclass(frozen=True)
-class EnsembleEstimator:
+class EnsembleEstimator(FramedEstimator):
     """K networks.
 
     Attributes:
@@ -86,7 +86,6 @@ class EnsembleEstimator:
         biases: ``(K, C)``.
     """
 
-    frame: Frame
     hidden: F32
     weights: F32
     biases: F32
@@ -96,12 +95,8 @@ class EnsembleEstimator:
         """K."""
         return len(self.weights)
 
-    def sample(self, features: F32) -> F64:
-        """``(N, D)`` features to probabilities ``(N, K, C)``."""
-        return self.sample_rows(self.frame.rows(features))
-
     def sample_rows(self, rows: F32) -> F64:
-        """The same from rows that are centred and of length 1."""
+        """``(N, D)`` rows to probabilities ``(N, K, C)``."""
         logits = np.empty((len(rows), self.passes, self.biases.shape[1]))
         for k, hidden in enumerate(self.hidden):
             logits[:, k] = widen(rows, hidden) @ self.weights[k] + self.biases[k]

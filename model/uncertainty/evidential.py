@@ -14,7 +14,7 @@ from model.heads.evidence import BinaryEvidence, Evidence, concentrations
 from model.heads.problem import FIT_TOLERANCE, Problem
 from model.heads.softmax import Loss, Search
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble
+from model.uncertainty.frame import Frame, FramedEstimator, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -66,7 +66,7 @@ def _loss(problem: Problem, held: float) -> Loss:
 
 
 @dataclass(frozen=True)
-class EvidentialEstimator:
+class EvidentialEstimator(FramedEstimator):
     """A head whose logits are log evidence.
 
     Attributes:
@@ -76,7 +76,6 @@ class EvidentialEstimator:
         biases: ``(C,)`` or ``(2 C,)``.
     """
 
-    frame: Frame
     weights: F32
     biases: F32
 
@@ -93,12 +92,8 @@ class EvidentialEstimator:
             return found.reshape(len(rows), 2, -1).transpose(0, 2, 1)
         return found * self.frame.seen
 
-    def sample(self, features: F32) -> F64:
-        """``(N, D)`` features to probabilities ``(N, 2, C)``, see `two_points`."""
-        return self.sample_rows(self.frame.rows(features))
-
     def sample_rows(self, rows: F32) -> F64:
-        """The same from rows that are centred and of length 1."""
+        """``(N, D)`` rows to probabilities ``(N, 2, C)``, see `two_points`."""
         seen = self.frame.seen
         if self.frame.positives is not None:
             yes = two_points(self.alpha(rows).reshape(-1, 2))[:, :, 1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,6 @@ from model.uncertainty.base import Estimator, FittedEstimator
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-class RowsEstimator(Estimator, Protocol):
-    """An estimator that also takes rows which are prepared already."""
-
-    def sample_rows(self, rows: F32) -> F64:
-        """As `sample`, from rows that are centred and of length 1."""
 
 
 class ProblemFamily(ABC):
@@ -108,7 +102,8 @@ class Frame:
         """``(..., C)`` logits to probabilities, in place; those of unseen classes do not count."""
         if self.positives is not None:
             return self.reserve(expit(logits, out=logits))
-        logits[..., ~self.seen] = -np.inf
+        if len(self._unseen):
+            logits[..., self._unseen] = -np.inf
         logits -= logits.max(axis=-1, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=-1, keepdims=True)
@@ -120,11 +115,41 @@ class Frame:
         Where an image may have several classes, one that has been in none or in all of n images
         gets the rule's ``1 / (n + 2)`` or ``(n + 1) / (n + 2)``.
         """
+        if not len(self._unseen):
+            return probs
         if self.positives is not None:
             rule = (self.positives + 1.0) / (self.n_labels + 2.0)
-            probs[..., ~self.seen] = rule[~self.seen]
+            probs[..., self._unseen] = rule[self._unseen]
             return probs
         return reserve_unseen(probs, self.seen, self.n_labels)
+
+    @cached_property
+    def _unseen(self) -> Ints:
+        """Classes that are not `seen`."""
+        return np.flatnonzero(~self.seen)
+
+
+@dataclass(frozen=True)
+class FramedEstimator(ABC):
+    """An estimator that reads rows of its frame.
+
+    Attributes:
+        frame: how features become rows, and what unseen classes get.
+    """
+
+    frame: Frame
+
+    def rows(self, features: F32) -> F32:
+        """``(N, D)`` features, centred and of length 1."""
+        return self.frame.rows(features)
+
+    def sample(self, features: F32) -> F64:
+        """``(N, D)`` features to probabilities ``(N, K, C)``."""
+        return self.sample_rows(self.rows(features))
+
+    @abstractmethod
+    def sample_rows(self, rows: F32) -> F64:
+        """``(N, D)`` rows to probabilities ``(N, K, C)``."""
 
 
 def reserve_unseen(probs: F64, seen: NDArray[np.bool_], n_labels: int) -> F64:
@@ -148,7 +173,7 @@ def reserve_unseen(probs: F64, seen: NDArray[np.bool_], n_labels: int) -> F64:
 
 
 def assemble(
-    problem: Problem, build: Callable[[int], RowsEstimator], facts: Mapping[str, float]
+    problem: Problem, build: Callable[[int], Estimator], facts: Mapping[str, float]
 ) -> FittedEstimator:
     """An estimator on all labels, and what those without a fold say about it.
 

@@ -77,9 +77,17 @@ class HybridEstimator:
         """K of all members together."""
         return len(self.members) * lcm(*(member.passes for member in self.members.values()))
 
+    def rows(self, features: F32) -> F32:
+        """``(N, D)`` features, centred and of length 1: the same for every member."""
+        return next(iter(self.members.values())).rows(features)
+
+    def sample_rows(self, rows: F32) -> F64:
+        """``(N, D)`` rows to probabilities ``(N, K, C)``."""
+        return together([member.sample_rows(rows) for member in self.members.values()])
+
     def sample(self, features: F32) -> F64:
         """``(N, D)`` features to probabilities ``(N, K, C)``."""
-        return together([member.sample(features) for member in self.members.values()])
+        return self.sample_rows(self.rows(features))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Those of the members, each name after the member's."""

@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from model.calibration.temperature import fold_weights
 from model.heads.problem import Problem
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble
+from model.uncertainty.frame import Frame, FramedEstimator, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -164,7 +164,7 @@ class Posterior:
 
 
 @dataclass(frozen=True)
-class LaplaceEstimator:
+class LaplaceEstimator(FramedEstimator):
     """A head and K that were drawn about it, as what they add.
 
     Attributes:
@@ -175,7 +175,6 @@ class LaplaceEstimator:
         shifts: ``(K, R + 1 + M, C)`` by how much: along the axes, in the intercept, beyond.
     """
 
-    frame: Frame
     weights: F32
     biases: F32
     plane: F32
@@ -186,12 +185,8 @@ class LaplaceEstimator:
         """K."""
         return len(self.shifts)
 
-    def sample(self, features: F32) -> F64:
-        """``(N, D)`` features to probabilities ``(N, K, C)``."""
-        return self.sample_rows(self.frame.rows(features))
-
     def sample_rows(self, rows: F32) -> F64:
-        """The same from rows that are centred and of length 1."""
+        """``(N, D)`` rows to probabilities ``(N, K, C)``."""
         where = self.coordinates(rows)
         width, (passes, depth, classes) = len(rows), self.shifts.shape
         shifts = self.shifts.transpose(1, 0, 2).reshape(depth, passes * classes)

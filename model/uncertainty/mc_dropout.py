@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from model.heads.problem import Problem
 from model.heads.softmax import Basis
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble
+from model.uncertainty.frame import Frame, FramedEstimator, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -86,7 +86,7 @@ def dropout_precision(problem: Problem) -> F64:
 
 
 @dataclass(frozen=True)
-class DropoutEstimator:
+class DropoutEstimator(FramedEstimator):
     """One head and its masks.
 
     Attributes:
@@ -96,7 +96,6 @@ class DropoutEstimator:
         kept: ``(T / 2, D)`` bool, the features that every other pass keeps.
     """
 
-    frame: Frame
     weights: F32
     biases: F32
     kept: NDArray[np.bool_]
@@ -106,12 +105,8 @@ class DropoutEstimator:
         """T."""
         return 2 * len(self.kept)
 
-    def sample(self, features: F32) -> F64:
-        """``(N, D)`` features to probabilities ``(N, T, C)``."""
-        return self.sample_rows(self.frame.rows(features))
-
     def sample_rows(self, rows: F32) -> F64:
-        """The same from rows that are centred and of length 1."""
+        """``(N, D)`` rows to probabilities ``(N, T, C)``."""
         whole = rows @ self.weights
         logits = np.empty((len(rows), self.passes, len(self.biases)))
         for number, kept in enumerate(self.kept):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.heads.problem import Problem
 from model.uncertainty.base import Estimator, FittedEstimator
-from model.uncertainty.frame import Frame, ProblemFamily, assemble
+from model.uncertainty.frame import Frame, FramedEstimator, ProblemFamily, assemble
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -58,7 +57,7 @@ class AveragedHeads(ProblemFamily):
 
 
 @dataclass(frozen=True)
-class SoftmaxEstimator:
+class SoftmaxEstimator(FramedEstimator):
     """One head as arrays, and how its features are parted.
 
     Attributes:
@@ -68,36 +67,35 @@ class SoftmaxEstimator:
         part: ``(D,)`` which pass leaves a feature out.
     """
 
-    frame: Frame
     weights: F32
     biases: F32
     part: Ints
 
     passes: int = MEMBERS
 
-    def sample(self, features: F32) -> F64:
-        """``(N, D)`` features to probabilities ``(N, K, C)``."""
-        return self.sample_rows(self.frame.rows(features))
-
     def sample_rows(self, rows: F32) -> F64:
-        """The same from rows that are centred and of length 1."""
+        """``(N, D)`` rows to probabilities ``(N, K, C)``."""
         scale = self.passes / (self.passes - 1.0)
-        order, bounds, weights = self._parts
-        parted = rows[:, order]
-        parts = [parted[:, a:b] @ weights[a:b] for a, b in pairwise(bounds)]
-        left_out = np.stack(parts, axis=1)
-        logits = left_out.sum(axis=1, keepdims=True) - left_out
-        return self.frame.probs(scale * logits.astype(np.float64) + self.biases)
+        features, weights = self._parts
+        left_out_NKC = np.matmul(rows[:, features].transpose(1, 0, 2), weights).transpose(1, 0, 2)
+        logits = left_out_NKC.sum(axis=1, keepdims=True) - left_out_NKC
+        return self.frame.probs(scale * logits.astype(np.float64, order="C") + self.biases)
 
     @cached_property
-    def _parts(self) -> tuple[Ints, list[int], F32]:
-        """Features in an order that puts each part together, where parts end, and their weights.
+    def _parts(self) -> tuple[Ints, F32]:
+        """``(K, W)`` the features of each part and ``(K, W, C)`` their weights.
 
-        So every pass is the whole less a part, and all is multiplied once.
+        So every pass is the whole less a part, and all is multiplied once. Parts with fewer than W
+        features end in others of weight 0.
         """
-        order = np.argsort(self.part, kind="stable")
-        bounds = np.searchsorted(self.part[order], np.arange(self.passes + 1))
-        return order, bounds.tolist(), self.weights[order]
+        parts = [np.flatnonzero(self.part == number) for number in range(self.passes)]
+        width = max(len(own) for own in parts)
+        features = np.zeros((self.passes, width), np.int64)
+        weights = np.zeros((self.passes, width, self.weights.shape[1]), np.float32)
+        for number, own in enumerate(parts):
+            features[number, : len(own)] = own
+            weights[number, : len(own)] = self.weights[own]
+        return features, weights
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays."""
