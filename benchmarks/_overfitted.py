@@ -136,8 +136,13 @@ class Network:
 
     passes = 1
 
+    def rows(self, features: F32) -> F32:
+        return normalise(features, self.centre)
+
     def sample(self, features: F32) -> F64:
-        rows = normalise(features, self.centre)
+        return self.sample_rows(self.rows(features))
+
+    def sample_rows(self, rows: F32) -> F64:
         for matrix, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             rows = np.maximum(rows @ matrix + bias, 0.0)
         logits = (rows @ self.weights[-1] + self.biases[-1]).astype(np.float64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ModelError
@@ -24,16 +24,17 @@ def check_features(features: NDArray[Any], what: str) -> None:
         ModelError: a value is not finite, or beyond 1e15.
 
     Example:
+        >>> import numpy as np
         >>> check_features(np.array([0.5, 1e30]), "features")
         Traceback (most recent call last):
         model.errors.ModelError: features reach 1e+30 and may reach 1e+15; scale them down
     """
     if not features.size:
         return
-    low, high = features.min(), features.max()  # NaN if any value is
-    if not (np.isfinite(low) and np.isfinite(high)):
+    low, high = float(features.min()), float(features.max())  # NaN if any value is
+    if not (isfinite(low) and isfinite(high)):
         raise ModelError(f"{what} are not all finite; extract them again")
-    furthest = max(-float(low), float(high))
+    furthest = max(-low, high)
     if furthest > LARGEST:
         raise ModelError(
             f"{what} reach {furthest:.0e} and may reach {LARGEST:.0e}; scale them down"

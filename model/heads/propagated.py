@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class ReadOut:
 
     Attributes:
         axes: ``(D, d)`` directions in which neighbours are looked for.
-        anchors: ``(M, d)`` rows of length 1.
+        anchors: ``(M, d)`` rows of length 1; in memory column by column, which is a fifth faster
+            to compare with one image.
         values: ``(M, C)`` what arrived at each anchor; 0 for classes without a label.
         seen: ``(C,)`` bool, classes with labels.
         floor: mass that is shared evenly by the classes with labels, so that little means little.
@@ -61,17 +63,28 @@ class ReadOut:
         """``(N, D)`` rows, centred and of length 1, to probabilities ``(N, C)``."""
         short = project(rows, self.axes)
         values = read_out(*nearest(short, self.anchors, READ_NEIGHBOURS), self.values)
-        return to_probs(values, self.seen, self.floor)
+        return to_probs(values, self._even)
+
+    @cached_property
+    def _even(self) -> F64:
+        return evenly(self.floor, self.seen)
 
 
-def to_probs(values_NC: F32, seen: NDArray[np.bool_], floor: float) -> F64:
-    """Masses to probabilities: every class with labels gets an even part of `floor` more.
+def evenly(floor: float, seen: NDArray[np.bool_]) -> F64:
+    """``(C,)`` even parts of `floor` for the classes with labels, 0 for the others."""
+    each = max(floor, 1e-12) / max(int(seen.sum()), 1)
+    return seen.astype(np.float64) * each
+
+
+def to_probs(values_NC: F32, even_C: F64) -> F64:
+    """Masses to probabilities, with an even mass of every class with labels added.
 
     Example:
-        >>> to_probs(np.array([[3.0, 0.0, 0.0]], np.float32), np.array([True, True, False]), 1.0)
+        >>> even = evenly(1.0, np.array([True, True, False]))
+        >>> to_probs(np.array([[3.0, 0.0, 0.0]], np.float32), even)
         array([[0.875, 0.125, 0.   ]])
     """
-    masses = values_NC.astype(np.float64) + seen * (max(floor, 1e-12) / max(int(seen.sum()), 1))
+    masses = values_NC.astype(np.float64) + even_C
     probs: F64 = masses / masses.sum(axis=1, keepdims=True)
     return probs
 
@@ -95,7 +108,7 @@ def mix(passes_NKC: F64, probs_NC: F64, weight: float) -> F64:
     mixed = kept ** (1.0 - weight) * other**weight
     share = kept.sum(axis=2, keepdims=True)
     total = mixed.sum(axis=2, keepdims=True)
-    scale = np.divide(share, total, out=np.zeros_like(total), where=total > 0)
+    scale = share / np.maximum(total, 1e-300)
     result: F64 = np.where(known & (total > 0), mixed * scale, passes_NKC)
     return result
 
@@ -144,7 +157,13 @@ def restore(family: EstimatorFamily, arrays: Mapping[str, NDArray[Any]]) -> Esti
     if not own:
         return head
     weight, floor = own["scalars"].tolist()
-    reading = ReadOut(own["axes"], own["anchors"], own["values"], own["seen"].astype(bool), floor)
+    reading = ReadOut(
+        own["axes"],
+        np.asfortranarray(own["anchors"]),
+        own["values"],
+        own["seen"].astype(bool),
+        floor,
+    )
     return PropagatedEstimator(head, weight, reading)
 
 
@@ -171,9 +190,8 @@ def held_out(flow: Flow, labels: Ints, n_classes: int, fold: Ints) -> F64:
         out, kept = fold == f, fold != f
         seeds = seeds_of(labels[kept], n_classes)
         floor = SMOOTHING * float(flow.to_pool[kept] @ seeds.sum(axis=1))
-        probs[out] = to_probs(
-            flow.to_labels[np.ix_(out, kept)] @ seeds, seeds.max(axis=0, initial=0.0) > 0, floor
-        )
+        even = evenly(floor, seeds.max(axis=0, initial=0.0) > 0)
+        probs[out] = to_probs(flow.to_labels[np.ix_(out, kept)] @ seeds, even)
     return probs
 
 
@@ -263,7 +281,7 @@ def spread(
         to_pool[start:stop] = flowed.mean(axis=0)
         values += flowed @ seeds[start:stop]
     floor = SMOOTHING * float(to_pool @ seeds.sum(axis=1))
-    reading = ReadOut(axes, anchors, values, seeds.max(axis=0) > 0, floor)
+    reading = ReadOut(axes, np.asfortranarray(anchors), values, seeds.max(axis=0) > 0, floor)
     return Flow(to_labels, to_pool), reading
 
 

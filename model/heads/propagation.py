@@ -163,10 +163,10 @@ def read_out(index: Ints, cosine: F32, values: F32) -> F32:
         ``(N, Q)``; 0 where no neighbour is similar at all.
     """
     weight = np.maximum(cosine, 0.0) ** SHARPNESS
-    total = weight.sum(axis=1, keepdims=True)
-    weight = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.float32(1e-30))
     if len(index) == 1:
-        return weight @ values[index[0]]
+        alone: F32 = weight @ values[index[0]]
+        return alone
     result = np.zeros((len(index), values.shape[1]), np.float32)
     for near in range(index.shape[1]):
         result += weight[:, near, None] * values[index[:, near]]

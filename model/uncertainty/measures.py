@@ -66,8 +66,8 @@ def decompose_multi_label(passes_NKC: Array) -> tuple[Array, Array, Array]:
     """
     if passes_NKC.ndim != 3 or 0 in passes_NKC.shape[1:]:
         raise ShapeError("passes", expected="(N, K>=1, C>=1)", got=passes_NKC.shape)
-    total_N = binary_entropy(passes_NKC.mean(axis=1)).sum(axis=1)
-    aleatoric_N = binary_entropy(passes_NKC).sum(axis=2).mean(axis=1)
+    total_N = set_entropy(passes_NKC.mean(axis=1))
+    aleatoric_N = set_entropy(passes_NKC).mean(axis=1)
     epistemic_N = np.maximum(total_N - aleatoric_N, 0.0)
     return total_N, total_N - epistemic_N, epistemic_N
 
@@ -75,6 +75,17 @@ def decompose_multi_label(passes_NKC: Array) -> tuple[Array, Array, Array]:
 def binary_entropy(probs: Array) -> Array:
     """Entropy of each answer to a yes-or-no question, from 0 to ``log 2``; the same shape."""
     result: Array = entr(probs) + entr(1.0 - probs)
+    return result
+
+
+def set_entropy(probs: Array) -> Array:
+    """Entropy of the answers to all yes-or-no questions: summed over the last axis.
+
+    Example:
+        >>> set_entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(4)
+        array([0.    , 1.3863])
+    """
+    result: Array = binary_entropy(probs).sum(axis=-1)
     return result
 
 

@@ -16,6 +16,7 @@ from model.engine import EngineConfig, fit
 from model.errors import BundleError, ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
+from model.uncertainty.measures import decompose, entropy
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -45,6 +46,16 @@ def test_every_estimator_learns_and_says_how_sure_it_is(estimator: str) -> None:
     np.testing.assert_array_equal(found.label, found.probs.argmax(axis=1))
     np.testing.assert_allclose(found.aleatoric + found.epistemic, found.total)
     assert (found.epistemic >= 0).all()
+
+
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
+def test_what_is_published_is_parted_as_the_passes_are(estimator: str) -> None:
+    bundle = fit(labelled(60), CLASSES, config=EngineConfig(estimator=estimator))
+    test = labelled(50, spread=2.0, seed=1).features
+    found = bundle.predict(test)
+    total, _, epistemic = decompose(bundle.sample(test))
+    np.testing.assert_allclose(found.total, entropy(found.probs))
+    np.testing.assert_allclose(found.epistemic, found.total * epistemic / total, atol=1e-12)
 
 
 def test_metrics_are_complete_and_json() -> None:

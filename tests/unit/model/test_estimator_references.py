@@ -258,8 +258,9 @@ def test_logits_and_log_probabilities_agree() -> None:
     np.testing.assert_allclose(log_softmax(mean, axis=1), log_softmax(logits, axis=1), atol=1e-4)
 
 
-def test_each_pass_is_the_head_without_a_part_of_the_features() -> None:
-    task = problem()
+@pytest.mark.parametrize("dim", [1, 3, 10, 12])
+def test_each_pass_is_the_head_without_a_part_of_the_features(dim: int) -> None:
+    task = problem(dim=dim)
     estimator = AveragedHeads().fit_problem(task).estimator
     probs = estimator.sample_rows(task.rows)
     for number in range(estimator.passes):

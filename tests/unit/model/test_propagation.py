@@ -13,8 +13,10 @@ from model.heads.problem import stratified_folds
 from model.heads.propagated import (
     PropagatedEstimator,
     choose_weight,
+    evenly,
     held_out,
     mix,
+    restore,
     seeds_of,
     spread,
     to_probs,
@@ -27,6 +29,7 @@ from model.heads.propagation import (
     propagate,
     read_out,
 )
+from model.heads.roots import signed_root
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
 
@@ -58,6 +61,48 @@ def test_neighbours_are_those_of_scikit_learn(others: int, k: int) -> None:
     distance, indices = expected.kneighbors(queries)
     np.testing.assert_array_equal(index, indices)
     np.testing.assert_allclose(cosine, 1 - distance, atol=1e-5)
+
+
+def crowded(kind: str, dim: int = 6) -> np.ndarray:
+    rows = unit_rows(1, dim) if kind == "one" else unit_rows(400, dim)
+    if kind == "few":
+        rows = rows[:4]
+    if kind == "copies":
+        rows = np.tile(rows[:3], (130, 1))
+    if kind == "same":
+        rows[:] = rows[0]
+    if kind == "zeros":
+        rows[::2] = 0.0
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["one", "few", "copies", "same", "zeros", "apart"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_neighbours_are_those_of_brute_force(kind: str, order: str, count: int) -> None:
+    """One query goes a way of its own; whichever of equals are given, the cosines are known."""
+    rows = np.array(crowded(kind), order=order)
+    queries = unit_rows(count, 6, 1)
+    queries[0] = rows[-1]  # of length 0 or one of them
+    index, cosine = nearest(queries, rows, 10)
+    all_of_them = queries.astype(np.float64) @ rows.astype(np.float64).T
+    expected = -np.sort(-all_of_them, axis=1)[:, :10]
+    np.testing.assert_allclose(cosine, expected, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(all_of_them, index, 1), cosine, atol=1e-6)
+    assert all(len(set(found)) == min(10, len(rows)) for found in index.tolist())
+    values = np.random.default_rng(2).random((len(rows), 3)).astype(np.float32)
+    weight = np.maximum(cosine, 0) ** 3
+    total = np.where(weight.any(axis=1), weight.sum(axis=1), 1.0)
+    mean = np.einsum("nk,nkc->nc", weight, values[index]) / total[:, None]
+    np.testing.assert_allclose(read_out(index, cosine, values), mean, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 39])
+def test_one_row_is_not_its_own_neighbour(k: int) -> None:
+    rows = unit_rows(40, 6)
+    index, _ = nearest(rows[:1], rows, k, skip_own=True)
+    expected = [i for i in np.argsort(-rows @ rows[0], kind="stable").tolist() if i][:k]
+    assert index.tolist() == [expected]
 
 
 def test_the_graph_is_the_symmetric_normalised_one() -> None:
@@ -165,7 +210,7 @@ def test_folds_equal_a_graph_that_never_had_the_labels() -> None:
             read = np.maximum(cosine[best], 0) ** 3 @ values[best]
             read /= (np.maximum(cosine[best], 0) ** 3).sum()
             floor = 0.1 * float(values.mean(axis=0).sum())
-            expected = to_probs(read[None], np.ones(3, bool), floor)[0]
+            expected = to_probs(read[None], evenly(floor, np.ones(3, bool)))[0]
             np.testing.assert_allclose(found[item], expected, atol=1e-4)
 
 
@@ -212,6 +257,36 @@ def test_it_is_stored_with_any_estimator(estimator: str, tmp_path: Path) -> None
     np.testing.assert_allclose(found.probs.sum(axis=1), 1)
     turned = bundle.predict(test[::-1])
     np.testing.assert_allclose(turned.probs[::-1], found.probs, atol=1e-6)
+    for row in (0, 17):
+        alone = bundle.predict(test[row : row + 1])
+        for name, values in vars(found).items():
+            np.testing.assert_allclose(getattr(alone, name)[0], values[row], atol=1e-5)
+
+
+def test_the_head_and_the_neighbours_read_the_same_rows() -> None:
+    features, labels = spirals(60, 0)
+    pool, _ = spirals(200, 1)
+    bundle = fit(Labelled(features, labels, np.ones(60, bool)), ["a", "b", "c"], pool=pool)
+    both = bundle.estimator
+    assert isinstance(both, PropagatedEstimator)
+    asked = signed_root(pool[:9]) if bundle.roots else pool[:9]
+    centre = (signed_root(pool) if bundle.roots else pool).mean(axis=0)
+    rows = asked - centre
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(both.rows(asked), rows, atol=1e-5)
+    expected = mix(both.head.sample(asked), both.reading(rows), both.weight)
+    np.testing.assert_allclose(both.sample(asked), expected, atol=1e-4)
+
+
+def test_versions_that_stored_a_centre_for_the_neighbours_are_read() -> None:
+    """It was always that of the head."""
+    features, labels = spirals(60, 0)
+    pool, _ = spirals(200, 1)
+    both = fit(Labelled(features, labels, np.ones(60, bool)), ["a", "b", "c"], pool=pool).estimator
+    arrays = {**both.arrays(), "propagation.centre": pool.mean(axis=0)}
+    again = restore(ESTIMATORS["softmax"], arrays)
+    assert isinstance(again, PropagatedEstimator)
+    np.testing.assert_array_equal(again.sample(pool[:9]), both.sample(pool[:9]))
 
 
 @pytest.mark.parametrize(
