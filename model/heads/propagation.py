@@ -44,6 +44,10 @@ def nearest(queries: F32, others: F32, k: int, *, skip_own: bool = False) -> tup
     """
     count = len(others) - int(skip_own)
     k = max(0, min(k, count))
+    if len(queries) == 1 and k > 0:  # one image of a request: no block, no group
+        alone = queries @ others.T
+        found = _largest_of_one(alone[0], k)
+        return found[None], alone[:, found]
     index = np.zeros((len(queries), k), np.int64)
     cosine = np.zeros((len(queries), k), np.float32)
     if k == 0:
@@ -53,8 +57,8 @@ def nearest(queries: F32, others: F32, k: int, *, skip_own: bool = False) -> tup
         rows = np.arange(len(similar))
         if skip_own:
             similar[rows, start + rows] = -np.inf
-        index[start : start + len(rows)] = found = _largest(similar, k)
-        cosine[start : start + len(rows)] = similar[rows[:, None], found]
+        index[start : start + len(rows)] = best = _largest(similar, k)
+        cosine[start : start + len(rows)] = similar[rows[:, None], best]
     return index, cosine
 
 
@@ -65,8 +69,6 @@ def _largest(values: F32, k: int) -> Ints:
     tenth of what ordering does.
     """
     count, width = values.shape
-    if count == 1:
-        return _largest_of_one(values[0], k)[None]
     whole = width // _GROUP * _GROUP
     rows = np.arange(count)[:, None]
     if whole // _GROUP <= 4 * k:
@@ -85,7 +87,7 @@ def _largest(values: F32, k: int) -> Ints:
 
 
 def _largest_of_one(values: F32, k: int) -> Ints:
-    """`_largest` of a single row: k times the largest that is left.
+    """``(k,)`` places of the k largest, largest first: k times the largest that is left.
 
     After a forward pass has filled the caches most of the time goes into fetching code, and this
     needs the least of it: half the time of partitioning.

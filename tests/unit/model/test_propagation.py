@@ -78,7 +78,7 @@ def crowded(kind: str, dim: int = 6) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["one", "few", "copies", "same", "zeros", "apart"])
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("count", [1, 2, 40])
+@pytest.mark.parametrize("count", [1, 2, 513])
 def test_neighbours_are_those_of_brute_force(kind: str, order: str, count: int) -> None:
     """One query goes a way of its own; whichever of equals are given, the cosines are known."""
     rows = np.array(crowded(kind), order=order)
@@ -97,12 +97,10 @@ def test_neighbours_are_those_of_brute_force(kind: str, order: str, count: int) 
     np.testing.assert_allclose(read_out(index, cosine, values), mean, atol=1e-5)
 
 
-@pytest.mark.parametrize("k", [1, 39])
-def test_one_row_is_not_its_own_neighbour(k: int) -> None:
-    rows = unit_rows(40, 6)
-    index, _ = nearest(rows[:1], rows, k, skip_own=True)
-    expected = [i for i in np.argsort(-rows @ rows[0], kind="stable").tolist() if i][:k]
-    assert index.tolist() == [expected]
+def test_a_row_on_its_own_has_no_neighbour_but_itself() -> None:
+    row = unit_rows(1, 6)
+    assert nearest(row, row, 3, skip_own=True)[0].shape == (1, 0)
+    assert nearest(row, row, 3)[0].tolist() == [[0]]
 
 
 def test_the_graph_is_the_symmetric_normalised_one() -> None:
