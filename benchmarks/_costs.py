@@ -87,7 +87,7 @@ def _requests(bundles: dict[str, Any], size: int, turns: int) -> dict[str, Any]:
     """Each estimator after a forward pass of its own, and dropout through the whole network.
 
     A forward pass leaves nothing else in the processor's caches, so none may come second: that
-    took a third off the time of all estimators but the first.
+    took a fifth to two fifths off the time of all estimators but the first.
     """
     pair, single = load_backbone(PAIR, CACHE), load_backbone(SINGLE, CACHE)
     rng = np.random.default_rng(0)
