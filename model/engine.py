@@ -85,7 +85,7 @@ def fit(
         ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
         is wrong) with ``random_ece`` on the random share, ``calibrator``, ``l2``, ``propagation``
-        (its weight, 0 to 0.5), ``roots`` (whether of the features), ``seconds``.
+        (its weight, 0 to 0.85), ``roots`` (whether of the features), ``seconds``.
         Where an image may have several classes all of these are about whole sets, so ``accuracy``
         is subset accuracy (``metric`` says which it is), and ``macro_f1`` is the mean over the
         classes that occur of the F1 score out of fold.

@@ -170,7 +170,7 @@ def main_axes(features: F32, centre: F32, count: int) -> F32:
     """
     sample = unit_rows(features[:: -(-len(features) // AXES_ROWS)], centre)
     start = np.random.default_rng(0).standard_normal((features.shape[1], count), np.float32)
-    return range_finder(sample, start, rounds=2)
+    return range_finder(sample, start, rounds=1)
 
 
 def unit_rows(features: F32, centre: F32) -> F32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from model.heads.softmax import normalise
 from model.uncertainty.base import Estimator, EstimatorFamily, FittedEstimator
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5)
+LARGE_WEIGHTS = (0.5, 0.7, 0.85)  # looked at where the largest of the others is chosen
 DIMENSIONS = 256
 MOST_ANCHORS = 10_000
 MOST_LABELS = 2_000  # from here on a head knows better than the neighbours, and each costs time
@@ -298,14 +299,28 @@ def _others(features: F32, pool: F32, rng: np.random.Generator) -> F32:
 def choose_weight(out_of_fold_NKC: F64, probs_NC: F64, labels: Ints) -> float:
     """The weight with the least Brier score out of fold, each at its own best temperature.
 
+    Of `WEIGHTS` the smallest whose score is within one standard error (paired) of the best; where
+    that is the largest of them, of `LARGE_WEIGHTS` likewise. So a head that is good enough keeps
+    most of the say, and one that is far too sure of itself gives it away.
+
     Labels count as in calibration: single labels of a class say nothing.
     """
     counts = fold_weights(labels)
     if counts.sum() <= 0.0:
         return 0.0
+    weight = _smallest(WEIGHTS, out_of_fold_NKC, probs_NC, labels, counts)
+    if weight == LARGE_WEIGHTS[0]:
+        weight = _smallest(LARGE_WEIGHTS, out_of_fold_NKC, probs_NC, labels, counts)
+    return weight
+
+
+def _smallest(
+    weights: Sequence[float], out_of_fold_NKC: F64, probs_NC: F64, labels: Ints, counts: F64
+) -> float:
+    """The first of `weights`, which rise, whose Brier score is as good as the best of them."""
     rows = np.arange(len(labels))
-    costs = np.empty((len(WEIGHTS), len(labels)))
-    for number, weight in enumerate(WEIGHTS):
+    costs = np.empty((len(weights), len(labels)))
+    for number, weight in enumerate(weights):
         mean = mix(out_of_fold_NKC, probs_NC, weight).mean(axis=1)
         probs = soften(mean, fit_temperature(mean, labels, counts))
         costs[number] = (probs**2).sum(axis=1) - 2.0 * probs[rows, labels]
@@ -313,4 +328,4 @@ def choose_weight(out_of_fold_NKC: F64, probs_NC: F64, labels: Ints) -> float:
     best = int(means.argmin())
     apart = costs - costs[best] - (means - means[best])[:, None]
     errors = np.sqrt((apart**2) @ counts**2) / counts.sum()
-    return WEIGHTS[int(np.flatnonzero(means - means[best] <= CAUTION * errors)[0])]
+    return weights[int(np.flatnonzero(means - means[best] <= CAUTION * errors)[0])]
