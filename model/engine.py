@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from model.acquisition.base import mean_row
 from model.bundle import Bundle
-from model.calibration.base import OutOfFold
+from model.calibration.base import OutOfFold, Rest
 from model.calibration.choose import Published, choose_calibrator
 from model.calibration.metrics import brier, ece, error_auroc, macro_f1, nll, proportion_interval
 from model.calibration.sets import PublishedSets, calibrate_sets
 from model.checks import check_features
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
-from model.heads.propagated import propagated
+from model.heads.propagated import propagated, unlabelled
 from model.heads.roots import mean_root, roots_help, signed_root
 from model.types import Labelled, agree, label_counts
 from model.uncertainty import ESTIMATORS
+from model.uncertainty.base import FittedEstimator
 
 MIN_LABELS = 2
+REST_ROWS = 1_000  # of the pool: enough for a mean, and a twentieth of a second
 PROPAGATION = ("auto", "off")
 ACCURACY, SUBSET_ACCURACY = "accuracy", "subset accuracy"
 
@@ -138,7 +140,9 @@ def fit(
         )
     progress(0.9, "calibrating")
     mean = fitted.out_of_fold.mean(axis=1)
-    published = _calibrated(mean, data, config)
+    published = _calibrated(
+        mean, data, config, lambda: _rest(fitted, data, everything, roots, config.seed)
+    )
     probs, p_right = published.probs(mean), published.p_right(mean)
     said = published.decide(probs)
     right = agree(said, data.labels)
@@ -162,7 +166,7 @@ def fit(
 
 
 def _calibrated(
-    mean: NDArray[np.float64], data: Labelled, config: EngineConfig
+    mean: NDArray[np.float64], data: Labelled, config: EngineConfig, rest: Callable[[], Rest]
 ) -> Published | PublishedSets:
     if data.labels.ndim == 2:
         return calibrate_sets(
@@ -172,8 +176,21 @@ def _calibrated(
             name=config.calibrator,
             at_least_one=config.at_least_one,
         )
-    evidence = OutOfFold.of(mean, data.labels.astype(np.int64, copy=False), data.random)
+    labels = data.labels.astype(np.int64, copy=False)
+    evidence = OutOfFold.of(mean, labels, data.random, rest=rest())
     return choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
+
+
+def _rest(
+    fitted: FittedEstimator, data: Labelled, pool: NDArray[np.float32], roots: bool, seed: int
+) -> Rest:
+    """What the fitted estimator says of a sample of the pool's unlabelled images."""
+    rows = np.random.default_rng(seed).permutation(len(pool))[:REST_ROWS]
+    new = rows[unlabelled(pool[rows], data.features)]
+    count = len(pool) * len(new) / len(rows)
+    sample = pool[np.sort(new)]
+    passes = fitted.estimator.sample(signed_root(sample) if roots else sample)
+    return Rest(passes.mean(axis=1), count)
 
 
 def _measure(

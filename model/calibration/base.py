@@ -19,6 +19,22 @@ SURE = 1e-6
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What the head says of images that nobody has labelled.
+
+    Attributes:
+        probs: ``(M, C)`` of a random sample of them, by the head with all labels; M may be 0.
+        count: how many images the sample stands for.
+    """
+
+    probs: F64
+    count: float
+
+
+UNKNOWN_REST = Rest(np.zeros((0, 1)), 0.0)
+
+
+@dataclass(frozen=True)
 class OutOfFold:
     """What calibration may learn from.
 
@@ -29,16 +45,23 @@ class OutOfFold:
         labels: ``(N,)`` int64, the true classes.
         random: ``(N,)`` bool, whether the item was drawn uniformly from the pool.
         weights: ``(N,)`` at least 0; how much each says about the head that has all labels.
+        rest: the unlabelled pool, where it is known.
     """
 
     probs: F64
     labels: NDArray[np.int64]
     random: NDArray[np.bool_]
     weights: F64
+    rest: Rest = UNKNOWN_REST
 
     @classmethod
     def of(
-        cls, probs: F64, labels: NDArray[np.int64], random: NDArray[np.bool_] | None = None
+        cls,
+        probs: F64,
+        labels: NDArray[np.int64],
+        random: NDArray[np.bool_] | None = None,
+        *,
+        rest: Rest = UNKNOWN_REST,
     ) -> OutOfFold:
         """Check, and weight by `fold_weights`; without `random` all labels count as drawn.
 
@@ -56,13 +79,16 @@ class OutOfFold:
             raise ModelError("probs holds values that are no probabilities; all must be in [0, 1]")
         if len(labels) and (labels.min() < 0 or labels.max() >= probs.shape[1]):
             raise ModelError(f"a label is outside the {probs.shape[1]} classes")
-        return cls(probs.astype(np.float64), labels, random, fold_weights(labels))
+        return cls(probs.astype(np.float64), labels, random, fold_weights(labels), rest)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: NDArray[Any]) -> OutOfFold:
-        """Some of the labels, with the weights they have among all."""
+        """Some of the labels, with the weights they have among all, and without the rest.
+
+        What is fitted on some is judged on others, and those stand for the whole pool.
+        """
         return OutOfFold(self.probs[rows], self.labels[rows], self.random[rows], self.weights[rows])
 
 

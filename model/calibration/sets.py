@@ -19,7 +19,7 @@ from model.calibration.choose import AUTO, MIN_DRAWN, SIMPLEST, USUAL
 from model.calibration.doubt import Doubt, fit_doubt
 from model.calibration.families import CALIBRATORS
 from model.calibration.temperature import Loss, fit_temperature
-from model.calibration.top import fit_line
+from model.calibration.top import SETS, fit_line
 from model.errors import ModelError, ShapeError
 from model.uncertainty.sets import TINY, log_p_none, log_p_set, most_probable_set, set_margin
 
@@ -171,7 +171,8 @@ def calibrate_sets(
     right = (simple.decide(calibrated) == labels).all(axis=1)
     if name in ("platt", "selection") and weights.sum() > 0.0:
         chosen = ~random if name == "selection" and random.any() else np.zeros(count, bool)
-        line = np.array([*fit_line(simple.odds(calibrated), right, chosen, weights)])
+        slope, shift, _ = fit_line(simple.odds(calibrated), right, chosen, weights, SETS)
+        line = np.array([slope, shift])
     doubt = fit_doubt(right, weights, classes, guess=0.5**classes)
     facts = {"calibrator": name, "calibrator_scores": {}}
     return PublishedSets(name, sharpness, line, doubt, empty, facts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression, minimize
+from scipy.optimize import brentq, isotonic_regression, minimize
 from scipy.special import expit
 
 from model.calibration.base import Calibrator, OutOfFold, logit, with_top
@@ -16,14 +16,34 @@ from model.calibration.temperature import fit_temperature, soften
 
 F64 = NDArray[np.float64]
 
-SLOPE_SD = 0.3
-SHIFT_SD = 0.3
-OFFSET_SD = 0.3
-OFFSET_SHARE = 0.7
-OFFSET_LABELS = 20.0
-OFFSET_MOST = 1.5
+HANDICAP_LABELS = 20.0
+MOST_LIFT = 3.0
 PRIOR_LABELS = 1.0
 TILT = 1e-3
+
+
+@dataclass(frozen=True)
+class LinePrior:
+    """What is expected of slope, shift and handicap before anybody has looked at who was right.
+
+    Attributes:
+        slope_sd: standard deviation about 1.
+        shift_sd: about 0.
+        handicap_sd: about ``share`` of the distance between the mean log odds of drawn and chosen
+            labels, times ``n / (n + 20)`` where the drawn ones count for n, and at most `most`.
+        share: see there.
+        most: see there.
+    """
+
+    slope_sd: float
+    shift_sd: float
+    handicap_sd: float
+    share: float
+    most: float
+
+
+ONE_CLASS = LinePrior(slope_sd=0.3, shift_sd=0.2, handicap_sd=0.3, share=0.6, most=1.0)
+SETS = LinePrior(slope_sd=0.2, shift_sd=0.7, handicap_sd=0.5, share=0.5, most=1.0)
 
 
 @dataclass(frozen=True)
@@ -63,13 +83,14 @@ class Platt:
     the pool. Asked for because an earlier version was in doubt, they are wrong more often than
     pool items of the same probability (out of fold 0.46 right where the pool has 0.70), and
     reweighting them by their probability does not mend that. So they say how P(right) rises with
-    the probability, and the random share says at which height, as far as it is large enough: the
-    handicap starts from 0.7 of the distance between the mean log odds of the two groups (what
-    regression to the mean leaves of a choice made by a noisy copy of the same score), at most 1.5,
-    and from ``n / (n + 20)`` of that while the random share counts for n labels; slope and shift
-    start from 1 and 0. Each has a standard deviation of 0.3: 20 labels drawn by chance leave the
-    height open by 0.7, while over data sets and numbers of labels it varies by 0.2 to 0.3 about
-    what the priors expect, so few of them may move it a little only.
+    the probability, and the random share says at which height, as far as it is large enough. The
+    handicap starts from 0.6 of the distance between the mean log odds of the two groups (what
+    regression to the mean leaves of a choice made by a noisy copy of the same score). The priors,
+    `ONE_CLASS`, are narrow: 20 labels drawn by chance leave the height open by 0.7, while over
+    data sets and numbers of labels it varies by 0.2 to 0.3 about what is expected.
+
+    What is drawn stands for the whole pool, what is published is about the rest that nobody has
+    labelled, and the doubtful ones are no longer in it: see `lift_of_rest`.
 
     Without a random share, or with nothing but one, there is no handicap to tell.
 
@@ -88,7 +109,12 @@ class Platt:
         x = logit(softened.max(axis=1))
         right = softened.argmax(axis=1) == data.labels
         chosen = ~data.random if self.selection and data.random.any() else np.zeros(len(x), bool)
-        slope, shift = fit_line(x, right, chosen, data.weights)
+        slope, shift, handicap = fit_line(x, right, chosen, data.weights, ONE_CLASS)
+        if chosen.any() and len(data.rest.probs):
+            rest = logit(soften(data.rest.probs, temperature).max(axis=1))
+            shift += lift_of_rest(
+                slope * x[chosen] + shift, slope * rest + shift, data.rest.count, handicap
+            )
         return Logistic(temperature, slope, shift)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Calibrator:
@@ -97,31 +123,36 @@ class Platt:
 
 
 def fit_line(
-    x: F64, right: NDArray[np.bool_], chosen: NDArray[np.bool_], weights: F64
-) -> tuple[float, float]:
-    """Slope and shift of the log odds of being right, with the priors that `Platt` describes.
+    x: F64,
+    right: NDArray[np.bool_],
+    chosen: NDArray[np.bool_],
+    weights: F64,
+    prior: LinePrior,
+) -> tuple[float, float, float]:
+    """Slope and shift of the log odds of being right, and the handicap of what was chosen.
 
     Args:
         x: ``(N,)`` log odds.
         right: ``(N,)``.
-        chosen: ``(N,)`` what gets a handicap, which is fitted with the two and left behind.
+        chosen: ``(N,)`` what gets a handicap.
         weights: ``(N,)``, not all 0.
+        prior: of the three.
     """
     hits = right.astype(np.float64)
     design = np.column_stack([x, np.ones(len(x)), -chosen.astype(np.float64)])
-    mean = np.array([1.0, 0.0, _handicap(x, chosen, weights)])
-    sd = np.array([SLOPE_SD, SHIFT_SD, OFFSET_SD])
+    mean = np.array([1.0, 0.0, _handicap(x, chosen, weights, prior)])
+    sd = np.array([prior.slope_sd, prior.shift_sd, prior.handicap_sd])
 
     def loss(theta: F64) -> tuple[float, F64]:
         z, pull = design @ theta, (theta - mean) / sd
         value = weights @ (np.logaddexp(0.0, z) - hits * z) + 0.5 * pull @ pull
         return float(value), design.T @ (weights * (expit(z) - hits)) + pull / sd
 
-    slope, shift, _ = minimize(loss, mean, jac=True, method="L-BFGS-B").x
-    return max(float(slope), 0.0), float(shift)
+    slope, shift, handicap = minimize(loss, mean, jac=True, method="L-BFGS-B").x
+    return max(float(slope), 0.0), float(shift), float(handicap)
 
 
-def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64) -> float:
+def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64, prior: LinePrior) -> float:
     """What to expect of the handicap before looking at who was right."""
     drawn_mass, chosen_mass = float(weights[~chosen].sum()), float(weights[chosen].sum())
     if drawn_mass <= 0.0 or chosen_mass <= 0.0:
@@ -129,8 +160,43 @@ def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64) -> float:
     distance = np.average(x[~chosen], weights=weights[~chosen]) - np.average(
         x[chosen], weights=weights[chosen]
     )
-    known = drawn_mass / (drawn_mass + OFFSET_LABELS)
-    return min(OFFSET_SHARE * known * max(float(distance), 0.0), OFFSET_MOST)
+    known = drawn_mass / (drawn_mass + HANDICAP_LABELS)
+    return min(prior.share * known * max(float(distance), 0.0), prior.most)
+
+
+def lift_of_rest(chosen: F64, rest: F64, count: float, handicap: float) -> float:
+    """By how much the rest of a pool is easier than the pool was, in log odds.
+
+    The chosen and the rest are the whole, so
+    ``sum P(whole) = sum P(chosen, with their handicap) + sum P(rest, lifted)``. Of a large pool
+    next to nothing is chosen and the lift is 0; of 1,400 images without 320 it is about 0.2.
+
+    Args:
+        chosen: ``(N,)`` log odds of being right of what was chosen, were it like the whole.
+        rest: ``(M,)`` the same of a sample of the rest.
+        count: how many images the sample stands for.
+        handicap: of what was chosen, in log odds.
+
+    Returns:
+        -3 to 3.
+
+    Example:
+        >>> round(lift_of_rest(np.zeros(100), np.zeros(10), 100.0, 0.5), 3)
+        0.5
+        >>> round(lift_of_rest(np.zeros(100), np.zeros(10), 100_000.0, 0.5), 3)
+        0.0
+    """
+    owed = float((expit(chosen) - expit(chosen - handicap)).sum()) / count
+    goal = float(expit(rest).mean()) + owed
+
+    def missing(lift: float) -> float:
+        return float(expit(rest + lift).mean()) - goal
+
+    if missing(MOST_LIFT) <= 0.0:
+        return MOST_LIFT
+    if missing(-MOST_LIFT) >= 0.0:
+        return -MOST_LIFT
+    return float(brentq(missing, -MOST_LIFT, MOST_LIFT, xtol=1e-4))
 
 
 @dataclass(frozen=True)

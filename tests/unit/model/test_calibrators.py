@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from model.calibration.base import OutOfFold, logit, with_top
+from model.calibration.base import UNKNOWN_REST, OutOfFold, Rest, logit, with_top
 from model.calibration.choose import Published, choose_calibrator, cross_fitted
 from model.calibration.doubt import Doubt, fit_doubt
 from model.calibration.families import CALIBRATORS
 from model.calibration.metrics import brier, ece
 from model.calibration.temperature import fit_temperature, soften
+from model.calibration.top import lift_of_rest
 from model.errors import ModelError, ShapeError, UnknownNameError
 
 NAMES = sorted(CALIBRATORS)
@@ -205,9 +207,11 @@ def selected(
     second = np.argsort(pool[rows], axis=1)[:, -2]
     missed = ~random & (rng.random(labels) > p)
     seen = np.where(missed, second, np.where(random, truth[rows], pool[rows].argmax(axis=1)))
+    pool = soften(pool, 1.0 / power)
+    rest = np.setdiff1d(np.arange(4000), rows)
     return (
-        OutOfFold.of(soften(pool[rows], 1.0 / power), seen, random),
-        soften(pool, 1.0 / power),
+        OutOfFold.of(pool[rows], seen, random, rest=Rest(pool[rest][::3], len(rest))),
+        pool,
         truth,
     )
 
@@ -223,6 +227,33 @@ def test_selection_bias_is_taken_out_by_the_random_share() -> None:
             found.append(published_error(choose_calibrator(data, name=name), pool, truth))
     assert np.mean(errors["auto"]) < 0.08
     assert np.mean(errors["auto"]) < 0.8 * np.mean(errors["temperature"])
+
+
+def test_the_rest_of_a_small_pool_is_easier_by_what_was_taken_out() -> None:
+    """Brute force: a pool of known chances, the doubtful taken out with their handicap."""
+    rng = np.random.default_rng(0)
+    whole = rng.normal(1.0, 1.5, 20_000)
+    chosen = whole < 0.0
+    lift = lift_of_rest(whole[chosen], whole[~chosen][::7], float((~chosen).sum()), 0.4)
+    kept = expit(whole[chosen] - 0.4).sum() + expit(whole[~chosen] + lift).sum()
+    assert kept == pytest.approx(expit(whole).sum(), rel=2e-3)
+    assert lift > 0.2
+
+
+@pytest.mark.parametrize(("handicap", "expected"), [(0.0, 0.0), (20.0, 3.0), (-20.0, -3.0)])
+def test_the_lift_of_the_rest_has_its_limits(handicap: float, expected: float) -> None:
+    assert lift_of_rest(np.zeros(900), np.zeros(5), 9.0, handicap) == pytest.approx(
+        expected, abs=1e-3
+    )
+
+
+def test_the_rest_matters_where_much_of_it_was_chosen() -> None:
+    data, pool, _ = selected(400, 0)
+    known = choose_calibrator(data).p_right(pool).mean()
+    unknown = choose_calibrator(replace(data, rest=UNKNOWN_REST)).p_right(pool).mean()
+    large = choose_calibrator(replace(data, rest=Rest(data.rest.probs, 1e9))).p_right(pool).mean()
+    assert known > unknown + 0.005
+    assert large == pytest.approx(unknown, abs=1e-4)
 
 
 @pytest.mark.parametrize("labels", [200, 400])
