@@ -16,7 +16,6 @@ from model.calibration.temperature import fit_temperature, soften
 
 F64 = NDArray[np.float64]
 
-HANDICAP_LABELS = 20.0
 MOST_LIFT = 3.0
 PRIOR_LABELS = 1.0
 TILT = 1e-3
@@ -30,8 +29,9 @@ class LinePrior:
         slope_sd: standard deviation about 1.
         shift_sd: about 0.
         handicap_sd: about ``share`` of the distance between the mean log odds of drawn and chosen
-            labels, times ``n / (n + 20)`` where the drawn ones count for n, and at most `most`.
+            labels, times ``n / (n + labels)`` where the drawn ones count for n; at most `most`.
         share: see there.
+        labels: see there.
         most: see there.
     """
 
@@ -39,11 +39,14 @@ class LinePrior:
     shift_sd: float
     handicap_sd: float
     share: float
+    labels: float
     most: float
 
 
-ONE_CLASS = LinePrior(slope_sd=0.3, shift_sd=0.2, handicap_sd=0.3, share=0.6, most=1.0)
-SETS = LinePrior(slope_sd=0.2, shift_sd=0.7, handicap_sd=0.5, share=0.5, most=1.0)
+ONE_CLASS = LinePrior(
+    slope_sd=0.3, shift_sd=0.15, handicap_sd=0.3, share=1.2, labels=30.0, most=1.0
+)
+SETS = LinePrior(slope_sd=0.2, shift_sd=0.7, handicap_sd=0.5, share=0.5, labels=20.0, most=1.0)
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,11 @@ class Platt:
     pool items of the same probability (out of fold 0.46 right where the pool has 0.70), and
     reweighting them by their probability does not mend that. So they say how P(right) rises with
     the probability, and the random share says at which height, as far as it is large enough. The
-    handicap starts from 0.6 of the distance between the mean log odds of the two groups (what
-    regression to the mean leaves of a choice made by a noisy copy of the same score). The priors,
-    `ONE_CLASS`, are narrow: 20 labels drawn by chance leave the height open by 0.7, while over
-    data sets and numbers of labels it varies by 0.2 to 0.3 about what is expected.
+    handicap starts from the distance between the mean log odds of the two groups, a third of it
+    with 12 drawn labels and 0.8 of it with 60, at most 1: acquisition asks for typical images
+    first, and for ever more doubtful ones later. The priors, `ONE_CLASS`, are narrow: 20 labels
+    drawn by chance leave the height open by 0.7, while over data sets and numbers of labels it
+    varies by 0.2 to 0.3 about what is expected.
 
     What is drawn stands for the whole pool, what is published is about the rest that nobody has
     labelled, and the doubtful ones are no longer in it: see `lift_of_rest`.
@@ -160,7 +164,7 @@ def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64, prior: LinePrior)
     distance = np.average(x[~chosen], weights=weights[~chosen]) - np.average(
         x[chosen], weights=weights[chosen]
     )
-    known = drawn_mass / (drawn_mass + HANDICAP_LABELS)
+    known = drawn_mass / (drawn_mass + prior.labels)
     return min(prior.share * known * max(float(distance), 0.0), prior.most)
 
 
