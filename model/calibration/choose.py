@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration.base import Calibrator, CalibratorFamily, OutOfFold
-from model.calibration.doubt import Doubt, fit_doubt
+from model.calibration.doubt import Doubt, fit_doubt, unseen_lift
 from model.calibration.families import CALIBRATORS
 from model.uncertainty.measures import margin
 
@@ -64,7 +64,8 @@ class Published:
 
     def arrays(self) -> dict[str, F64]:
         """Everything but the name as plain arrays; see `restore`."""
-        return {**self.calibrator.arrays(), "doubt": np.array([self.doubt.trust, self.doubt.base])}
+        doubt = np.array([self.doubt.trust, self.doubt.base, self.doubt.lift])
+        return {**self.calibrator.arrays(), "doubt": doubt}
 
     @classmethod
     def restore(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> Published:
@@ -73,8 +74,8 @@ class Published:
         Raises:
             UnknownNameError: no calibrator has that name.
         """
-        trust, base = (float(value) for value in arrays["doubt"])
-        return cls(name, CALIBRATORS[name].restore(arrays), Doubt(trust, base))
+        doubt = Doubt(*(float(value) for value in arrays["doubt"]))
+        return cls(name, CALIBRATORS[name].restore(arrays), doubt)
 
 
 def choose_calibrator(data: OutOfFold, *, name: str = AUTO, seed: int = 0) -> Published:
@@ -89,7 +90,8 @@ def choose_calibrator(data: OutOfFold, *, name: str = AUTO, seed: int = 0) -> Pu
        the random labels, each by a calibrator that has not seen it (5 folds), by Brier score over
        all classes; the better of them must win by two standard errors of the difference.
 
-    Whatever is chosen, P(right) is then narrowed by `fit_doubt`.
+    Whatever is chosen, P(right) is then lowered for classes without a label (`unseen_lift`) and
+    narrowed (`fit_doubt`).
 
     Args:
         data: of `OutOfFold.of`; from no label at all on.
@@ -103,13 +105,16 @@ def choose_calibrator(data: OutOfFold, *, name: str = AUTO, seed: int = 0) -> Pu
     if name == AUTO:
         name, scores = _choose(data, seed)
     calibrator = CALIBRATORS[name].fit(data)
-    classes = data.probs.shape[1]
     right = (
         calibrator.probs(data.probs).argmax(axis=1) == data.labels
         if len(data)
         else np.zeros(0, bool)
     )
-    doubt = fit_doubt(right, data.weights, classes)
+    pool = data.rest.probs if len(data.rest.probs) else data.probs
+    doubt = replace(
+        fit_doubt(right, data.weights, data.probs.shape[1]),
+        lift=unseen_lift(data, calibrator.p_right(pool)),
+    )
     facts = {"calibrator": name, "calibrator_scores": scores}
     return Published(name, calibrator, doubt, facts)
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from model.calibration.choose import AUTO, MIN_DRAWN, SIMPLEST, USUAL
-from model.calibration.doubt import Doubt, fit_doubt
+from model.calibration.doubt import DOUBT_LABELS_SETS, Doubt, fit_doubt
 from model.calibration.families import CALIBRATORS
 from model.calibration.temperature import Loss, fit_temperature
 from model.calibration.top import SETS, fit_line
@@ -173,7 +173,7 @@ def calibrate_sets(
         chosen = ~random if name == "selection" and random.any() else np.zeros(count, bool)
         slope, shift, _ = fit_line(simple.odds(calibrated), right, chosen, weights, SETS)
         line = np.array([slope, shift])
-    doubt = fit_doubt(right, weights, classes, guess=0.5**classes)
+    doubt = fit_doubt(right, weights, classes, guess=0.5**classes, labels_a_class=DOUBT_LABELS_SETS)
     facts = {"calibrator": name, "calibrator_scores": {}}
     return PublishedSets(name, sharpness, line, doubt, empty, facts)
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, isotonic_regression, minimize
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from model.calibration.base import Calibrator, OutOfFold, logit, with_top
+from model.calibration.doubt import lift_to
 from model.calibration.temperature import fit_temperature, soften
 
 F64 = NDArray[np.float64]
 
-MOST_LIFT = 3.0
 PRIOR_LABELS = 1.0
 TILT = 1e-3
 
@@ -192,15 +192,7 @@ def lift_of_rest(chosen: F64, rest: F64, count: float, handicap: float) -> float
     """
     owed = float((expit(chosen) - expit(chosen - handicap)).sum()) / count
     goal = float(expit(rest).mean()) + owed
-
-    def missing(lift: float) -> float:
-        return float(expit(rest + lift).mean()) - goal
-
-    if missing(MOST_LIFT) <= 0.0:
-        return MOST_LIFT
-    if missing(-MOST_LIFT) >= 0.0:
-        return -MOST_LIFT
-    return float(brentq(missing, -MOST_LIFT, MOST_LIFT, xtol=1e-4))
+    return lift_to(rest, goal)
 
 
 @dataclass(frozen=True)

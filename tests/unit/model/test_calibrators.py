@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from model.calibration.base import UNKNOWN_REST, OutOfFold, Rest, logit, with_top
 from model.calibration.choose import Published, choose_calibrator, cross_fitted
-from model.calibration.doubt import Doubt, fit_doubt
+from model.calibration.doubt import Doubt, fit_doubt, unseen_lift
 from model.calibration.families import CALIBRATORS
 from model.calibration.metrics import brier, ece
 from model.calibration.temperature import fit_temperature, soften
@@ -329,10 +329,37 @@ def test_doubt_shrinks_towards_what_was_right() -> None:
     right = np.array([True, True, False, True])
     found = fit_doubt(right, np.array([1.0, 1.0, 1.0, 0.0]), 10)
     assert found.base == pytest.approx((2 + 0.1) / 4)
-    assert found.trust == pytest.approx(4 / 5)
-    assert found.apply(np.array([1.0]))[0] == pytest.approx(0.8 + 0.2 * found.base)
+    assert found.trust == pytest.approx(4 / 4.5)
+    stated = found.trust + (1 - found.trust) * found.base
+    assert found.apply(np.array([1.0]))[0] == pytest.approx(stated)
     assert Doubt(1.0, 0.5).apply(np.array([0.0, 1.0])).tolist() == [1e-6, 1 - 1e-6]
     assert fit_doubt(np.zeros(0, bool), np.zeros(0), 4) == Doubt(0.0, 0.25)
+
+
+def test_classes_without_a_label_lower_what_is_stated() -> None:
+    """The mean comes down by the share of unseen classes, and the order stays."""
+    probs, labels = drawn(400)
+    wide = np.column_stack([probs, np.zeros((400, 6))])
+    data = OutOfFold.of(wide, labels)
+    p = np.random.default_rng(0).beta(4, 1, 2000)
+    lift = unseen_lift(data, p)
+    mass = data.weights.sum()
+    share = 6 / (400 + 10) * mass / (mass + 3)
+    lowered = Doubt(1.0, 0.0, lift).apply(p)
+    assert lowered.mean() == pytest.approx(p.mean() * (1 - share), abs=1e-4)
+    assert (np.diff(lowered[np.argsort(p)]) >= 0).all()
+    assert unseen_lift(OutOfFold.of(probs, labels), p) == 0.0
+    assert unseen_lift(data, p[:0]) == 0.0
+    assert unseen_lift(data.take(slice(0, 0)), p) == 0.0
+    single = OutOfFold.of(wide[:4], np.arange(4))
+    assert unseen_lift(single, p) == pytest.approx(0.0, abs=1e-3)  # no label counts: the head's own
+
+
+def test_versions_stored_before_there_was_a_lift_are_read() -> None:
+    probs, labels = drawn(100)
+    arrays = choose_calibrator(OutOfFold.of(probs, labels)).arrays()
+    old = arrays | {"doubt": arrays["doubt"][:2]}
+    assert Published.restore("selection", old).doubt.lift == 0.0
 
 
 def test_bad_input_is_refused() -> None:
