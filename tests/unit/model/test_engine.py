@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model import engine
 from model.bundle import ARRAYS_FILE, FACTS_FILE, Bundle
 from model.calibration.doubt import Doubt
 from model.calibration.families import CALIBRATORS
@@ -16,6 +17,7 @@ from model.engine import EngineConfig, fit
 from model.errors import BundleError, ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
+from model.uncertainty.base import FittedEstimator
 from model.uncertainty.measures import decompose, entropy
 
 CLASSES = ("cat", "dog", "owl")
@@ -140,6 +142,27 @@ def test_shrinking_keeps_the_order_and_the_open_interval() -> None:
     assert shrunk.tolist() == pytest.approx([0.3, 0.5, 0.75, 0.8])
     open_ends = Doubt(trust=1.0, base=0.0).apply(p)
     assert 0 < open_ends.min() < open_ends.max() < 1
+
+
+def test_a_class_without_labels_makes_the_same_predictions_less_sure() -> None:
+    """What calibration states is about known classes; here the pool may hold another."""
+    data, test = labelled(90), labelled(300, seed=1).features
+    known = fit(data, ["a", "b", "c"], pool=test)
+    open_ended = fit(data, ["a", "b", "c", "d", "e", "f"], pool=test)
+    assert open_ended.published.doubt.lift < 0.0 == known.published.doubt.lift
+    assert open_ended.predict(test).p_right.mean() < known.predict(test).p_right.mean()
+
+
+@pytest.mark.parametrize("unlabelled", [0, 1, 500])
+def test_the_rest_of_the_pool_is_what_has_no_label(unlabelled: int) -> None:
+    """The chosen make the rest easier where they are many; the labelled are not counted."""
+    data, test = labelled(90), labelled(500, seed=1).features
+    pool = np.concatenate([data.features, test[:unlabelled]])
+    bundle = fit(data, ["a", "b", "c"], pool=pool)
+    assert np.isfinite(bundle.predict(test).p_right).all()
+    rest = engine._rest(FittedEstimator(bundle.estimator, np.zeros(0)), data, pool, False, 0)
+    assert rest.count == pytest.approx(unlabelled)
+    assert len(rest.probs) == unlabelled
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -21,6 +21,7 @@ from model.heads.propagated import (
     seeds_of,
     spread,
     to_probs,
+    unlabelled,
 )
 from model.heads.propagation import (
     knn_graph,
@@ -350,3 +351,12 @@ def test_what_cannot_propagate_is_refused() -> None:
         fit(data, ["a", "b"], config=EngineConfig(propagation="of"))
     with pytest.raises(ModelError, match="pool are not all finite"):
         fit(data, ["a", "b"], pool=features * np.nan)
+
+
+def test_labelled_rows_of_a_pool_are_recognised() -> None:
+    rng = np.random.default_rng(0)
+    pool = rng.standard_normal((50, 100)).astype(np.float32)
+    found = unlabelled(pool, pool[[3, 7]])
+    assert np.flatnonzero(~found).tolist() == [3, 7]
+    np.testing.assert_array_equal(unlabelled(pool[:, :64], pool[[3, 7]]), found)
+    assert unlabelled(pool[:0], pool).shape == (0,)
