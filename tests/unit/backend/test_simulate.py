@@ -260,8 +260,10 @@ def test_a_task_that_comes_later_is_refused_by_name(colour: ColourBackbone) -> N
 def test_an_interrupt_leaves_finished_runs_and_no_process(tmp_path: Path) -> None:
     """The whole group gets Ctrl-C, as a terminal sends it."""
     blobs(600).save(tmp_path / "set")
+    # Jobs in the background of a script ignore Ctrl-C, and all they start inherits that.
     code = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{str(ROOT)!r}]
 from pathlib import Path
 from model.simulation.parallel import Job, play_all
