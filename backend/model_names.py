@@ -22,8 +22,8 @@ def check_model_names(settings: Settings) -> None:
     try:
         BACKBONES[settings.backbone]
         variable = "ESTIMATOR"
-        passes = ESTIMATORS[settings.estimator].passes
+        family = ESTIMATORS[settings.estimator]
         variable = "ACQUISITION"
-        require(settings.acquisition, passes=passes)
+        require(settings.acquisition, passes=family.passes, joint=family.joint)
     except ModelError as exc:
         raise SettingError(f"{PREFIX}{variable}: {exc}") from exc

@@ -58,25 +58,33 @@ ACQUISITIONS.register("power-entropy")(Acquisition(power_entropy, Needs.PREDICTI
 ACQUISITIONS.register("dropquery")(Acquisition(dropquery, Needs.PASSES))
 ACQUISITIONS.register("bald")(Acquisition(bald, Needs.DISAGREEMENT))
 ACQUISITIONS.register("power-bald")(Acquisition(power_bald, Needs.DISAGREEMENT))
-ACQUISITIONS.register("batchbald")(Acquisition(batch_bald, Needs.DISAGREEMENT))
-ACQUISITIONS.register("epig")(Acquisition(epig, Needs.DISAGREEMENT))
+ACQUISITIONS.register("batchbald")(Acquisition(batch_bald, Needs.JOINT))
+ACQUISITIONS.register("epig")(Acquisition(epig, Needs.JOINT))
 
 
-def require(name: str, *, passes: int) -> None:
+def require(name: str, *, passes: int, joint: bool = True) -> None:
     """Refuse a rule that an estimator's passes cannot feed, before anything is trained.
 
     Args:
         name: one of `ACQUISITIONS`.
         passes: K of the estimator that will be used.
+        joint: whether each of them is the same function for all images.
 
     Raises:
         UnknownNameError: no rule has that name.
-        NeedsError: the rule lives from disagreement, and a single pass cannot disagree with itself.
+        NeedsError: the rule lives from disagreement, and a single pass cannot disagree with itself;
+            or from what a pass says of several images, and these passes are made for each anew.
     """
     if ACQUISITIONS[name].needs >= Needs.DISAGREEMENT and passes < 2:
         raise NeedsError(
             f"acquisition '{name}' compares passes and the estimator makes {passes}; "
             "choose an estimator with more, or 'margin' or 'auto'"
+        )
+    if ACQUISITIONS[name].needs >= Needs.JOINT and not joint:
+        raise NeedsError(
+            f"acquisition '{name}' compares what a pass says of several images, and this "
+            "estimator's passes are made for each image anew; choose the estimator 'softmax', "
+            "'mc-dropout', 'ensemble' or 'laplace', or the acquisition 'bald' or 'auto'"
         )
 
 

@@ -37,6 +37,7 @@ class Needs(IntEnum):
     PREDICTIONS = 1
     PASSES = 2  # asks the version about features it makes or picks itself
     DISAGREEMENT = 3  # at least two passes
+    JOINT = 4  # passes that are the same function for all images
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ class EstimatorFamily(Protocol):
     def passes(self) -> int:
         """K of every estimator it fits, known before anything is fitted."""
 
+    @property
+    def joint(self) -> bool:
+        """Whether a pass is the same function for all images, so that a batch has joint doubts."""
+
     def fit(
         self,
         features: NDArray[np.float32],

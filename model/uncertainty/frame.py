@@ -24,6 +24,8 @@ Ints = NDArray[np.int64]
 class ProblemFamily(ABC):
     """A family that fits from a prepared `Problem`, so that several can share one."""
 
+    joint = True
+
     def fit(
         self,
         features: F32,

@@ -27,6 +27,7 @@ class Hybrid(ProblemFamily):
 
     def __init__(self, members: Mapping[str, ProblemFamily]) -> None:
         self.members = dict(members)
+        self.joint = all(member.joint for member in self.members.values())
 
     @property
     def passes(self) -> int:

@@ -107,12 +107,17 @@ class DropoutEstimator(FramedEstimator):
 
     def sample_rows(self, rows: F32) -> F64:
         """``(N, D)`` rows to probabilities ``(N, T, C)``."""
+        count, classes = len(rows), len(self.biases)
         whole = rows @ self.weights
-        logits = np.empty((len(rows), self.passes, len(self.biases)))
-        for number, kept in enumerate(self.kept):
-            part = rows @ (self.weights * kept[:, None])
-            logits[:, 2 * number] = 2.0 * part + self.biases
-            logits[:, 2 * number + 1] = 2.0 * (whole - part) + self.biases
+        if count < classes:  # what is smaller is masked
+            masked = rows[:, None, :] * self.kept
+            parts = np.tensordot(masked, self.weights, axes=1)
+        else:
+            each = [rows @ (self.weights * kept[:, None]) for kept in self.kept]
+            parts = np.stack(each, axis=1)
+        logits = np.empty((count, self.passes, classes))
+        logits[:, 0::2] = 2.0 * parts + self.biases
+        logits[:, 1::2] = 2.0 * (whole[:, None, :] - parts) + self.biases
         return self.frame.probs(logits)
 
     def arrays(self) -> dict[str, NDArray[Any]]:

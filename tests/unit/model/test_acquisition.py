@@ -185,6 +185,14 @@ def test_one_pass_cannot_disagree(name: str) -> None:
     require(name, passes=2)
 
 
+@pytest.mark.parametrize("name", ["batchbald", "epig"])
+def test_passes_made_for_each_image_anew_have_no_joint_doubts(name: str) -> None:
+    require(name, passes=20, joint=True)
+    with pytest.raises(NeedsError, match=f"'{name}' compares what a pass says of several images"):
+        require(name, passes=20, joint=False)
+    require("bald", passes=2, joint=False)
+
+
 def test_dropquery_needs_the_version_but_not_disagreement() -> None:
     pool, _ = groups(4, 10)
     version = Version(8, passes=1)

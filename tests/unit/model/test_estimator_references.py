@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.optimize import check_grad
-from scipy.special import log_softmax, polygamma, softmax
+from scipy.special import gammaln, log_softmax, polygamma, psi, softmax
 
-from model.heads.evidence import Evidence, trigamma
+from model.heads.evidence import Evidence, log_gamma
 from model.heads.problem import Problem
 from model.heads.softmax import Basis, fit_heads
 from model.uncertainty.ensemble import NetworkEnsemble, widen
@@ -210,9 +210,14 @@ def test_evidence_loss_has_its_slope_and_its_closed_form() -> None:
     assert alone[0] == pytest.approx(expected, abs=0.02)
 
 
-def test_trigamma() -> None:
+def test_log_gamma_and_its_derivatives() -> None:
     x = np.concatenate([np.linspace(1, 10, 200), np.geomspace(10, 1e6, 50)])
-    np.testing.assert_allclose(trigamma(x), polygamma(1, x), rtol=1e-7)
+    expected = gammaln(x), psi(x), polygamma(1, x)
+    for found, right in zip(log_gamma(x), expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-7, atol=1e-9)
+    for found, right in zip(log_gamma(x.astype(np.float32)), expected, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, right, rtol=2e-6, atol=2e-6)
 
 
 def test_every_member_of_the_ensemble_is_a_fit_of_its_own() -> None:
