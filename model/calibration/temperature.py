@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 
 from model.errors import ShapeError
 
@@ -107,13 +109,60 @@ def fit_temperature(
             losses = (scaled**2).sum(axis=1) - 2.0 * truth
         else:
             losses = -np.log(np.maximum(truth, _TINY))
-        return float(weights @ losses + 2.0 * np.log1p((log_temperature / PRIOR_SD) ** 2 / 4.0))
+        return float(weights @ losses) + _prior(log_temperature)
 
     # Two steps, since the curve may have a second minimum far out: a coarse look, then the valley.
     grid = np.linspace(-_LOG_RANGE, _LOG_RANGE, 25)
     best = float(grid[int(np.argmin([objective(value) for value in grid]))])
-    step = float(grid[1] - grid[0])
+    return _valley(objective, best, float(grid[1] - grid[0]))
+
+
+def refit_temperature(
+    probs: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    *,
+    lowered: NDArray[np.float64],
+    near: float,
+) -> float:
+    """The temperature once it is known that some labels are wrong more often than they look.
+
+    As `fit_temperature` by Brier score, but each item's largest probability is lowered first, and
+    the item mixed with ignorance to that end (`model.calibration.base.with_top`). Else a
+    temperature fitted on labels that acquisition chose makes up for their errors, and all the
+    others are stated too modestly.
+
+    Args:
+        probs: ``(N, C)``, C at least 2.
+        labels: ``(N,)``.
+        weights: ``(N,)`` not all 0.
+        lowered: ``(N,)`` by how much, in log odds; not below 0.
+        near: a temperature from which the best is at most a factor of e away.
+    """
+    logits = np.log(np.maximum(probs, _TINY))
+    rows, even = np.arange(len(probs)), 1.0 / probs.shape[1]
+
+    def objective(log_temperature: float) -> float:
+        scaled = _softmax(logits / np.exp(log_temperature))
+        top = np.clip(scaled.max(axis=1), even + _TINY, 1.0 - _TINY)
+        stated = expit(np.log(top) - np.log1p(-top) - lowered)
+        kept = np.clip((stated - even) / (top - even), 0.0, 1.0)
+        squares = kept**2 * (scaled**2).sum(axis=1) + (1.0 - kept**2) * even
+        truth = kept * scaled[rows, labels] + (1.0 - kept) * even
+        return float(weights @ (squares - 2.0 * truth) + _prior(log_temperature))
+
+    return _valley(objective, float(np.log(near)), 1.0)
+
+
+def _prior(log_temperature: float) -> float:
+    return float(2.0 * np.log1p((log_temperature / PRIOR_SD) ** 2 / 4.0))
+
+
+def _valley(objective: Callable[[float], float], middle: float, reach: float) -> float:
     found = minimize_scalar(
-        objective, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-3}
+        objective,
+        bounds=(middle - reach, middle + reach),
+        method="bounded",
+        options={"xatol": 1e-3},
     )
     return float(np.exp(np.clip(found.x, -_LOG_RANGE, _LOG_RANGE)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from model.calibration.base import Calibrator, OutOfFold, logit, with_top
 from model.calibration.doubt import lift_to
-from model.calibration.temperature import fit_temperature, soften
+from model.calibration.temperature import fit_temperature, refit_temperature, soften
 
 F64 = NDArray[np.float64]
 
@@ -30,6 +30,7 @@ class LinePrior:
         shift_sd: about 0.
         handicap_sd: about ``share`` of the distance between the mean log odds of drawn and chosen
             labels, times ``n / (n + labels)`` where the drawn ones count for n; at most `most`.
+            Both times the temperature, for labels that have one: see `Platt`.
         share: see there.
         labels: see there.
         most: see there.
@@ -43,9 +44,7 @@ class LinePrior:
     most: float
 
 
-ONE_CLASS = LinePrior(
-    slope_sd=0.3, shift_sd=0.15, handicap_sd=0.3, share=1.2, labels=30.0, most=1.0
-)
+ONE_CLASS = LinePrior(slope_sd=0.3, shift_sd=0.1, handicap_sd=0.3, share=1.2, labels=30.0, most=1.0)
 SETS = LinePrior(slope_sd=0.2, shift_sd=0.7, handicap_sd=0.5, share=0.5, labels=20.0, most=1.0)
 
 
@@ -81,17 +80,20 @@ class Logistic:
 class Platt:
     """Slope and shift of the log odds of the largest probability, after temperature.
 
-    With `selection`, labels that acquisition chose get a handicap of their own:
-    ``slope * x + shift - handicap`` for them, ``slope * x + shift`` for the random share and for
-    the pool. Asked for because an earlier version was in doubt, they are wrong more often than
-    pool items of the same probability (out of fold 0.46 right where the pool has 0.70), and
-    reweighting them by their probability does not mend that. So they say how P(right) rises with
-    the probability, and the random share says at which height, as far as it is large enough. The
-    handicap starts from the distance between the mean log odds of the two groups, a third of it
-    with 12 drawn labels and 0.8 of it with 60, at most 1: acquisition asks for typical images
-    first, and for ever more doubtful ones later. The priors, `ONE_CLASS`, are narrow: 20 labels
-    drawn by chance leave the height open by 0.7, while over data sets and numbers of labels it
-    varies by 0.2 to 0.3 about what is expected.
+    With `selection`, labels that acquisition chose get a handicap of their own: ``slope * x + shift
+    - handicap`` for them, ``slope * x + shift`` for the random share and for the pool. Asked for
+    because an earlier version was in doubt, they are wrong more often than pool items of the same
+    probability (out of fold 0.46 right where the pool has 0.70), and reweighting them by their
+    probability does not mend that. So they say how P(right) rises with the probability, and the
+    random share says at which height, as far as it is large enough. The handicap starts from the
+    distance between the mean log odds of the two groups as the head states them, that is times the
+    temperature: 1.2 of it times n / (n + 30) for n drawn labels, since acquisition asks for typical
+    images first, and for ever more doubtful ones later. So a head that is too sure is expected to
+    owe more of its errors to the choice. The priors, `ONE_CLASS`, are narrow: 20 labels drawn by
+    chance leave the height open by 0.7, while over data sets and numbers of labels it varies by 0.2
+    to 0.3 about what is expected. The temperature is fitted again with the handicap that was found,
+    times n / (n + 15), since the first makes up for errors that only chosen labels have: most of
+    all with an overfitted head, which it leaves too modest.
 
     What is drawn stands for the whole pool, what is published is about the rest that nobody has
     labelled, and the doubtful ones are no longer in it: see `lift_of_rest`.
@@ -109,15 +111,33 @@ class Platt:
         temperature = fit_temperature(data.probs, data.labels, data.weights)
         if data.probs.shape[1] == 1 or data.weights.sum() <= 0.0:
             return Logistic(temperature, 1.0, 0.0)
-        softened = soften(data.probs, temperature)
-        x = logit(softened.max(axis=1))
-        right = softened.argmax(axis=1) == data.labels
-        chosen = ~data.random if self.selection and data.random.any() else np.zeros(len(x), bool)
-        slope, shift, handicap = fit_line(x, right, chosen, data.weights, ONE_CLASS)
-        if chosen.any() and len(data.rest.probs):
+        prior = replace(
+            ONE_CLASS, share=ONE_CLASS.share * temperature, most=ONE_CLASS.most * temperature
+        )
+        right = data.probs.argmax(axis=1) == data.labels
+        chosen = ~data.random & (self.selection and data.random.any())
+
+        def line() -> tuple[float, float, float]:
+            x = logit(soften(data.probs, temperature).max(axis=1))
+            return fit_line(x, right, chosen, data.weights, prior)
+
+        slope, shift, handicap = line()
+        if not chosen.any():
+            return Logistic(temperature, slope, shift)
+        known = max(handicap, 0.0) * _known(data.weights[~chosen], ONE_CLASS.labels / 2.0)
+        temperature = refit_temperature(
+            data.probs,
+            data.labels,
+            data.weights,
+            lowered=np.where(chosen, known, 0.0),
+            near=temperature,
+        )
+        slope, shift, handicap = line()
+        if len(data.rest.probs):
+            own = logit(soften(data.probs[chosen], temperature).max(axis=1))
             rest = logit(soften(data.rest.probs, temperature).max(axis=1))
             shift += lift_of_rest(
-                slope * x[chosen] + shift, slope * rest + shift, data.rest.count, handicap
+                slope * own + shift, slope * rest + shift, data.rest.count, handicap
             )
         return Logistic(temperature, slope, shift)
 
@@ -164,8 +184,14 @@ def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64, prior: LinePrior)
     distance = np.average(x[~chosen], weights=weights[~chosen]) - np.average(
         x[chosen], weights=weights[chosen]
     )
-    known = drawn_mass / (drawn_mass + prior.labels)
+    known = _known(weights[~chosen], prior.labels)
     return min(prior.share * known * max(float(distance), 0.0), prior.most)
+
+
+def _known(drawn_weights: F64, labels: float) -> float:
+    """How far drawn labels that count for n can be believed: ``n / (n + labels)``."""
+    count = float(drawn_weights.sum())
+    return count / (count + labels)
 
 
 def lift_of_rest(chosen: F64, rest: F64, count: float, handicap: float) -> float:

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from model.calibration.temperature import fit_temperature, fold_weights, soften
+from model.calibration.base import logit, with_top
+from model.calibration.temperature import (
+    fit_temperature,
+    fold_weights,
+    refit_temperature,
+    soften,
+)
 from model.errors import ShapeError
 
 
@@ -66,3 +73,41 @@ def test_weights_count_labels_as_copies_would() -> None:
 def test_a_label_counts_as_far_as_its_class_survives_holding_it_out() -> None:
     weights = fold_weights(np.array([0, 1, 1, 5, 5, 5, 5]))
     assert weights.tolist() == pytest.approx([0, 1 / 16, 1 / 16, *[81 / 256] * 4])
+
+
+def test_a_temperature_that_knows_of_a_handicap_against_brute_force() -> None:
+    """Every temperature of a fine grid, with the lowering done by `with_top`."""
+    probs, labels = drawn(300, seed=3)
+    rng = np.random.default_rng(4)
+    weights, lowered = rng.uniform(0.2, 1.0, 300), np.where(rng.random(300) < 0.7, 0.8, 0.0)
+
+    def loss(temperature: float) -> float:
+        softened = soften(probs, temperature)
+        stated = with_top(softened, expit(logit(softened.max(axis=1)) - lowered))
+        brier = ((stated - np.eye(4)[labels]) ** 2).sum(axis=1)
+        return float(weights @ brier + 2.0 * np.log1p(np.log(temperature) ** 2))
+
+    grid = np.exp(np.linspace(-1.5, 1.5, 1501))
+    best = grid[np.argmin([loss(float(value)) for value in grid])]
+    found = refit_temperature(probs, labels, weights, lowered=lowered, near=1.0)
+    assert found == pytest.approx(best, rel=5e-3)
+    plain = refit_temperature(probs, labels, weights, lowered=np.zeros(300), near=1.0)
+    assert plain == pytest.approx(fit_temperature(probs, labels, weights), rel=5e-3)
+    assert found < 0.97 * plain
+
+
+def test_errors_of_chosen_labels_do_not_soften_what_is_drawn() -> None:
+    """Chosen labels are wrong more often than they look: the temperature is not their cure."""
+    probs, labels = drawn(3000, seed=5)
+    chosen = np.arange(3000) < 2000
+    rng = np.random.default_rng(6)
+    top = probs.max(axis=1)
+    spoilt = chosen & (rng.random(3000) > expit(logit(top) - 0.8) / top)
+    labels = np.where(spoilt, probs.argsort(axis=1)[:, -2], labels)
+    weights = np.ones(3000)
+    plain = fit_temperature(probs, labels, weights)
+    aware = refit_temperature(
+        probs, labels, weights, lowered=np.where(chosen, 0.8, 0.0), near=plain
+    )
+    assert plain > 1.15
+    assert abs(aware - 1.0) < 0.5 * (plain - 1.0)
