@@ -35,22 +35,23 @@ from peering.environment import peer_python, versions
 from peering.process import PeerError, PeerProcess, end_workers_when_terminated
 from peering.strategies import NEEDS_SAMPLES, STRATEGIES
 
-from model.acquisition import ACQUISITIONS
+from model.acquisition import ACQUISITIONS, Needs, Sample
 from model.engine import EngineConfig, fit
-from model.types import Labelled
+from model.types import Labelled, Predictions
 
+F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 OURS, FULL, SHARE = "doubtless: ", "full: ", " + random share"
 RANDOM = OURS + "random"
-OUR_CODE = ("model", "benchmarks/_replay.py", "benchmarks/_plain.py")
+OUR_CODE = ("model", "benchmarks/peers.py", "benchmarks/_replay.py", "benchmarks/_plain.py")
 PEERING = "benchmarks/peering/"
 PEER_CODE = (
     "model/heads/softmax.py",
     PEERING + "strategies.py",
     PEERING + "environment.py",
-    *OUR_CODE[1:],
+    *OUR_CODE[2:],
 )
 
 
@@ -120,6 +121,12 @@ def run_all(
     return rows, failures
 
 
+def predictions_for(name: str, head: PlainHead, features: F32, sample: Sample) -> Predictions:
+    """What rule `name` is given: with samples' disagreement where it lives from that."""
+    disagrees = ACQUISITIONS[name].needs >= Needs.DISAGREEMENT
+    return as_predictions(head.probs(features), sample(features) if disagrees else None)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", default="digits", help="'digits' or a labelled folder")
@@ -159,8 +166,8 @@ def _plain_jobs(task: Task, arguments: argparse.Namespace, worker: PeerProcess) 
     def ours(name: str, share: float = 0.0) -> Job:
         def choose(ask: Ask) -> tuple[Ints, float]:
             begin = time.perf_counter()
-            found = as_predictions(ask.model.probs(task.features[ask.rest]))
             sample = sampler(ask.model, task.features[ask.labelled], seed=ask.seed)
+            found = predictions_for(name, ask.model, task.features[ask.rest], sample)
             chosen = ask_ours(name, task, ask, found, sample)
             return chosen, time.perf_counter() - begin
 

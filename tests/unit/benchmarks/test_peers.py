@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -120,3 +121,15 @@ def test_what_fails_is_not_tried_again_and_what_is_skipped_is_said(
     assert failures == {SLOW: "seed 0: too slow", LIBRARY: "skipped by --skip"}
     assert tried == [("doubtless: random", 0), (SLOW, 0), ("doubtless: random", 1)]
     assert list(rows) == ["doubtless: random"]
+
+
+@pytest.mark.parametrize("name", ["bald", "power-bald", "batchbald", "epig", "margin"])
+def test_rules_that_live_from_disagreement_are_given_some(peers: ModuleType, name: str) -> None:
+    """Else all are equally unsure, and `bald` is `random` under another name."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((60, 12)).astype(np.float32)
+    head = peers.fit_plain(rows[:30], np.arange(30) % 3, 3)
+    sample = peers.sampler(head, rows[:30], seed=0)
+    said = peers.predictions_for(name, head, rows[30:], sample)
+    np.testing.assert_allclose(said.probs, head.probs(rows[30:]))
+    assert (np.median(said.epistemic) > 1e-3) == (name != "margin")
