@@ -49,7 +49,7 @@ class Settings:
     backbone: str = knob(
         "efficientnet-lite2+lite0", "Pretrained network that turns images to features."
     )
-    estimator: str = knob("softmax", "Uncertainty estimator of new versions.")
+    estimator: str = knob("evidential", "Uncertainty estimator of new versions.")
     acquisition: str = knob("auto", "Rule that picks what to label next.")
     retrain_after: int = knob(10, "New labels that start a training.")
     retrain_growth: float = knob(

@@ -38,7 +38,7 @@ from model.simulation.replay import RANDOM, Plan, Run
 from model.simulation.report import Shown, first_rows, plot_file, render, thumbnail
 from model.simulation.store import RunStore, write_atomically, writing
 from model.simulation.summary import headline, outlook, remarks, summarise
-from model.uncertainty import ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 
 FORMAT = 1
 RESULT_FILE, PLOT_FILE, REPORT_FILE = "result.json", "plot.svg", "report.html"
@@ -58,7 +58,7 @@ class Options:
     control: str | None = None
     task: str = "auto"
     acquisitions: tuple[str, ...] = ("auto",)
-    uncertainty: str = "softmax"
+    uncertainty: str = DEFAULT_ESTIMATOR
     backbone: str = "efficientnet-lite2"
     initial: int = 0
     batch: int | None = None
@@ -125,10 +125,10 @@ def _opened(options: Options, settings: Settings, watcher: Watcher) -> Source:
 def _check_names(options: Options) -> list[str]:
     """The rules to compare, `random` first, each once."""
     BACKBONES[options.backbone]
-    passes = ESTIMATORS[options.uncertainty].passes
+    family = ESTIMATORS[options.uncertainty]
     rules = list(dict.fromkeys([RANDOM, *filter(None, map(str.strip, options.acquisitions))]))
     for rule in rules:
-        require(rule, passes=passes)
+        require(rule, passes=family.passes, joint=family.joint)
     if options.seeds < 1:
         raise ModelError(f"seeds is {options.seeds}; it must be at least 1")
     return rules

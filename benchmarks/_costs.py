@@ -17,7 +17,7 @@ from model.acquisition import select
 from model.backbones import load_backbone
 from model.engine import EngineConfig, fit
 from model.types import Labelled
-from model.uncertainty import ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -151,7 +151,7 @@ def _queue(bundles: dict[str, Any], forward_s: float) -> dict[str, Any]:
         begin = time.perf_counter()
         found = bundle.predict(features)
         scoring[name] = round(time.perf_counter() - begin, 3)
-        predictions = found if name == "softmax" else predictions
+        predictions = found if name == DEFAULT_ESTIMATOR else predictions
         say(f"{name}: scoring {QUEUE} items {scoring[name]} s")
     seconds = []
     for seed in range(REPEATS):

@@ -8,9 +8,10 @@ import numpy as np
 from _measured import over_seeds, reliability
 
 from model.calibration.metrics import ece
+from model.uncertainty import DEFAULT_ESTIMATOR
 
 OURS = "doubtless: "
-PUBLISHED = "softmax"  # the default estimator: its score is the one that is published
+PUBLISHED = DEFAULT_ESTIMATOR  # the default estimator: its score is the one that is published
 OVERFITTED = "overfitted"
 PLAIN = "overfitted, plain softmax"
 

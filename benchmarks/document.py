@@ -188,7 +188,8 @@ def _estimators(result: Result) -> str:
 
 def _parts(results: dict[str, Result]) -> str:
     keys = ("error_auroc", *(f"error_auroc_{part}" for part in PARTS))
-    names = (PUBLISHED, "laplace", "mc-dropout", "ensemble", "evidential")
+    others = ("softmax", "laplace", "mc-dropout", "ensemble", "evidential")
+    names = (PUBLISHED, *(name for name in others if name != PUBLISHED))
     rows = []
     for name in names:
         for set_name, result in results.items():

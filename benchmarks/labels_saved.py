@@ -22,6 +22,7 @@ from model.acquisition import ACQUISITIONS
 from model.simulation.data import LabelledSet
 from model.simulation.replay import RANDOM, Plan, Run, replay
 from model.simulation.summary import summarise
+from model.uncertainty import DEFAULT_ESTIMATOR
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", default="digits", help="'digits' or a labelled folder")
     parser.add_argument("--backbone", default="efficientnet-lite2+lite0")
     parser.add_argument("--acquisition", default="auto", help="one or more names, with commas")
-    parser.add_argument("--estimator", default="softmax")
+    parser.add_argument("--estimator", default=DEFAULT_ESTIMATOR)
     parser.add_argument("--budget", type=int, default=200)
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)

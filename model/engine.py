@@ -21,7 +21,7 @@ from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNa
 from model.heads.propagated import propagated, unlabelled
 from model.heads.roots import mean_root, roots_help, signed_root
 from model.types import Labelled, agree, label_counts
-from model.uncertainty import ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 from model.uncertainty.base import FittedEstimator
 
 MIN_LABELS = 2
@@ -49,7 +49,7 @@ class EngineConfig:
         seed: of everything random.
     """
 
-    estimator: str = "softmax"
+    estimator: str = DEFAULT_ESTIMATOR
     acquisition: str = "auto"
     propagation: str = "auto"
     calibrator: str = "auto"

@@ -19,7 +19,7 @@ from model.errors import DataError, ModelError
 from model.heads.plain import PlainHead
 from model.simulation.data import LabelledSet
 from model.types import Labelled, agree, label_counts
-from model.uncertainty import ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 
 Ints = NDArray[np.int64]
 RANDOM = "random"
@@ -42,7 +42,7 @@ class Plan:
     batch: int
     rounds: int
     random_share: float = 0.2
-    uncertainty: str = "softmax"
+    uncertainty: str = DEFAULT_ESTIMATOR
 
     @property
     def budget(self) -> int:

@@ -11,7 +11,9 @@ from model.uncertainty.laplace import LastLayerLaplace
 from model.uncertainty.mc_dropout import FeatureDropout
 from model.uncertainty.softmax import AveragedHeads
 
-__all__ = ["ESTIMATORS", "Estimator", "EstimatorFamily", "FittedEstimator"]
+__all__ = ["DEFAULT_ESTIMATOR", "ESTIMATORS", "Estimator", "EstimatorFamily", "FittedEstimator"]
+
+DEFAULT_ESTIMATOR = "evidential"  # why: docs/adr/estimators-on-cached-features.md
 
 ESTIMATORS: Registry[EstimatorFamily] = Registry("uncertainty estimator")
 ESTIMATORS.register("softmax")(AveragedHeads())

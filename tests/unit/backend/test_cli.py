@@ -14,7 +14,7 @@ from backend.edges.database import Database
 from backend.edges.labels.config import parse_config
 from backend.records import Score, Version
 from backend.settings import Settings
-from model.uncertainty import ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 from model.uncertainty.softmax import AveragedHeads
 
 
@@ -136,11 +136,22 @@ def test_names_that_cannot_work_are_refused_before_anything_starts(
     class OnePass(AveragedHeads):
         passes = 1
 
-    monkeypatch.setitem(ESTIMATORS, "softmax", OnePass())
+    monkeypatch.setitem(ESTIMATORS, DEFAULT_ESTIMATOR, OnePass())
     monkeypatch.setenv(f"DOUBTLESS_{variable}", value)
     said = json.loads(run(*command, "--json", code=1).stdout)["error"]
     assert said.startswith(f"DOUBTLESS_{variable}: ")
     assert reason in said
+
+
+def test_a_rule_that_needs_joint_passes_names_estimators_that_have_them(home, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_ACQUISITION", "batchbald")
+    said = json.loads(run("worker", "--json", code=1).stdout)["error"]
+    assert said.startswith("DOUBTLESS_ACQUISITION: acquisition 'batchbald' compares what a pass")
+    assert "'mc-dropout'" in said
+
+
+def test_the_default_estimator_is_that_of_the_model():
+    assert Settings.load({}).estimator == DEFAULT_ESTIMATOR
 
 
 def test_the_worker_of_a_container_refuses_them_too(monkeypatch, capsys):

@@ -84,7 +84,15 @@ def simulated(*arguments: str) -> dict[str, Any]:
 def test_an_export_is_replayed_and_judged_by_whole_sets(colour: None, tmp_path: Path) -> None:
     path = written(tmp_path, 120)
     found = simulated(
-        "--data", str(path), "--out", "out", "--acquisition", "auto,badge,batchbald", "--full"
+        "--data",
+        str(path),
+        "--out",
+        "out",
+        "--acquisition",
+        "auto,badge,batchbald",
+        "--full",
+        "--uncertainty",
+        "softmax",
     )
     assert (found["task"], found["metric"]) == ("multilabel", "subset accuracy")
     assert found["images"]["classes"] == 3

@@ -33,7 +33,7 @@ from model.heads.propagation import (
 )
 from model.heads.roots import signed_root
 from model.types import Labelled
-from model.uncertainty import ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 
 
 def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -284,7 +284,7 @@ def test_versions_that_stored_a_centre_for_the_neighbours_are_read() -> None:
     pool, _ = spirals(200, 1)
     both = fit(Labelled(features, labels, np.ones(60, bool)), ["a", "b", "c"], pool=pool).estimator
     arrays = {**both.arrays(), "propagation.centre": pool.mean(axis=0)}
-    again = restore(ESTIMATORS["softmax"], arrays)
+    again = restore(ESTIMATORS[DEFAULT_ESTIMATOR], arrays)
     assert isinstance(again, PropagatedEstimator)
     np.testing.assert_array_equal(again.sample(pool[:9]), both.sample(pool[:9]))
 

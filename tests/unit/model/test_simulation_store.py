@@ -112,7 +112,7 @@ def test_processes_play_what_this_one_would(tmp_path: Path) -> None:
         assert run is not None
         assert run.asked == mine.asked
         assert run.p_right == pytest.approx(mine.p_right, abs=1e-5)
-    assert store.load_full() == pytest.approx(with_all_labels(data, "softmax"))
+    assert store.load_full() == pytest.approx(with_all_labels(data, PLAN.uncertainty))
 
 
 def test_a_run_that_fails_keeps_the_others(tmp_path: Path) -> None:
