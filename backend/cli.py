@@ -458,8 +458,9 @@ def _show_project(p: dict[str, Any]) -> None:
         f"{p['metric']} on random labels {accuracy}"
     )
     if p["labels"]:
-        for name in ("accuracy", "gain", "labels_needed"):
-            console.print(f"  {p['stopping'][name]['sentence']}", highlight=False)
+        said = (p["stopping"][name]["sentence"] for name in ("accuracy", "gain", "labels_needed"))
+        for sentence in dict.fromkeys(said):  # one reason may stand for all three
+            console.print(f"  {sentence}", highlight=False)
     for run in p["running"]:
         console.print(
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "

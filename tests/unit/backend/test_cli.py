@@ -111,6 +111,16 @@ def test_every_command_has_help():
         assert "--json" in run(name, "--help").output
 
 
+def test_status_gives_one_reason_once(home, project):
+    database = Database(f"sqlite:///{home / 'doubtless.db'}")
+    note = {
+        "annotation_id": 1, "task_id": 1, "label": "red", "cancelled": False,
+        "completed_by": 1, "updated_at": "2026-01-01",
+    }  # fmt: skip
+    database.put_annotations(project.key, [note])
+    assert run("status").output.count("No version has been judged on the whole pool yet.") == 1
+
+
 def test_a_wrong_setting_is_named(home, monkeypatch):
     monkeypatch.setenv("DOUBTLESS_PORT", "many")
     done = CliRunner().invoke(main, ["status", "--json"])
