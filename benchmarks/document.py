@@ -96,8 +96,8 @@ def pictures(results: dict[str, Result], costs: Result) -> dict[str, str]:
     dropout = one["full_network_dropout"]
     values = {"the networks, bare": 1000.0 * one["bare_forward_s_an_image"]}
     values |= {name: 1000.0 * value for name, value in one["predict_s_an_image"].items()}
-    values["network dropout, 20 passes"] = 1000.0 * dropout["s_an_image"]
-    marked = ("the networks, bare", "network dropout, 20 passes")
+    values["dropout, 20 passes"] = 1000.0 * dropout["s_an_image"]
+    marked = ("the networks, bare", "dropout, 20 passes")
     drawn["costs"] = bars(values, "ms", "Milliseconds an image, logarithmic", marked=marked)
     return drawn
 
