@@ -30,7 +30,8 @@ def _torch_hidden() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # not a module, on purpose: imports of it then fail
+    # None is no module, on purpose: `import torch` then fails instead of costing 3 s and 200 MB.
+    sys.modules["torch"] = None  # type: ignore[assignment]  # why: the line above
     try:
         yield
     finally:

@@ -141,7 +141,7 @@ def fit(
     progress(0.9, "calibrating")
     mean = fitted.out_of_fold.mean(axis=1)
     published = _calibrated(
-        mean, data, config, lambda: _rest(fitted, data, everything, roots, config.seed)
+        mean, data, config, lambda: rest_of_pool(fitted, data, everything, roots, config.seed)
     )
     probs, p_right = published.probs(mean), published.p_right(mean)
     said = published.decide(probs)
@@ -181,7 +181,7 @@ def _calibrated(
     return choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
 
 
-def _rest(
+def rest_of_pool(
     fitted: FittedEstimator, data: Labelled, pool: NDArray[np.float32], roots: bool, seed: int
 ) -> Rest:
     """What the fitted estimator says of a sample of the pool's unlabelled images."""

@@ -39,7 +39,7 @@ class Doubt:
         """Shrink probabilities, and keep them inside (0, 1)."""
         if self.lift:
             p = expit(logit(p) + self.lift)
-        shrunk = p if self.trust == 1.0 else self.trust * p + (1.0 - self.trust) * self.base
+        shrunk = self.trust * p + (1.0 - self.trust) * self.base
         return np.clip(shrunk, SURE, 1.0 - SURE)
 
 

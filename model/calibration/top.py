@@ -116,12 +116,8 @@ class Platt:
         )
         right = data.probs.argmax(axis=1) == data.labels
         chosen = ~data.random & (self.selection and data.random.any())
-
-        def line() -> tuple[float, float, float]:
-            x = logit(soften(data.probs, temperature).max(axis=1))
-            return fit_line(x, right, chosen, data.weights, prior)
-
-        slope, shift, handicap = line()
+        x = _log_odds(data.probs, temperature)
+        slope, shift, handicap = fit_line(x, right, chosen, data.weights, prior)
         if not chosen.any():
             return Logistic(temperature, slope, shift)
         known = max(handicap, 0.0) * _known(data.weights[~chosen], ONE_CLASS.labels / 2.0)
@@ -132,12 +128,12 @@ class Platt:
             lowered=np.where(chosen, known, 0.0),
             near=temperature,
         )
-        slope, shift, handicap = line()
+        x = _log_odds(data.probs, temperature)
+        slope, shift, handicap = fit_line(x, right, chosen, data.weights, prior)
         if len(data.rest.probs):
-            own = logit(soften(data.probs[chosen], temperature).max(axis=1))
-            rest = logit(soften(data.rest.probs, temperature).max(axis=1))
+            rest = _log_odds(data.rest.probs, temperature)
             shift += lift_of_rest(
-                slope * own + shift, slope * rest + shift, data.rest.count, handicap
+                slope * x[chosen] + shift, slope * rest + shift, data.rest.count, handicap
             )
         return Logistic(temperature, slope, shift)
 
@@ -186,6 +182,11 @@ def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64, prior: LinePrior)
     )
     known = _known(weights[~chosen], prior.labels)
     return min(prior.share * known * max(float(distance), 0.0), prior.most)
+
+
+def _log_odds(probs: F64, temperature: float) -> F64:
+    """``(N,)`` of the largest softened probability."""
+    return logit(soften(probs, temperature).max(axis=1))
 
 
 def _known(drawn_weights: F64, labels: float) -> float:

@@ -63,7 +63,7 @@ class Evidential(ProblemFamily):
 
 
 def _start(problem: Problem) -> F32:
-    """``(B, R, C)`` where the search begins: from 0 it takes three times as long."""
+    """``(B, R, C)`` where the search begins: from 0 it takes twice as long."""
     weights = problem.heads.weights
     return np.concatenate([-weights, weights], axis=2) if problem.multi_label else weights
 

@@ -160,7 +160,7 @@ def test_the_rest_of_the_pool_is_what_has_no_label(unlabelled: int) -> None:
     pool = np.concatenate([data.features, test[:unlabelled]])
     bundle = fit(data, ["a", "b", "c"], pool=pool)
     assert np.isfinite(bundle.predict(test).p_right).all()
-    rest = engine._rest(FittedEstimator(bundle.estimator, np.zeros(0)), data, pool, False, 0)
+    rest = engine.rest_of_pool(FittedEstimator(bundle.estimator, np.zeros(0)), data, pool, False, 0)
     assert rest.count == pytest.approx(unlabelled)
     assert len(rest.probs) == unlabelled
 
