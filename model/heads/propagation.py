@@ -175,7 +175,7 @@ def read_out(index: Ints, cosine: F32, values: F32) -> F32:
 
 
 def principal_axes(rows: F32, dimensions: int, rng: np.random.Generator) -> F32:
-    """An orthonormal basis ``(D, d)`` of nearly the d directions in which rows differ most.
+    """Nearly the d orthonormal directions ``(D, d)`` in which rows differ most, that one first.
 
     Args:
         rows: ``(M, D)``.
@@ -185,7 +185,11 @@ def principal_axes(rows: F32, dimensions: int, rng: np.random.Generator) -> F32:
     sample = rows if len(rows) <= _AXES_ROWS else rows[rng.permutation(len(rows))[:_AXES_ROWS]]
     width = min(dimensions, *sample.shape)
     start = rng.normal(size=(sample.shape[1], width)).astype(np.float32)
-    return range_finder(sample, start, rounds=1)
+    axes = range_finder(sample, start, rounds=1)
+    inside = sample @ axes
+    turned = np.linalg.eigh(inside.T @ inside)[1][:, ::-1]
+    ordered: F32 = axes @ turned
+    return ordered
 
 
 def project(rows: F32, axes: F32) -> F32:

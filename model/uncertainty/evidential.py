@@ -24,6 +24,7 @@ PASSES = 2
 HELD = 0.01  # weight of the divergence at the end
 STEPS = 2  # it grows to that from nothing
 STEP_ITERATIONS = 5
+ENOUGH = 1e-6  # nats; a Newton step from there squares it
 
 
 class Evidential(ProblemFamily):
@@ -174,8 +175,8 @@ def _step(mean: F64, pull: F64, epistemic: F64) -> F64:
         v = np.minimum(pull * step[:, None], 1.0 - 1e-12)
         slope = (pulled * np.arctanh(v)).sum(axis=1)
         beyond = step * slope + 0.5 * (mean * np.log1p(-v * v)).sum(axis=1) - epistemic
-        if np.abs(beyond).max(initial=0.0) < 1e-10:
-            break
         squared = step * (step - 2.0 * beyond / np.maximum(slope, 1e-300))
         step = np.sqrt(np.clip(squared, 1e-30, 1.0))
+        if np.abs(beyond).max(initial=0.0) < ENOUGH:
+            break
     return step

@@ -12,6 +12,7 @@ from model.errors import ModelError, ShapeError, UnknownNameError
 from model.heads.problem import stratified_folds
 from model.heads.propagated import (
     LARGE_WEIGHTS,
+    READ_DIMENSIONS,
     PropagatedEstimator,
     choose_weight,
     evenly,
@@ -147,7 +148,9 @@ def test_principal_axes_hold_what_the_exact_ones_hold() -> None:
     axes = principal_axes(rows, 8, rng)
     np.testing.assert_allclose(axes.T @ axes, np.eye(8), atol=1e-5)
     exact = (np.linalg.svd(rows, compute_uv=False)[:8] ** 2).sum()
-    assert ((rows @ axes) ** 2).sum() > 0.95 * exact
+    along = ((rows @ axes) ** 2).sum(axis=0)
+    assert along.sum() > 0.95 * exact
+    assert (np.diff(along) <= 0).all()
     assert principal_axes(rows[:3], 8, rng).shape == (30, 3)
 
 
@@ -342,6 +345,20 @@ def test_a_large_pool_is_sampled_and_labels_are_always_anchors() -> None:
     rows = project(pool[:30] - pool.mean(axis=0), reading.axes)
     np.testing.assert_allclose(reading.anchors[:30], rows, atol=1e-5)
     assert (reading.anchors[30:] @ rows.T).max() < 1 - 1e-7  # none of them twice
+
+
+def test_reading_takes_the_leading_directions_of_the_graph() -> None:
+    rng = np.random.default_rng(0)
+    pool = (rng.normal(size=(600, 300)) * np.geomspace(3, 0.03, 300)).astype(np.float32)
+    _, reading = spread(
+        pool[:30], np.arange(30) % 3, 3, pool=pool, centre=pool.mean(axis=0), rng=rng
+    )
+    assert reading.axes.shape == (300, READ_DIMENSIONS)
+    rows = pool[:30] - pool.mean(axis=0)
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    np.testing.assert_allclose(project(rows, reading.axes), reading.anchors[:30], atol=1e-5)
+    strongest = np.linalg.svd(rows)[2][:3].T  # of the rows themselves
+    assert np.linalg.norm(reading.axes.T @ strongest, axis=0) == pytest.approx(1.0, abs=0.01)
 
 
 def test_what_cannot_propagate_is_refused() -> None:
