@@ -124,7 +124,7 @@ def test_temperature_is_where_a_grid_finds_the_least_loss(loss: str) -> None:
             total = ((scaled - np.eye(4)[labels]) ** 2).sum()
         else:
             total = -np.log(np.maximum(scaled[rows, labels], 1e-12)).sum()
-        return float(total + 2.0 * np.log1p((log_t / 0.5) ** 2 / 4.0))
+        return float(total + 2.0 * np.log1p(((log_t - np.log(0.9)) / 0.35) ** 2 / 4.0))
 
     best = grid[int(np.argmin([cost(value) for value in grid]))]
     found = fit_temperature(raw, labels, loss=loss)  # type: ignore[arg-type]  # of a parameter
