@@ -34,8 +34,6 @@ class LinePrior:
         share: see there.
         labels: see there.
         most: see there.
-        typical: what the first chosen ones, which are typical images, are ahead; times
-            ``labels / (n + labels)``, so that it fades as the handicap grows.
     """
 
     slope_sd: float
@@ -44,12 +42,9 @@ class LinePrior:
     share: float
     labels: float
     most: float
-    typical: float = 0.0
 
 
-ONE_CLASS = LinePrior(
-    slope_sd=0.3, shift_sd=0.1, handicap_sd=0.3, share=1.2, labels=30.0, most=1.0, typical=0.3
-)
+ONE_CLASS = LinePrior(slope_sd=0.3, shift_sd=0.1, handicap_sd=0.3, share=1.2, labels=30.0, most=1.0)
 SETS = LinePrior(slope_sd=0.2, shift_sd=0.7, handicap_sd=0.5, share=0.5, labels=20.0, most=1.0)
 
 
@@ -93,8 +88,7 @@ class Platt:
     random share says at which height, as far as it is large enough. The handicap starts from the
     distance between the mean log odds of the two groups as the head states them, that is times the
     temperature: 1.2 of it times n / (n + 30) for n drawn labels, since acquisition asks for typical
-    images first, which are right more often than what looks like them (the handicap is 0.3 lower
-    at first), and for ever more doubtful ones later. So a head that is too sure is expected to
+    images first, and for ever more doubtful ones later. So a head that is too sure is expected to
     owe more of its errors to the choice. The priors, `ONE_CLASS`, are narrow: 20 labels drawn by
     chance leave the height open by 0.7, while over data sets and numbers of labels it varies by 0.2
     to 0.3 about what is expected. The temperature is fitted again with the handicap that was found,
@@ -187,8 +181,7 @@ def _handicap(x: F64, chosen: NDArray[np.bool_], weights: F64, prior: LinePrior)
         x[chosen], weights=weights[chosen]
     )
     known = _known(weights[~chosen], prior.labels)
-    handicap = min(prior.share * known * max(float(distance), 0.0), prior.most)
-    return handicap - prior.typical * (1.0 - known)
+    return min(prior.share * known * max(float(distance), 0.0), prior.most)
 
 
 def _log_odds(probs: F64, temperature: float) -> F64:
