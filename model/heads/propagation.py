@@ -177,19 +177,22 @@ def read_out(index: Ints, cosine: F32, values: F32) -> F32:
 def principal_axes(rows: F32, dimensions: int, rng: np.random.Generator) -> F32:
     """Nearly the d orthonormal directions ``(D, d)`` in which rows differ most, that one first.
 
+    Twice as many are sought and the leading half kept: a basis found in one round is blurred
+    towards its end.
+
     Args:
         rows: ``(M, D)``.
         dimensions: wanted; at most D and M are given.
         rng: source of the start, and of the sample of at most 4,000 rows; see `range_finder`.
     """
     sample = rows if len(rows) <= _AXES_ROWS else rows[rng.permutation(len(rows))[:_AXES_ROWS]]
-    width = min(dimensions, *sample.shape)
+    width = min(2 * dimensions, *sample.shape)
     start = rng.normal(size=(sample.shape[1], width)).astype(np.float32)
     axes = range_finder(sample, start, rounds=1)
     inside = sample @ axes
     turned = np.linalg.eigh(inside.T @ inside)[1][:, ::-1]
-    ordered: F32 = axes @ turned
-    return ordered
+    leading: F32 = np.ascontiguousarray(axes @ turned[:, :dimensions])
+    return leading
 
 
 def project(rows: F32, axes: F32) -> F32:
