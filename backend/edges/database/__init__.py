@@ -1,0 +1,14 @@
+"""The facts, in SQLite or PostgreSQL; the only package that writes SQL."""
+
+from __future__ import annotations
+
+from backend.edges.database.labels import Labels
+from backend.edges.database.projects import Projects
+from backend.edges.database.runs import Runs
+from backend.edges.database.versions import Versions
+
+__all__ = ["Database"]
+
+
+class Database(Projects, Labels, Versions, Runs):
+    """Every fact of every project; see `store.Store` for its arguments and errors."""

@@ -1,0 +1,132 @@
+"""The connection that all tables share, and what more than one of them needs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import StaticPool
+
+from backend.edges import schema as t
+from backend.errors import BackendError
+
+CHUNK = 5000
+# Rows written in one transaction: a webhook waits for the writer, so no turn may be long.
+TURN = 500
+
+
+class Store:
+    """A connection to SQLite or PostgreSQL whose tables are there.
+
+    Args:
+        url: SQLAlchemy URL; ``sqlite://`` keeps all in memory, for tests.
+
+    Raises:
+        BackendError: the database cannot be opened, or was written by a newer release.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        options: dict[str, Any] = {}
+        self._file: Path | None = None
+        if url in ("sqlite://", "sqlite:///:memory:"):
+            options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+        elif url.startswith("sqlite:///"):
+            self._file = Path(url.removeprefix("sqlite:///"))
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": 30}}
+        else:
+            options = {"pool_pre_ping": True}
+        try:
+            self.engine: Engine = sa.create_engine(url, **options)
+            self.reader = self.engine.execution_options(doubtless_read=True)
+            if url.startswith("sqlite"):
+                sa.event.listen(self.engine, "connect", _sqlite_pragmas)
+                sa.event.listen(self.engine, "begin", _sqlite_begin)
+            self._migrate()
+        except (sa.exc.SQLAlchemyError, ImportError) as exc:
+            raise BackendError(
+                f"the database {sa.engine.make_url(url)!r} cannot be opened: {exc}"
+            ) from exc
+
+    def _migrate(self) -> None:
+        if self._file is not None and not self._file.exists():
+            # Tokens of Label Studio are inside: for the owner's eyes only.
+            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+        with self.engine.begin() as c:
+            if self.engine.dialect.name == "postgresql":
+                c.execute(sa.text("SELECT pg_advisory_xact_lock(20261123)"))
+            t.metadata.create_all(c)
+            known = {column["name"] for column in sa.inspect(c).get_columns(t.scores.name)}
+            if t.scores.c.probs.name not in known:  # made by a release that had no such column
+                c.execute(sa.text(f"ALTER TABLE {t.scores.name} ADD COLUMN probs JSON"))
+            found = c.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == "schema"))
+            if found is None:
+                self._insert_ignore(c, t.meta, [{"name": "schema", "value": str(t.SCHEMA_VERSION)}])
+            elif int(found) > t.SCHEMA_VERSION:
+                raise BackendError(
+                    f"the database has schema {found}, this release knows {t.SCHEMA_VERSION}; "
+                    "install the newer release again"
+                )
+
+    def close(self) -> None:
+        """Release the connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction: all of it or nothing."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        """Raise when the database does not answer."""
+        with self.reader.connect() as c:
+            c.execute(sa.text("SELECT 1"))
+
+    def _count_change(self, c: Connection, key: str, by: int) -> None:
+        p = t.projects.c
+        c.execute(
+            t.projects.update()
+            .where(p.key == key)
+            .values(changes=p.changes + by, changed_at=time.time())
+        )
+
+    def _insert_ignore(
+        self, c: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
+    ) -> int:
+        if not rows:
+            return 0
+        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(table).on_conflict_do_nothing()
+        if len(rows) == 1:
+            return len(c.execute(statement.returning(sa.literal(1)), rows[0]).all())
+        c.execute(statement, list(rows))
+        return len(rows)
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    # SQLAlchemy begins transactions itself (see `_sqlite_begin`).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON",
+    ):  # fmt: skip
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # A read transaction that turns into a write fails at once when another wrote in between;
+    # taking the write lock at the start waits for its turn instead. Readers never block.
+    if connection.get_execution_options().get("doubtless_read"):
+        connection.exec_driver_sql("BEGIN")
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

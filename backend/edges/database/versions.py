@@ -1,0 +1,170 @@
+"""Versions of a model, and what each says of every task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from backend.edges import schema as t
+from backend.edges.database.store import CHUNK, TURN, Store
+from backend.errors import UnknownVersionError
+from backend.records import Score, Version
+
+
+class Versions(Store):
+    """Versions with their scores and judgements."""
+
+    def add_version(self, version: Version) -> None:
+        """Record a new version."""
+        with self.engine.begin() as c:
+            c.execute(t.versions.insert().values(**version.__dict__))
+
+    def update_version(self, key: str, number: int, **values: Any) -> None:
+        """Set columns of a version."""
+        with self.engine.begin() as c:
+            c.execute(
+                t.versions.update()
+                .where((t.versions.c.project == key) & (t.versions.c.number == number))
+                .values(**values)
+            )
+
+    def versions(self, key: str) -> list[Version]:
+        """Versions of a project, oldest first."""
+        with self.reader.connect() as c:
+            rows = c.execute(
+                sa.select(t.versions)
+                .where(t.versions.c.project == key)
+                .order_by(t.versions.c.number)
+            ).mappings()
+            return [Version(**row) for row in rows]
+
+    def version(self, key: str, number: int) -> Version:
+        """One version.
+
+        Raises:
+            UnknownVersionError: there is none of that number.
+        """
+        with self.reader.connect() as c:
+            row = (
+                c.execute(
+                    sa.select(t.versions).where(
+                        (t.versions.c.project == key) & (t.versions.c.number == number)
+                    )
+                )
+                .mappings()
+                .first()
+            )
+        if row is None:
+            raise UnknownVersionError(f"project {key} has no version {number}")
+        return Version(**row)
+
+    def go_live(self, key: str, number: int, *, expected: int | None) -> bool:
+        """Make a version live if `expected` still is; the others become superseded.
+
+        Returns:
+            False when another version went live in between: nothing was changed.
+        """
+        p, v = t.projects.c, t.versions.c
+        with self.engine.begin() as c:
+            current = p.live_version.is_(None) if expected is None else p.live_version == expected
+            done = c.execute(
+                t.projects.update().where((p.key == key) & current).values(live_version=number)
+            )
+            if done.rowcount != 1:
+                return False
+            c.execute(
+                t.versions.update()
+                .where((v.project == key) & (v.status == "live"))
+                .values(status="superseded")
+            )
+            c.execute(
+                t.versions.update()
+                .where((v.project == key) & (v.number == number))
+                .values(status="live", published_at=time.time())
+            )
+        return True
+
+    def put_scores(self, key: str, number: int, rows: Iterable[Score]) -> None:
+        """Record what a version says of tasks; a later word replaces an earlier one."""
+        values = [{"project": key, "version": number, **row.__dict__} for row in rows]
+        for start in range(0, len(values), TURN):
+            part = values[start : start + TURN]
+            with self.engine.begin() as c:
+                c.execute(
+                    t.scores.delete().where(
+                        (t.scores.c.project == key)
+                        & (t.scores.c.version == number)
+                        & t.scores.c.task_id.in_([row["task_id"] for row in part])
+                    )
+                )
+                c.execute(t.scores.insert(), part)
+
+    def scores(
+        self, key: str, number: int, task_ids: Sequence[int] | None = None
+    ) -> dict[int, Score]:
+        """What a version says, by task; of all tasks, or of those given."""
+        columns = [c for c in t.scores.c if c.name not in ("project", "version")]
+        where = (t.scores.c.project == key) & (t.scores.c.version == number)
+        found: dict[int, Score] = {}
+        with self.reader.connect() as c:
+            if task_ids is None:
+                queries = [sa.select(*columns).where(where)]
+            else:
+                queries = [
+                    sa.select(*columns).where(
+                        where & t.scores.c.task_id.in_(task_ids[start : start + CHUNK])
+                    )
+                    for start in range(0, len(task_ids), CHUNK)
+                ]
+            for query in queries:
+                found |= {row["task_id"]: Score(**row) for row in c.execute(query).mappings()}
+        return found
+
+    def unscored(self, key: str, number: int) -> int:
+        """Tasks whose image is settled but that the version has not scored."""
+        known = sa.select(t.scores.c.task_id).where(
+            (t.scores.c.project == key) & (t.scores.c.version == number)
+        )
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(
+                    sa.select(sa.func.count())
+                    .select_from(t.tasks)
+                    .where(
+                        (t.tasks.c.project == key)
+                        & (t.tasks.c.state != "new")
+                        & t.tasks.c.task_id.not_in(known)
+                    )
+                )
+                or 0
+            )
+
+    def drop_scores(self, key: str, number: int) -> None:
+        """Forget what a superseded version said."""
+        with self.engine.begin() as c:
+            c.execute(
+                t.scores.delete().where(
+                    (t.scores.c.project == key) & (t.scores.c.version == number)
+                )
+            )
+
+    def put_judgements(self, key: str, number: int, right: Mapping[int, bool]) -> None:
+        """Record on which random-share tasks a version was right, out of fold."""
+        rows = [
+            {"project": key, "version": number, "task_id": i, "right": bool(ok)}
+            for i, ok in right.items()
+        ]
+        with self.engine.begin() as c:
+            self._insert_ignore(c, t.judgements, rows)
+
+    def judgements(self, key: str, number: int) -> dict[int, bool]:
+        """On which random-share tasks a version was right, out of fold."""
+        j = t.judgements.c
+        with self.reader.connect() as c:
+            rows = c.execute(
+                sa.select(j.task_id, j.right).where((j.project == key) & (j.version == number))
+            )
+            return {int(i): bool(ok) for i, ok in rows}
