@@ -18,7 +18,7 @@ from model.calibration.metrics import brier, ece, error_auroc, macro_f1, nll, pr
 from model.calibration.sets import PublishedSets, calibrate_sets
 from model.checks import check_features
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
-from model.heads.propagated import propagated, unlabelled
+from model.heads.propagated import passes_and_agreement, propagated, unlabelled
 from model.heads.roots import mean_root, roots_help, signed_root
 from model.types import Labelled, agree, label_counts
 from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
@@ -87,7 +87,8 @@ def fit(
         ``random_accuracy`` with ``random_accuracy_interval`` (95 %, on the random share, None
         without one), ``ece``, ``brier``, ``nll``, ``error_auroc`` (None when nothing or everything
         is wrong) with ``random_ece`` on the random share, ``calibrator``, ``l2``, ``propagation``
-        (its weight, 0 to 0.85), ``roots`` (whether of the features), ``seconds``.
+        (its weight, 0 to 0.85), ``agreement`` (how often it and the head name one class, None
+        where it is unknown), ``roots`` (whether of the features), ``seconds``.
         Where an image may have several classes all of these are about whole sets, so ``accuracy``
         is subset accuracy (``metric`` says which it is), and ``macro_f1`` is the mean over the
         classes that occur of the F1 score out of fold.
@@ -185,12 +186,13 @@ def rest_of_pool(
     fitted: FittedEstimator, data: Labelled, pool: NDArray[np.float32], roots: bool, seed: int
 ) -> Rest:
     """What the fitted estimator says of a sample of the pool's unlabelled images."""
-    rows = np.random.default_rng(seed).permutation(len(pool))[:REST_ROWS]
-    new = rows[unlabelled(pool[rows], data.features)]
-    count = len(pool) * len(new) / len(rows)
+    chosen = np.random.default_rng(seed).permutation(len(pool))[:REST_ROWS]
+    new = chosen[unlabelled(pool[chosen], data.features)]
+    count = len(pool) * len(new) / len(chosen)
     sample = pool[np.sort(new)]
-    passes = fitted.estimator.sample(signed_root(sample) if roots else sample)
-    return Rest(passes.mean(axis=1), count)
+    rows = fitted.estimator.rows(signed_root(sample) if roots else sample)
+    passes, agreement = passes_and_agreement(fitted, rows)
+    return Rest(passes.mean(axis=1), count, agreement)
 
 
 def _measure(

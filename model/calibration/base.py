@@ -25,10 +25,13 @@ class Rest:
     Attributes:
         probs: ``(M, C)`` of a random sample of them, by the head with all labels; M may be 0.
         count: how many images the sample stands for.
+        agreement: in how many of the sample, 0 to 1, the head names the class that label
+            propagation does; None where that is not known.
     """
 
     probs: F64
     count: float
+    agreement: float | None = None
 
 
 UNKNOWN_REST = Rest(np.zeros((0, 1)), 0.0)

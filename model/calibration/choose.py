@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.calibration.agreement import agreement_lift
 from model.calibration.base import Calibrator, CalibratorFamily, OutOfFold
 from model.calibration.doubt import Doubt, fit_doubt, unseen_lift
 from model.calibration.families import CALIBRATORS
@@ -91,7 +92,8 @@ def choose_calibrator(data: OutOfFold, *, name: str = AUTO, seed: int = 0) -> Pu
        all classes; the better of them must win by two standard errors of the difference.
 
     Whatever is chosen, P(right) is then lowered for classes without a label (`unseen_lift`) and
-    narrowed (`fit_doubt`).
+    narrowed (`fit_doubt`), and its level heeds how often the head and label propagation agree
+    (`agreement_lift`).
 
     Args:
         data: of `OutOfFold.of`; from no label at all on.
@@ -110,12 +112,16 @@ def choose_calibrator(data: OutOfFold, *, name: str = AUTO, seed: int = 0) -> Pu
         if len(data)
         else np.zeros(0, bool)
     )
-    pool = data.rest.probs if len(data.rest.probs) else data.probs
-    doubt = replace(
-        fit_doubt(right, data.weights, data.probs.shape[1]),
-        lift=unseen_lift(data, calibrator.p_right(pool)),
-    )
-    facts = {"calibrator": name, "calibrator_scores": scores}
+    pool = calibrator.p_right(data.rest.probs if len(data.rest.probs) else data.probs)
+    doubt = fit_doubt(right, data.weights, data.probs.shape[1])
+    doubt = replace(doubt, lift=unseen_lift(data, pool))
+    agreed = agreement_lift(pool, doubt, data.rest.agreement, len(data))
+    doubt = replace(doubt, lift=doubt.lift + agreed)
+    facts = {
+        "calibrator": name,
+        "calibrator_scores": scores,
+        "agreement": data.rest.agreement,
+    }
     return Published(name, calibrator, doubt, facts)
 
 

@@ -28,7 +28,7 @@ class Doubt:
     Attributes:
         trust: 0 to 1; below 1 the range narrows.
         base: what is believed of any prediction without looking at it.
-        lift: added to the log odds first; not above 0.
+        lift: added to the log odds first.
     """
 
     trust: float

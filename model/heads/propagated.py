@@ -228,8 +228,9 @@ def propagated(
         seed: of the folds, and of the sample when the pool has more than 10,000 images.
 
     Returns:
-        The same estimator, with the weight 0 among its facts, when nothing is gained; the same
-        without a look with more than 2,000 labels, labels of one class, or an empty pool.
+        The same estimator, with the weight 0 among its facts, when nothing is gained; `neighbours`
+        is there in any case. The same without a look with more than 2,000 labels, labels of one
+        class, or an empty pool.
     """
     if len(labels) > MOST_LABELS or len(np.unique(labels)) < 2 or not len(pool):
         return fitted
@@ -242,12 +243,36 @@ def propagated(
     weight = choose_weight(fitted.out_of_fold, probs, labels)
     facts = {**fitted.facts, "propagation": weight}
     if weight == 0.0:
-        return FittedEstimator(fitted.estimator, fitted.out_of_fold, facts)
+        return FittedEstimator(fitted.estimator, fitted.out_of_fold, facts, reading)
     return FittedEstimator(
         PropagatedEstimator(fitted.estimator, weight, reading),
         mix(fitted.out_of_fold, probs, weight),
         facts,
+        reading,
     )
+
+
+def passes_and_agreement(fitted: FittedEstimator, rows: F32) -> tuple[F64, float | None]:
+    """What an estimator says of rows, and how often its head and the neighbours name one class.
+
+    Args:
+        fitted: with or without propagation.
+        rows: ``(N, D)`` of its estimator's `rows`.
+
+    Returns:
+        The passes ``(N, K, C)``, and a share, 0 to 1; None of no rows, or where nothing was
+        propagated.
+    """
+    estimator, neighbours = fitted.estimator, fitted.neighbours
+    head, weight = estimator, 0.0
+    if isinstance(estimator, PropagatedEstimator):
+        head, weight = estimator.head, estimator.weight
+    passes = head.sample_rows(rows)
+    if neighbours is None or not len(rows):
+        return passes, None
+    read = neighbours(rows)
+    same = passes.mean(axis=1).argmax(axis=1) == read.argmax(axis=1)
+    return mix(passes, read, weight), float(same.mean())
 
 
 def spread(

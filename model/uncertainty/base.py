@@ -42,11 +42,14 @@ class FittedEstimator:
         out_of_fold: ``(N, K, C)`` probabilities of each label's image by estimators that have not
             seen that label: what calibration and metrics may use.
         facts: JSON-able facts worth showing, such as the regularisation chosen.
+        neighbours: ``(N, D)`` rows to the ``(N, C)`` that label propagation says of them, whatever
+            its weight; None where nothing was propagated.
     """
 
     estimator: Estimator
     out_of_fold: NDArray[np.float64]
     facts: Mapping[str, float] = field(default_factory=dict)
+    neighbours: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None = None
 
 
 class EstimatorFamily(Protocol):

@@ -149,7 +149,7 @@ def test_a_class_without_labels_makes_the_same_predictions_less_sure() -> None:
     data, test = labelled(90), labelled(300, seed=1).features
     known = fit(data, ["a", "b", "c"], pool=test)
     open_ended = fit(data, ["a", "b", "c", "d", "e", "f"], pool=test)
-    assert open_ended.published.doubt.lift < 0.0 == known.published.doubt.lift
+    assert open_ended.published.doubt.lift < known.published.doubt.lift
     assert open_ended.predict(test).p_right.mean() < known.predict(test).p_right.mean()
 
 
@@ -163,6 +163,17 @@ def test_the_rest_of_the_pool_is_what_has_no_label(unlabelled: int) -> None:
     rest = engine.rest_of_pool(FittedEstimator(bundle.estimator, np.zeros(0)), data, pool, False, 0)
     assert rest.count == pytest.approx(unlabelled)
     assert len(rest.probs) == unlabelled
+    assert rest.agreement is None
+
+
+def test_how_often_head_and_neighbours_agree_is_known_where_labels_flow() -> None:
+    data, test = labelled(90), labelled(500, seed=1).features
+    pool = np.concatenate([data.features, test])
+    bundle = fit(data, CLASSES, pool=pool)
+    assert 0.0 < bundle.metrics["agreement"] <= 1.0
+    alone = fit(data, CLASSES, pool=pool, config=EngineConfig(propagation="off"))
+    assert alone.metrics["agreement"] is None
+    assert fit(data, CLASSES).metrics["agreement"] is None
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
