@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from backend.edges.labelstudio_api import TaskRecord
+from backend.edges.labelstudio_records import TaskRecord
 from backend.errors import MediaError
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from backend.edges.labelstudio_api import AnnotationRecord, TaskRecord, TasksGoneError
+from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord, TasksGoneError
 from backend.errors import MediaError, PlatformError
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from backend.edges.labelstudio_api import AnnotationRecord
+from backend.edges.labelstudio_records import AnnotationRecord
 from backend.errors import BadRequestError, PlatformError
 
 START_TRAINING = "START_TRAINING"

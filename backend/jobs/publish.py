@@ -14,7 +14,7 @@ from typing import Any
 from backend.edges.labels import answers
 from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import TaskSpec
-from backend.edges.labelstudio_api import TasksGoneError
+from backend.edges.labelstudio_records import TasksGoneError
 from backend.errors import PlatformError
 from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round

@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.edges.labels.choices import from_result
 from backend.edges.labels.config import TaskSpec, parse_config
-from backend.edges.labelstudio_api import AnnotationRecord, TaskRecord
+from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import MediaError
 from backend.jobs.base import SMALL_PATIENCE_S, Job
 from backend.records import Project

@@ -12,13 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from backend.edges.labelstudio_api import (
-    AnnotationRecord,
-    LabelStudio,
-    TaskRecord,
-    TasksGoneError,
-)
+from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.labelstudio_http import Credentials, jwt_claims
+from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord, TasksGoneError
 from backend.errors import PlatformError, TokenError
 
 WebServer = Any  # the server of conftest.py
