@@ -19,19 +19,31 @@ SURE = 1e-6
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How the head compares with label propagation from the same labels.
+
+    Attributes:
+        share: of a sample of the unlabelled pool in which both name the same class, 0 to 1.
+        lead: log odds by which the head is right more often than propagation, out of fold.
+    """
+
+    share: float
+    lead: float = 0.0
+
+
+@dataclass(frozen=True)
 class Rest:
     """What the head says of images that nobody has labelled.
 
     Attributes:
         probs: ``(M, C)`` of a random sample of them, by the head with all labels; M may be 0.
         count: how many images the sample stands for.
-        agreement: in how many of the sample, 0 to 1, the head names the class that label
-            propagation does; None where that is not known.
+        agreement: of two learners on the sample; None where that is not known.
     """
 
     probs: F64
     count: float
-    agreement: float | None = None
+    agreement: Agreement | None = None
 
 
 UNKNOWN_REST = Rest(np.zeros((0, 1)), 0.0)

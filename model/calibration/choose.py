@@ -120,7 +120,7 @@ def choose_calibrator(data: OutOfFold, *, name: str = AUTO, seed: int = 0) -> Pu
     facts = {
         "calibrator": name,
         "calibrator_scores": scores,
-        "agreement": data.rest.agreement,
+        "agreement": data.rest.agreement and data.rest.agreement.share,
     }
     return Published(name, calibrator, doubt, facts)
 

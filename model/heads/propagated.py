@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.calibration.base import Agreement
 from model.calibration.temperature import fit_temperature, fold_weights, soften
 from model.heads.problem import fold_count, stratified_folds
 from model.heads.propagation import (
@@ -26,7 +27,7 @@ from model.heads.propagation import (
 )
 from model.heads.roots import signed_root
 from model.heads.softmax import normalise
-from model.uncertainty.base import Estimator, EstimatorFamily, FittedEstimator
+from model.uncertainty.base import Estimator, EstimatorFamily, FittedEstimator, Neighbours
 
 WEIGHTS = (0.0, 0.15, 0.3, 0.5)
 LARGE_WEIGHTS = (0.5, 0.7, 0.85)  # looked at where the largest of the others is chosen
@@ -242,17 +243,38 @@ def propagated(
     probs = held_out(flow, labels, n_classes, fold)
     weight = choose_weight(fitted.out_of_fold, probs, labels)
     facts = {**fitted.facts, "propagation": weight}
+    neighbours = Neighbours(reading, lead_of(fitted.out_of_fold, probs, labels))
     if weight == 0.0:
-        return FittedEstimator(fitted.estimator, fitted.out_of_fold, facts, reading)
+        return FittedEstimator(fitted.estimator, fitted.out_of_fold, facts, neighbours)
     return FittedEstimator(
         PropagatedEstimator(fitted.estimator, weight, reading),
         mix(fitted.out_of_fold, probs, weight),
         facts,
-        reading,
+        neighbours,
     )
 
 
-def passes_and_agreement(fitted: FittedEstimator, rows: F32) -> tuple[F64, float | None]:
+def lead_of(out_of_fold_NKC: F64, probs_NC: F64, labels: Ints) -> float:
+    """Log odds by which the passes are right more often than propagation, held-out labels both.
+
+    Labels count as in calibration, and one each way is added.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> right = np.eye(2)[labels]
+        >>> round(lead_of(right[:, None], right[[0, 2, 3, 3]], labels), 2)
+        0.11
+    """
+    weights = fold_weights(labels)
+
+    def log_odds(probs: F64) -> float:
+        right = float(weights @ (probs.argmax(axis=1) == labels)) + 1.0
+        return float(np.log(right / (weights.sum() + 2.0 - right)))
+
+    return log_odds(out_of_fold_NKC.mean(axis=1)) - log_odds(probs_NC)
+
+
+def passes_and_agreement(fitted: FittedEstimator, rows: F32) -> tuple[F64, Agreement | None]:
     """What an estimator says of rows, and how often its head and the neighbours name one class.
 
     Args:
@@ -260,7 +282,7 @@ def passes_and_agreement(fitted: FittedEstimator, rows: F32) -> tuple[F64, float
         rows: ``(N, D)`` of its estimator's `rows`.
 
     Returns:
-        The passes ``(N, K, C)``, and a share, 0 to 1; None of no rows, or where nothing was
+        The passes ``(N, K, C)``, and the agreement; None of no rows, or where nothing was
         propagated.
     """
     estimator, neighbours = fitted.estimator, fitted.neighbours
@@ -270,9 +292,9 @@ def passes_and_agreement(fitted: FittedEstimator, rows: F32) -> tuple[F64, float
     passes = head.sample_rows(rows)
     if neighbours is None or not len(rows):
         return passes, None
-    read = neighbours(rows)
+    read = neighbours.read(rows)
     same = passes.mean(axis=1).argmax(axis=1) == read.argmax(axis=1)
-    return mix(passes, read, weight), float(same.mean())
+    return mix(passes, read, weight), Agreement(float(same.mean()), neighbours.lead)
 
 
 def spread(

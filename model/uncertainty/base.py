@@ -34,6 +34,19 @@ class Estimator(Protocol):
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Label propagation beside a head, whatever its weight.
+
+    Attributes:
+        read: ``(N, D)`` rows to its probabilities ``(N, C)``.
+        lead: log odds by which the head is right more often than it, out of fold.
+    """
+
+    read: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    lead: float
+
+
+@dataclass(frozen=True)
 class FittedEstimator:
     """What fitting gives.
 
@@ -42,14 +55,13 @@ class FittedEstimator:
         out_of_fold: ``(N, K, C)`` probabilities of each label's image by estimators that have not
             seen that label: what calibration and metrics may use.
         facts: JSON-able facts worth showing, such as the regularisation chosen.
-        neighbours: ``(N, D)`` rows to the ``(N, C)`` that label propagation says of them, whatever
-            its weight; None where nothing was propagated.
+        neighbours: None where nothing was propagated.
     """
 
     estimator: Estimator
     out_of_fold: NDArray[np.float64]
     facts: Mapping[str, float] = field(default_factory=dict)
-    neighbours: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None = None
+    neighbours: Neighbours | None = None
 
 
 class EstimatorFamily(Protocol):
