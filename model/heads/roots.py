@@ -27,7 +27,7 @@ def signed_root(features: F32) -> F32:
         >>> signed_root(np.array([4.0, 0.0, -9.0], np.float32)).tolist()
         [2.0, 0.0, -3.0]
     """
-    roots: F32 = np.abs(features)
+    roots: F32 = np.abs(features.astype(np.float32, copy=False))
     np.sqrt(roots, out=roots)  # in place: of a pool, fresh memory takes as long as the roots
     np.copysign(roots, features, out=roots)
     return roots
