@@ -30,8 +30,7 @@ def _torch_hidden() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    # None is no module, on purpose: `import torch` then fails instead of costing 3 s and 200 MB.
-    sys.modules["torch"] = None  # type: ignore[assignment]  # why: the line above
+    sys.modules["torch"] = None  # type: ignore[assignment]  # no module: importing it has to fail
     try:
         yield
     finally:

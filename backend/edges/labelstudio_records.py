@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import PlatformError
 
 JsonObject = dict[str, Any]
+
+
+@contextmanager
+def _reading(what: str, body: JsonObject) -> Iterator[None]:
+    """Turn a field that is missing or of another type into one sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise PlatformError(
+            f"{what} of Label Studio cannot be read ({exc!r}): {body!r:.200}"
+        ) from exc
 
 
 @dataclass(frozen=True)
@@ -38,9 +50,9 @@ class AnnotationRecord:
         Raises:
             PlatformError: a field is missing or of another type.
         """
-        try:
+        with _reading("An annotation", body):
             author = body.get("completed_by")
-            task: Any = body.get("task", task_id)  # None is one of the TypeErrors below
+            task: Any = body.get("task", task_id)  # None is a TypeError
             return cls(
                 id=int(body["id"]),
                 task_id=int(task["id"] if isinstance(task, dict) else task),
@@ -50,10 +62,6 @@ class AnnotationRecord:
                 updated_at=str(body.get("updated_at") or ""),
                 ground_truth=bool(body.get("ground_truth", False)),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as exc:
-            raise PlatformError(
-                f"An annotation of Label Studio cannot be read ({exc!r}): {body!r:.200}"
-            ) from exc
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class TaskRecord:
         Raises:
             PlatformError: a field is missing or of another type.
         """
-        try:
+        with _reading("A task", body):
             task_id = int(body["id"])
             return cls(
                 id=task_id,
@@ -94,10 +102,6 @@ class TaskRecord:
                 is_labeled=bool(body.get("is_labeled", False)),
                 total_predictions=int(body.get("total_predictions") or 0),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as exc:
-            raise PlatformError(
-                f"A task of Label Studio cannot be read ({exc!r}): {body!r:.200}"
-            ) from exc
 
 
 @dataclass(frozen=True)

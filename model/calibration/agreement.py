@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from model.calibration.base import Agreement, logit
 from model.calibration.doubt import Doubt, lift_to
 
 F64 = NDArray[np.float64]
 
+# How log odds of being right follow from those of agreement, measured on development sets; LEVEL
+# is for as many labels as LABELS, and grows by GROWTH times the logarithm of their number.
 SLOPE, LEVEL, GROWTH, LABELS = 1.35, -0.9, 0.35, 80.0
-LEAST, MOST = 0.02, 0.99
-SHARE, FADES = 0.4, 250.0
+LEAST, MOST = 0.02, 0.99  # agreement beyond these is held to say no more
+SHARE, FADES = 0.4, 250.0  # of the way at no label, and the labels at which half of that is left
 FEW_IMAGES = 20.0  # of so few, how often two learners agree is half chance
 
 
@@ -67,6 +70,5 @@ def agreement_lift(p_right: F64, doubt: Doubt, agreement: Agreement | None, labe
     share = heed(agreement, labels, len(p_right))
     stated = float(logit(doubt.apply(p_right).mean()[None])[0])
     goal = (1.0 - share) * stated + share * expected_log_odds(agreement, labels)
-    mean = 1.0 / (1.0 + np.exp(-goal))
-    inside = (mean - (1.0 - doubt.trust) * doubt.base) / max(doubt.trust, 1e-12)
+    inside = (float(expit(goal)) - (1.0 - doubt.trust) * doubt.base) / max(doubt.trust, 1e-12)
     return lift_to(logit(p_right) + doubt.lift, float(np.clip(inside, 0.0, 1.0)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration.base import Agreement
+from model.calibration.base import Agreement, logit
 from model.calibration.temperature import fit_temperature, fold_weights, soften
 from model.heads.problem import fold_count, stratified_folds
 from model.heads.propagation import (
@@ -268,8 +268,8 @@ def lead_of(out_of_fold_NKC: F64, probs_NC: F64, labels: Ints) -> float:
     weights = fold_weights(labels)
 
     def log_odds(probs: F64) -> float:
-        right = float(weights @ (probs.argmax(axis=1) == labels)) + 1.0
-        return float(np.log(right / (weights.sum() + 2.0 - right)))
+        right = weights @ (probs.argmax(axis=1) == labels) + 1.0
+        return float(logit(right / (weights.sum() + 2.0)))
 
     return log_odds(out_of_fold_NKC.mean(axis=1)) - log_odds(probs_NC)
 
@@ -286,12 +286,12 @@ def passes_and_agreement(fitted: FittedEstimator, rows: F32) -> tuple[F64, Agree
         propagated.
     """
     estimator, neighbours = fitted.estimator, fitted.neighbours
+    if neighbours is None or not len(rows):
+        return estimator.sample_rows(rows), None
     head, weight = estimator, 0.0
     if isinstance(estimator, PropagatedEstimator):
         head, weight = estimator.head, estimator.weight
     passes = head.sample_rows(rows)
-    if neighbours is None or not len(rows):
-        return passes, None
     read = neighbours.read(rows)
     same = passes.mean(axis=1).argmax(axis=1) == read.argmax(axis=1)
     return mix(passes, read, weight), Agreement(float(same.mean()), neighbours.lead)
