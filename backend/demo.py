@@ -438,7 +438,7 @@ class Demo:
             self.state.version = f"{live.name}, {live.labels} labels"
         runs = [r for r in self.database.runs(project.key) if r.status == "running"]
         if runs:
-            stage = f"{runs[-1].kind}: {runs[-1].stage} ({runs[-1].progress:.0%})"
+            stage = f"{runs[-1].kind}: {runs[-1].stage or 'starting'} ({runs[-1].progress:.0%})"
             self.state.doing = self.state.doing if keep_doing else stage
         elif not keep_doing:
             self.state.doing = "labelling" if self.options.auto else "waiting for labels"
