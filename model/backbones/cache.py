@@ -12,14 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from typing import TYPE_CHECKING
+
 from model.backbones.base import BackboneSpec
 from model.errors import BackboneError
+
+if TYPE_CHECKING:
+    from model.backbones.pyramid import PyramidSpec
 
 TOLERANCE = 1e-4
 EXPORT_TIMEOUT_S = 600.0
 
 
-def exported(spec: BackboneSpec, cache_dir: Path) -> bytes:
+def exported(spec: BackboneSpec | PyramidSpec, cache_dir: Path) -> bytes:
     """Give the ONNX file of a backbone, exporting it when there is none that is whole.
 
     Args:
@@ -55,7 +60,7 @@ def _read(path: Path) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == known else None
 
 
-def _export(spec: BackboneSpec, path: Path) -> None:
+def _export(spec: BackboneSpec | PyramidSpec, path: Path) -> None:
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.tmp")
     try:
         difference = _export_elsewhere(spec.name, temporary)

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones.base import BackboneSpec
+from model.backbones.onnx_graph import Graph, value_info
 from model.errors import BackboneError
 
-OPSET = 17
 DIM = 1280  # of every member's features
-_MEAN, _SCALE = 127.0, 128.0  # what the weights were trained with
+MEAN, SCALE = 127.0, 128.0  # what the weights were trained with
 
 
 WEIGHTS_SHA256 = {
@@ -38,15 +38,15 @@ def lite(*versions: int, size_px: int) -> BackboneSpec:
         name="efficientnet-" + "+".join(f"lite{version}" for version in versions),
         dim=DIM * len(versions),
         size_px=size_px,
-        mean=_MEAN,
-        scale=_SCALE,
+        mean=MEAN,
+        scale=SCALE,
         weights_sha256="+".join(WEIGHTS_SHA256[version] for version in versions),
         export=partial(export, versions, size_px),
     )
 
 
-def load_eager(version: int, size_px: int) -> Any:
-    """Build one network in torch, in evaluation mode, padded for that input size.
+def load_eager(version: int, size_px: int | tuple[int, int]) -> Any:
+    """Build one network in torch, in evaluation mode, padded for that input (side, or height and width).
 
     Raises:
         BackboneError: torch or a weights package is missing, or the weights are not the known ones.
@@ -80,84 +80,32 @@ def export(versions: tuple[int, ...], size_px: int, path: Path) -> float:
     Returns:
         The largest absolute difference between ONNX Runtime and the eager networks.
     """
-    import onnx
     import torch
 
     networks = [load_eager(version, size_px) for version in versions]
     with torch.no_grad():
-        graph = _Graph()
+        graph = Graph()
         parts = [_write_network(graph, network) for network in networks]
     out = parts[0] if len(parts) == 1 else graph.add("Concat", parts, axis=1)
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            "efficientnet-lite",
-            [_value("pixels", "batch", 3, size_px, size_px)],
-            [_value(out, "batch", DIM * len(parts))],
-            graph.weights,
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=8,
+    model = graph.model(
+        "efficientnet-lite",
+        [value_info("pixels", "batch", 3, size_px, size_px)],
+        [value_info(out, "batch", DIM * len(parts))],
     )
-    onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
     return _difference(path, networks, size_px)
 
 
-def _value(name: str, *shape: int | str) -> Any:
-    import onnx
-
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-
-class _Graph:
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self._count = 0
-        self._low = self._constant("zero", np.zeros((), np.float32))
-        self._high = self._constant("six", np.full((), 6.0, np.float32))
-
-    def _constant(self, name: str, value: NDArray[np.float32]) -> str:
-        import onnx
-
-        self.weights.append(onnx.numpy_helper.from_array(value, name))
-        return name
-
-    def add(self, op: str, inputs: list[str], **attributes: Any) -> str:
-        import onnx
-
-        self._count += 1
-        out = f"{op.lower()}_{self._count}"
-        self.nodes.append(onnx.helper.make_node(op, inputs, [out], **attributes))
-        return out
-
-    def relu6(self, x: str) -> str:
-        return self.add("Clip", [x, self._low, self._high])
-
-    def conv_norm(self, x: str, conv: Any, norm: Any) -> str:
-        """One convolution with the batch norm after it folded into its weights (in float64)."""
-        gain = (norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()).numpy()
-        weight = conv.weight.double().numpy() * gain[:, None, None, None]
-        bias = norm.bias.double().numpy() - norm.running_mean.double().numpy() * gain
-        index = self._count + 1
-        names = [
-            self._constant(f"weight_{index}", weight.astype(np.float32)),
-            self._constant(f"bias_{index}", bias.astype(np.float32)),
-        ]
-        left, right, top, bottom = getattr(conv.static_padding, "padding", (0, 0, 0, 0))
-        return self.add(
-            "Conv",
-            [x, *names],
-            kernel_shape=list(conv.kernel_size),
-            strides=list(conv.stride),
-            group=conv.groups,
-            pads=[top, left, bottom, right],
-        )
+def _write_network(graph: Graph, network: Any) -> str:
+    x = write_blocks(graph, network)[-1]
+    x = graph.relu6(graph.conv_norm(x, network._conv_head, network._bn1))
+    return graph.add("Flatten", [graph.add("GlobalAveragePool", [x])], axis=1)
 
 
-def _write_network(graph: _Graph, network: Any) -> str:
+def write_blocks(graph: Graph, network: Any) -> list[str]:
+    """Write a network up to its last block; returns the output of every block, in order."""
     x = graph.relu6(graph.conv_norm("pixels", network._conv_stem, network._bn0))
+    outputs: list[str] = []
     for block in network._blocks:
         arguments = block._block_args
         kept = x
@@ -168,8 +116,8 @@ def _write_network(graph: _Graph, network: Any) -> str:
         same_size = arguments.stride in (1, [1], (1,))
         if block.id_skip and same_size and arguments.input_filters == arguments.output_filters:
             x = graph.add("Add", [x, kept])
-    x = graph.relu6(graph.conv_norm(x, network._conv_head, network._bn1))
-    return graph.add("Flatten", [graph.add("GlobalAveragePool", [x])], axis=1)
+        outputs.append(x)
+    return outputs
 
 
 def _difference(path: Path, networks: list[Any], size_px: int) -> float:

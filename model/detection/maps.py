@@ -1,0 +1,112 @@
+"""Cached maps on disk: one small file an image, whatever its shape, written by many processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from model.backbones.pyramid import Maps, pooled
+from model.errors import MissingFeaturesError, ModelError
+
+LARGEST = 65504.0  # of float16
+
+
+@dataclass(frozen=True)
+class ImageMaps:
+    """What a pyramid saw of one image.
+
+    Attributes:
+        levels: ``(channels, H / stride, W / stride)`` float16, finest first.
+        size: width and height of the upright image in pixels.
+    """
+
+    levels: tuple[NDArray[np.float16], ...]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, maps: Maps, size: tuple[int, int]) -> ImageMaps:
+        """From a pyramid's maps, at the precision of the cache, so that both give one result."""
+        return cls(tuple(to_half(level) for level in maps), size)
+
+    def pooled(self) -> NDArray[np.float32]:
+        """``(D,)`` see `model.backbones.pyramid.pooled`."""
+        return pooled(tuple(level.astype(np.float32) for level in self.levels))
+
+
+def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Float16, what is beyond its range at its end."""
+    return np.clip(values, -LARGEST, LARGEST).astype(np.float16)
+
+
+class MapStore:
+    """Maps by the SHA-256 of the image's bytes: ``root/<pyramid hash>/<2 digits>/<key>``.
+
+    Files appear whole or not at all; safe from any number of processes that share the folder.
+
+    Args:
+        root: a folder; made when something is first added.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _path(self, code: str, key: str) -> Path:
+        if len(key) != 64 or not all(c in "0123456789abcdef" for c in key):
+            raise ModelError(f"{key[:80]!r} is not a SHA-256; a key has 64 hex digits")
+        return self._root / code / key[:2] / f"{key}.safetensors"
+
+    def add(self, code: str, key: str, maps: ImageMaps) -> None:
+        """Store one image's maps; adding a key again is harmless.
+
+        Raises:
+            ModelError: a value is not finite, or the key is no SHA-256.
+        """
+        if not all(np.isfinite(level).all() for level in maps.levels):
+            raise ModelError(f"maps of image {key} are not finite; is the backbone damaged?")
+        path = self._path(code, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{key}-{uuid.uuid4().hex}.tmp")
+        arrays = {f"level{n}": np.ascontiguousarray(v) for n, v in enumerate(maps.levels)}
+        try:
+            save_file(arrays, temporary, metadata={"size": json.dumps(maps.size)})
+            handle = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def missing(self, code: str, keys: Iterable[str]) -> list[str]:
+        """Give the keys that have no maps yet, in their order, each once."""
+        return [key for key in dict.fromkeys(keys) if not self._path(code, key).is_file()]
+
+    def load(self, code: str, key: str) -> ImageMaps:
+        """Read one image's maps.
+
+        Raises:
+            MissingFeaturesError: they are not in the cache, or damaged.
+        """
+        path = self._path(code, key)
+        try:
+            with safe_open(path, "numpy") as file:
+                names = sorted(file.keys())
+                width, height = json.loads(file.metadata()["size"])
+                return ImageMaps(tuple(file.get_tensor(n) for n in names), (width, height))
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
+            raise MissingFeaturesError(f"the maps of image {key} cannot be read: {exc}") from exc
+
+    def load_many(self, code: str, keys: Sequence[str]) -> Iterator[ImageMaps]:
+        """Read images one by one, so that memory does not depend on how many there are."""
+        for key in keys:
+            yield self.load(code, key)

@@ -1,0 +1,91 @@
+"""The head as a torch module: what is trained. Predicting needs no torch, see `graph`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.detection.shape import HeadShape
+
+import os
+ACT=getattr(nn.functional,os.environ.get("ACT","relu"))
+GROUPS = 8
+SIDES = 4
+START_LOGIT = -4.0  # of every class: objects are rare, as Lin et al. 2017 (arXiv:1708.02002) start
+
+
+class Block(nn.Module):
+    """Depthwise 3 x 3, pointwise, group norm, ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.pointwise = nn.Linear(width, width, bias=False)  # a product is faster than 1 x 1
+        self.norm = nn.GroupNorm(GROUPS, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        y = self.pointwise(self.depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return ACT(self.norm(y))
+
+
+class HeadNetwork(nn.Module):
+    """Maps to the features that the last, linear layers read.
+
+    A feature pyramid (Lin et al. 2017, arXiv:1612.03144) of depthwise-separable blocks, and two
+    towers that all levels share, as in FCOS (Tian et al. 2019, arXiv:1904.01355).
+
+    Args:
+        shape: levels, width and classes.
+    """
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__()
+        width = shape.width
+        self.shape = shape
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in shape.channels)
+        self.smooth = nn.ModuleList(Block(width) for _ in shape.channels)
+        self.class_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
+        self.box_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
+        self.classify = nn.Linear(width, shape.n_classes)
+        self.regress = nn.Linear(width, shape.box_outputs)
+        self.scale = nn.Parameter(torch.zeros(len(shape.channels)))
+        nn.init.constant_(self.classify.bias, START_LOGIT)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.normal_(self.regress.weight, std=0.01)
+
+    def towers(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Standardised maps, finest first, to what `classify` and `regress` read on each level."""
+        merged: list[Tensor] = []
+        above: Tensor | None = None
+        for level in reversed(range(len(maps))):
+            x = self.lateral[level](maps[level])
+            if above is not None:
+                x = x + nn.functional.interpolate(above, scale_factor=2.0, mode="nearest")
+            above = x
+            merged.insert(0, self.smooth[level](x))
+        return [self.class_tower(x) for x in merged], [self.box_tower(x) for x in merged]
+
+    def forward(self, maps: list[Tensor], drop: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Class logits ``(B, L, C)`` and box outputs ``(B, L, 9)`` of all levels' locations.
+
+        Args:
+            maps: standardised, ``(B, channels, H, W)`` each, finest first.
+            drop: share of the last layers' inputs that is dropped, the same ones at all locations
+                of an image, so that the passes of Monte-Carlo dropout are functions of it.
+        """
+        of_class, of_box = self.towers(maps)
+        logits = torch.cat([x.flatten(2).transpose(1, 2) for x in of_class], 1)
+        flat = torch.cat([x.flatten(2).transpose(1, 2) for x in of_box], 1)
+        if drop > 0:
+            for_class = torch.rand(len(logits), 1, logits.shape[2]) >= drop
+            for_box = torch.rand(len(flat), 1, flat.shape[2]) >= drop
+            logits = logits * (for_class / (1 - drop)).to(logits)
+            flat = flat * (for_box / (1 - drop)).to(flat)
+        out: Tensor = self.regress(flat)
+        lengths = [x.shape[2] * x.shape[3] for x in of_box]
+        scale = torch.repeat_interleave(
+            self.scale, torch.tensor(lengths, device=out.device), output_size=sum(lengths)
+        )
+        sides = out[..., :SIDES] + scale[:, None]
+        return self.classify(logits), torch.cat([sides, out[..., SIDES:]], 2)
