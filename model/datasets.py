@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from model.errors import DataError
+import numpy as np
+
+from model.errors import DataError, UnreadableImageError
+from model.exif import turn_boxes
+from model.images import Header, read_header
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 )
 DIGITS = "digits"
 DIGITS_SIDE_PX = 64
+
+
+class Box(NamedTuple):
+    """An object in an image.
+
+    Corners are in shares of the upright image's width and height: ``0 <= x0 < x1 <= 1``, x to the
+    right, and ``0 <= y0 < y1 <= 1``, y down.
+    """
+
+    label: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 
 class Item(NamedTuple):
@@ -29,6 +48,8 @@ class Item(NamedTuple):
         label: None where the set does not say.
         split: ``train``, ``test``, or empty where the set does not say.
         labels: of a set whose images may have several, or none; `label` is None then.
+        boxes: of a set for detection; an empty one says that there is no object, None that nobody
+            has looked.
     """
 
     name: str
@@ -36,6 +57,7 @@ class Item(NamedTuple):
     label: str | None
     split: str
     labels: tuple[str, ...] | None = None
+    boxes: tuple[Box, ...] | None = None
 
 
 def read_dataset(source: str) -> Iterator[Item]:
@@ -44,8 +66,10 @@ def read_dataset(source: str) -> Iterator[Item]:
     Args:
         source: ``digits`` (scikit-learn's 8x8 digits, enlarged), or a folder: a packed set
             (``manifest.csv`` with columns file, archive, split, label, and ZIP archives; or labels,
-            a JSON list, where an image may have several), a folder per class (optionally below
-            ``train`` and ``test``), or a flat folder of images.
+            a JSON list, where an image may have several; or boxes, a JSON list of objects with
+            label, x0, y0, x1, y1 in pixels of the image as it is stored, before it is turned
+            upright), a folder per class (optionally below ``train`` and ``test``), or a flat folder
+            of images.
 
     Yields:
         Items in an order that is the same every time; one image in memory at a time.
@@ -103,6 +127,7 @@ def _packed(folder: Path) -> Iterator[Item]:
                 row.get("label") or None,
                 row.get("split") or "",
                 _several(row, folder / "manifest.csv"),
+                _boxes(row, data, folder / "manifest.csv"),
             )
 
 
@@ -120,6 +145,68 @@ def _several(row: dict[str, str], manifest: Path) -> tuple[str, ...] | None:
             f"{row['file']!r} of {manifest} has the labels {text!r}; write a JSON list of texts"
         )
     return tuple(found)
+
+
+def _boxes(row: dict[str, str], data: bytes, manifest: Path) -> tuple[Box, ...] | None:
+    """The objects of a row, upright; None where it says nothing of any."""
+    text = row.get("boxes") or ""
+    if not text:
+        return None
+    header = _header(row, data, manifest)
+    try:
+        found = json.loads(text)
+        if not isinstance(found, list):
+            raise ValueError
+        labels, corners = [_label(box) for box in found], [_corners(box) for box in found]
+    except (ValueError, TypeError, KeyError, OverflowError) as exc:
+        shown = text if len(text) <= 200 else f"{text[:200]}…"
+        raise DataError(
+            f"{row['file']!r} of {manifest} has the boxes {shown!r}; write a JSON list of objects "
+            "with a label and the pixels x0, y0, x1, y1"
+        ) from exc
+    sides = [header.width, header.height, header.width, header.height]
+    shares = np.clip(np.array(corners, np.float64).reshape(-1, 4) / sides, 0.0, 1.0)
+    return tuple(
+        Box(label, x0, y0, x1, y1)
+        for label, (x0, y0, x1, y1) in zip(
+            labels, turn_boxes(shares, header.orientation).tolist(), strict=True
+        )
+        if x0 < x1 and y0 < y1
+    )
+
+
+def _label(box: dict[str, Any]) -> str:
+    if not isinstance(box["label"], str) or not box["label"]:
+        raise ValueError
+    return box["label"]
+
+
+def _corners(box: dict[str, Any]) -> list[float]:
+    found = [float(box[name]) for name in ("x0", "y0", "x1", "y1")]
+    if not all(map(math.isfinite, found)):
+        raise ValueError
+    return found
+
+
+def _header(row: dict[str, str], data: bytes, manifest: Path) -> Header:
+    """The stored image's, checked against the manifest's where that has width and height."""
+    width, height = row.get("width") or "", row.get("height") or ""
+    stated = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+    try:
+        header = read_header(data)
+    except UnreadableImageError as exc:
+        if stated is None or 0 in stated:
+            raise DataError(
+                f"{row['file']!r} of {manifest} has boxes and cannot be read: {exc}"
+            ) from exc
+        return Header(*stated, 1)  # it is left out, with the reason, once it is decoded
+    if stated not in (None, header[:2]):
+        raise DataError(
+            f"{row['file']!r} of {manifest} is {header.width}x{header.height} pixels as it is "
+            f"stored and its boxes are of one with {width}x{height}; write them in pixels of the "
+            "stored image"
+        )
+    return header
 
 
 def _loose(folder: Path) -> Iterator[Item]:

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from model.errors import UnreadableImageError
+from model.exif import swaps_sides
 
 # Raster formats a browser or a camera produces. Pillow knows some fifty more, among them ones that
 # start other programs (EPS runs Ghostscript); bytes from strangers do not get to choose those.
@@ -19,6 +21,8 @@ _WANTED = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "J
 Image.init()
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)  # a build may lack one
 
+# One of these is in every PNG with an orientation. Without, asking Pillow decodes the whole image.
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _WHITE = (255, 255, 255, 255)
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
@@ -65,6 +69,55 @@ def decode_image(
         except Exception as exc:  # Pillow's decoders raise nearly anything on hostile bytes
             reason = " ".join(str(exc).split())[:200] or type(exc).__name__
             raise UnreadableImageError(f"damaged image: {reason}") from exc
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before any pixel.
+
+    Attributes:
+        width: of the stored raster, in pixels.
+        height: of the stored raster.
+        orientation: EXIF's; 1 where there is none or it cannot be read.
+    """
+
+    width: int
+    height: int
+    orientation: int
+
+
+def read_header(data: bytes) -> Header:
+    """Size and orientation of an image file, as `decode_image` understands it.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        UnreadableImageError: it is no image.
+    """
+    with _quiet_pillow():
+        try:
+            with Image.open(BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                orientation = _orientation(image, data)
+                if image.format == "TIFF" and swaps_sides(orientation):
+                    width, height = height, width  # Pillow gives the upright size of these alone
+        except Exception as exc:  # Pillow's parsers raise nearly anything on hostile bytes
+            raise UnreadableImageError(
+                f"no image whose size can be read ({len(data)} bytes)"
+            ) from exc
+    if width < 1 or height < 1:
+        raise UnreadableImageError(f"the image has no pixels ({width}x{height})")
+    return Header(width, height, orientation)
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG" and not any(mark in data for mark in _PNG_EXIF):
+        return 1
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _decode(data: bytes, max_megapixels: int, size_hint: int | None) -> Image.Image:

@@ -66,7 +66,9 @@ class BoxLabels:
         if len(found.accepted) != count:
             raise ShapeError("accepted", expected=f"({count},)", got=found.accepted.shape)
         for box in (*found.boxes, *found.ignored):
-            if not (np.isfinite(box).all() and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+            if not (
+                np.isfinite(box).all() and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
+            ):
                 raise ModelError(
                     f"box {box.tolist()} is none: x0 < x1 and y0 < y1, all from 0 to 1; clip boxes "
                     "to the image and leave empty ones out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones import BACKBONES, Backbone
-from model.datasets import Item
+from model.datasets import Box, Item
 from model.errors import DataError
 from model.extract import extract
 from model.features import FeatureStore
@@ -34,10 +35,13 @@ class Listing:
     Attributes:
         names: of the images, in the set's order.
         keys: SHA-256 of each file.
-        labels: as the set writes them; of an image with several all in one text, for people.
+        labels: as the set writes them; of an image with several all in one text, for people, and
+            of one with boxes how many of each class.
         splits: ``train``, ``test`` or empty.
         unlabelled: how many images of the set have no label.
         sets: the labels of each image where it may have several, or none.
+        boxes: of each image where the set is for detection; an empty one is an image without any
+            object.
     """
 
     names: tuple[str, ...]
@@ -46,6 +50,7 @@ class Listing:
     splits: tuple[str, ...]
     unlabelled: int = 0
     sets: tuple[tuple[str, ...], ...] | None = None
+    boxes: tuple[tuple[Box, ...], ...] | None = None
 
     def without(self, keys: set[str]) -> Listing:
         """Leave out the images with these keys."""
@@ -57,26 +62,65 @@ class Listing:
             tuple(self.splits[row] for row in kept),
             self.unlabelled,
             None if self.sets is None else tuple(self.sets[row] for row in kept),
+            None if self.boxes is None else tuple(self.boxes[row] for row in kept),
         )
 
 
 def list_images(read: Read) -> Listing:
-    """Read a set once and keep everything but the bytes."""
+    """Read a set once and keep everything but the bytes.
+
+    Raises:
+        DataError: it mixes boxes with labels, or what `read` raises.
+    """
     rows: list[tuple[str, str, str, str]] = []
     sets: list[tuple[str, ...]] = []
+    boxes: list[tuple[Box, ...]] = []
     several = False
     unlabelled = 0
+    labelled = boxed = ""  # the last image of either kind
     for item in read():
-        if item.label is None and item.labels is None:
+        if item.label is None and item.labels is None and item.boxes is None:
             unlabelled += 1
             continue
+        labelled = labelled if item.label is None and item.labels is None else item.name
+        boxed = boxed if item.boxes is None else item.name
+        if labelled and boxed:
+            raise DataError(
+                f"{boxed!r} has boxes and {labelled!r} a label; a set is for detection or for "
+                "classification, so keep one of the two"
+            )
         several |= item.labels is not None
-        of_image = (str(item.label),) if item.labels is None else tuple(sorted(set(item.labels)))
-        sets.append(of_image)
-        text = item.label or ", ".join(of_image) or NO_LABEL
+        if item.boxes is not None:
+            boxes.append(item.boxes)
+            text = counted(item.boxes)
+        else:
+            of_image = (
+                (str(item.label),) if item.labels is None else tuple(sorted(set(item.labels)))
+            )
+            sets.append(of_image)
+            text = item.label or ", ".join(of_image) or NO_LABEL
         rows.append((item.name, hashlib.sha256(item.data).hexdigest(), text, item.split))
     names, keys, labels, splits = (tuple(row[n] for row in rows) for n in range(4))
-    return Listing(names, keys, labels, splits, unlabelled, tuple(sets) if several else None)
+    return Listing(
+        names,
+        keys,
+        labels,
+        splits,
+        unlabelled,
+        tuple(sets) if several else None,
+        tuple(boxes) if boxed else None,
+    )
+
+
+def counted(boxes: Sequence[Box]) -> str:
+    """How many objects of each class there are, for people.
+
+    Example:
+        >>> counted([Box("RBC", 0.0, 0.0, 0.1, 0.1), Box("RBC", 0.5, 0.5, 0.6, 0.6)])
+        '2 RBC'
+    """
+    found = Counter(box.label for box in boxes)
+    return ", ".join(f"{found[label]} {label}" for label in sorted(found)) or NO_LABEL
 
 
 def compute_features(
@@ -226,7 +270,7 @@ def labelled_set(
         plain: ``(N, P)`` features of the plain head.
 
     Raises:
-        DataError: no labels, one class only, or nothing left to learn from or to judge on.
+        DataError: boxes, no labels, one class only, or nothing left to learn from or to judge on.
     """
     _check(name, listing)
     classes, labels = _labels_of(listing)
@@ -271,6 +315,8 @@ def _labels_of(listing: Listing) -> tuple[tuple[str, ...], Labels]:
 
 
 def _check(name: str, listing: Listing) -> None:
+    if listing.boxes is not None:
+        raise DataError(f"{name} is annotated with boxes, a set for detection, and has no labels")
     if not listing.labels:
         count = f"none of its {listing.unlabelled} images" if listing.unlabelled else "no image"
         raise DataError(
