@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from model.calibration.choose import Published
 from model.calibration.sets import PublishedSets
 from model.checks import check_features
-from model.errors import BundleError, ModelError, ShapeError
+from model.errors import BundleError, ShapeError
 from model.heads.propagated import restore
 from model.heads.roots import signed_root
+from model.storage import read_version, write_version
 from model.types import Predictions
 from model.uncertainty import ESTIMATORS, Estimator
 from model.uncertainty.measures import entropy, set_entropy
@@ -28,8 +24,6 @@ from model.uncertainty.measures import entropy, set_entropy
 FORMAT = 2
 BLOCK_ROWS = 4096
 BLOCK_VALUES = 2**24  # probabilities of all passes in memory at once: 128 MB
-ARRAYS_FILE = "arrays.safetensors"
-FACTS_FILE = "bundle.json"
 _CALIBRATOR = "calibrator."  # before the names of its arrays
 
 
@@ -103,12 +97,10 @@ class Bundle:
         """Write the version as a new folder: complete or not there at all.
 
         Raises:
-            BundleError: the folder exists already.
+            BundleError: the folder exists already, or cannot be written.
         """
-        if folder.exists():
-            raise BundleError(f"{folder} exists already; a version is never overwritten")
-        temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}.tmp")
-        temporary.mkdir(parents=True)
+        arrays = dict(self.estimator.arrays())
+        arrays |= {_CALIBRATOR + k: v for k, v in self.published.arrays().items()}
         facts = {
             "format": FORMAT,
             "classes": list(self.classes),
@@ -119,22 +111,7 @@ class Bundle:
             "multi_label": self.multi_label,
             "metrics": dict(self.metrics),
         }
-        try:
-            text = json.dumps(facts, indent=1, allow_nan=False)
-            arrays = dict(self.estimator.arrays())
-            arrays |= {_CALIBRATOR + k: v for k, v in self.published.arrays().items()}
-            arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
-            save_file(arrays, temporary / ARRAYS_FILE)
-            (temporary / FACTS_FILE).write_text(text, encoding="utf-8")
-            for name in (ARRAYS_FILE, FACTS_FILE):
-                _sync(temporary / name)
-            _sync(temporary)
-            temporary.rename(folder)
-            _sync(folder.parent)
-        except OSError as exc:
-            raise BundleError(f"version {folder} cannot be written: {exc}") from exc
-        finally:
-            _remove(temporary)
+        write_version(folder, arrays, facts)
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
@@ -143,11 +120,10 @@ class Bundle:
         Raises:
             BundleError: it is incomplete, damaged, or of another format.
         """
-        try:
-            facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-            if facts["format"] != FORMAT:
+
+        def build(arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> Bundle:
+            if facts["format"] != FORMAT or "kind" in facts:
                 raise BundleError(f"{folder} has format {facts['format']}, expected {FORMAT}")
-            arrays = load_file(folder / ARRAYS_FILE)
             of_calibrator = {
                 k.removeprefix(_CALIBRATOR): arrays.pop(k)
                 for k in [*arrays]
@@ -163,12 +139,8 @@ class Bundle:
                 roots=bool(facts.get("roots", False)),
                 metrics=facts["metrics"],
             )
-        except BundleError:
-            raise
-        except (OSError, SafetensorError) as exc:
-            raise BundleError(f"version {folder} is incomplete: {exc}") from exc
-        except (ValueError, KeyError, TypeError, ModelError) as exc:
-            raise BundleError(f"version {folder} is damaged: {exc!r}") from exc
+
+        return read_version(folder, build)
 
 
 def _parts(
@@ -189,20 +161,3 @@ def _parts(
     share = raw_epistemic / np.maximum(raw_total, 1e-12) * (raw_total > 1e-12)
     epistemic = total * np.minimum(share, 1.0)
     return total, total - epistemic, epistemic
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(folder: Path) -> None:
-    if folder.is_dir():
-        for path in folder.iterdir():
-            path.unlink(missing_ok=True)
-        folder.rmdir()

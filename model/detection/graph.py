@@ -121,6 +121,4 @@ def _block(
     bias = block.norm.bias.detach().numpy().reshape(1, width, 1, 1)
     y = graph.add("Mul", [y, constant(graph, f"{name}.gain", gain.astype(np.float32))])
     y = graph.add("Add", [y, constant(graph, f"{name}.shift", bias.astype(np.float32))])
-    import os
-    if os.environ.get("ACT")=="silu": return graph.add("Mul", [y, graph.add("Sigmoid", [y])])
     return graph.add("Relu", [y])

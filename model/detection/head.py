@@ -71,6 +71,11 @@ class Kept:
         """``(R,)`` of the class each region has."""
         return self.scores[np.arange(len(self)), self.label]
 
+    def take(self, rows: NDArray[np.int64]) -> Kept:
+        """Some of the regions, in that order."""
+        whole = {"canvas": self.canvas}
+        return Kept(**whole, **{k: v[rows] for k, v in vars(self).items() if k not in whole})
+
 
 def sigmoid(x: NDArray[Any]) -> F64:
     """Of float64, without overflow."""

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from model import engine
-from model.bundle import ARRAYS_FILE, FACTS_FILE, Bundle
+from model.bundle import Bundle
 from model.calibration.doubt import Doubt
 from model.calibration.families import CALIBRATORS
 from model.engine import EngineConfig, fit
 from model.errors import BundleError, ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
+from model.storage import ARRAYS_FILE, FACTS_FILE
 from model.types import Labelled
 from model.uncertainty import ESTIMATORS
 from model.uncertainty.base import FittedEstimator

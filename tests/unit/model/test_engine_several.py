@@ -10,9 +10,10 @@ import pytest
 from test_multi_label import tagged
 
 from model.acquisition import ACQUISITIONS, select
-from model.bundle import FACTS_FILE, Bundle
+from model.bundle import Bundle
 from model.engine import EngineConfig, fit
 from model.errors import BundleError, ModelError, ShapeError
+from model.storage import FACTS_FILE
 from model.types import Labelled, Predictions, label_counts
 from model.uncertainty import ESTIMATORS
 from model.uncertainty.measures import binary_entropy

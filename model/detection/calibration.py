@@ -1,0 +1,188 @@
+"""From scores to probabilities: of a region being right, and of an image having nothing wrong.
+
+Fitted on images that the head which found the regions was not trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from model.calibration.base import logit
+from model.detection.head import Kept
+from model.detection.types import Floats
+
+SHOWN = 0.3  # P(right) from which a region is shown; what is below is expected to be missing
+LEAST, MOST = 1e-4, 1 - 1e-4
+# Standard deviations of the prior; the middle is the score itself, unchanged.
+OF_SLOPE, OF_OFFSET, OF_QUALITY, OF_CLASS = 0.5, 2.0, 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class RegionCalibrator:
+    """``P(right) = expit(slope * logit(score) + quality * logit(quality) + offset of class)``.
+
+    Attributes:
+        slope: of the score's log odds.
+        quality: of the expected IoU's log odds.
+        offsets: ``(C,)``.
+
+    Source:
+        Platt 1999; for boxes Küppers et al. 2020 (arXiv:2004.13546), without the box's position.
+    """
+
+    slope: float
+    quality: float
+    offsets: Floats
+
+    def p_right(self, score: Floats, quality: Floats, label: NDArray[np.int64]) -> Floats:
+        """``(R,)`` within (0, 1)."""
+        z = self.slope * logit(score) + self.quality * logit(quality) + self.offsets[label]
+        return np.clip(expit(z), LEAST, MOST)
+
+    @classmethod
+    def fit(
+        cls,
+        score: Floats,
+        quality: Floats,
+        label: NDArray[np.int64],
+        right: NDArray[np.bool_],
+        n_classes: int,
+        *,
+        weight: Floats | None = None,
+    ) -> RegionCalibrator:
+        """Maximum a posteriori; with no region at all the score as it is.
+
+        Args:
+            score: ``(R,)`` of regions on images the head has not seen.
+            quality: ``(R,)``.
+            label: ``(R,)``.
+            right: ``(R,)``.
+            n_classes: C.
+            weight: ``(R,)`` of each region.
+        """
+        x = np.stack([logit(score), logit(quality)], 1)
+        wanted = right.astype(np.float64)
+        weight = np.ones(len(wanted)) if weight is None else weight
+        middle = np.concatenate([[1.0, 0.0, 0.0], np.zeros(n_classes)])
+        width = np.concatenate([[OF_SLOPE, OF_QUALITY, OF_OFFSET], np.full(n_classes, OF_CLASS)])
+
+        def loss(t: Floats) -> tuple[float, Floats]:
+            z = x @ t[:2] + t[2] + t[3:][label]
+            value = float((weight * (np.logaddexp(0.0, z) - wanted * z)).sum())
+            off = (t - middle) / width
+            slack = weight * (expit(z) - wanted)
+            of_class = np.bincount(label, weights=slack, minlength=n_classes)
+            gradient = np.concatenate([slack @ x, [slack.sum()], of_class])
+            return value + 0.5 * float(off @ off), gradient + off / width
+
+        found = minimize(loss, middle, jac=True, method="L-BFGS-B").x
+        return cls(float(found[0]), float(found[1]), found[2] + found[3:])
+
+
+@dataclass(frozen=True)
+class ImageCalibrator:
+    """P(nothing is wrong) of an image from its regions and what is likely missing.
+
+    ``logit P = slope * logit(prod p_shown * exp(-missed)) + offset``: were regions independent,
+    slope would be 1 and offset 0.
+
+    Attributes:
+        slope: see above.
+        offset: see above.
+        recall: what one unit of P(right) below the threshold stands for, in missed objects.
+        unseen: objects an image that no region points to at all, on average.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    recall: float = 1.0
+    unseen: float = 0.0
+
+    def missed(self, p_right: Floats) -> float:
+        """Expected number of objects that no shown region covers."""
+        return self.recall * float(p_right[p_right < SHOWN].sum()) + self.unseen
+
+    def log_naive(self, p_right: Floats) -> float:
+        """Log of P(nothing is wrong), were all of it independent."""
+        return float(np.log(p_right[p_right >= SHOWN]).sum()) - self.missed(p_right)
+
+    def p_all_right(self, p_right: Floats) -> float:
+        """P(no shown region is wrong and no object is missed), within (0, 1)."""
+        z = self.slope * _log_odds(self.log_naive(p_right)) + self.offset
+        return float(np.clip(expit(z), LEAST, MOST))
+
+    @classmethod
+    def fit(
+        cls, p_right: Sequence[Floats], missed: NDArray[np.int64], all_right: NDArray[np.bool_]
+    ) -> ImageCalibrator:
+        """Fit to images the head has not seen.
+
+        Args:
+            p_right: of N images the regions' P(right), shown or not.
+            missed: ``(N,)`` objects that no shown region covers.
+            all_right: ``(N,)`` whether nothing was missed and no shown region wrong.
+        """
+        below = np.array([p[p < SHOWN].sum() for p in p_right])
+        # Poisson rates with a prior of ten objects' worth on "what is below counts as it says".
+        recall = (missed.sum() * (below.sum() > 0) + 10.0) / (below.sum() + 10.0)
+        expected = recall * below
+        unseen = max(float((missed - expected).sum()), 0.0) / (len(missed) + 10.0)
+        plain = cls(recall=float(recall), unseen=unseen)
+        x = np.array([_log_odds(plain.log_naive(p)) for p in p_right])
+        wanted = all_right.astype(np.float64)
+        middle, width = np.array([1.0, 0.0]), np.array([0.5, 2.0])
+
+        def loss(t: Floats) -> tuple[float, Floats]:
+            z = t[0] * x + t[1]
+            off = (t - middle) / width
+            slack = expit(z) - wanted
+            value = float((np.logaddexp(0.0, z) - wanted * z).sum()) + 0.5 * float(off @ off)
+            return value, np.array([slack @ x, slack.sum()]) + off / width
+
+        slope, offset = minimize(
+            loss, middle, jac=True, method="L-BFGS-B", bounds=[(0.05, None), (None, None)]
+        ).x
+        return cls(float(slope), float(offset), float(recall), unseen)
+
+
+def _log_odds(log_p: float) -> float:
+    """``log(p / (1 - p))`` of a log probability, without losing small ones."""
+    log_p = min(log_p, -1e-6)
+    return log_p - float(np.log(-np.expm1(log_p)))
+
+
+@dataclass(frozen=True)
+class BoxCalibration:
+    """Both calibrators of a version."""
+
+    regions: RegionCalibrator
+    images: ImageCalibrator
+
+    def p_right(self, kept: Kept, mean_score: Floats) -> Floats:
+        """``(R,)`` of an image's regions, `mean_score` being that of their class over passes."""
+        return self.regions.p_right(mean_score, kept.quality, kept.label)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything, for storing."""
+        r, i = self.regions, self.images
+        return {
+            "region": np.array([r.slope, r.quality]),
+            "offsets": r.offsets,
+            "image": np.array([i.slope, i.offset, i.recall, i.unseen]),
+        }
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> BoxCalibration:
+        """From what `arrays` gave."""
+        slope, quality = arrays["region"].tolist()
+        return cls(
+            RegionCalibrator(slope, quality, arrays["offsets"]),
+            ImageCalibrator(*arrays["image"].tolist()),
+        )
