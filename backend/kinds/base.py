@@ -1,0 +1,145 @@
+"""The protocol of a kind of project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.edges.labels.config import TaskSpec
+from backend.settings import Settings
+from model.acquisition import Selection
+
+if TYPE_CHECKING:
+    from backend.app import App
+
+Progress = Callable[[float, str], None]
+# Picks n of some rows of what was said: (rows, n, labelled rows, labels by class, seed).
+Choose = Callable[[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.int64], int], Selection]
+
+
+class Model(Protocol):
+    """A trained version of either kind."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the probabilities."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Measured when it was fitted."""
+
+    @property
+    def out_of_fold_right(self) -> NDArray[np.bool_] | None:
+        """Whether each label's image was predicted right out of fold; not stored."""
+
+    @property
+    def out_of_fold_p_right(self) -> NDArray[np.float64] | None:
+        """The P(right) stated for these; not stored."""
+
+    def save(self, folder: Path) -> None:
+        """Write it as a new folder, complete or not there at all."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a version says of N images.
+
+    Attributes:
+        label: N texts as `edges.labels.answers` has them; None where the config asks for
+            something else now.
+        p_right: ``(N,)`` calibrated P(nothing in it is wrong).
+        total: ``(N,)`` nats, as aleatoric and epistemic.
+        aleatoric: see `total`.
+        epistemic: see `total`.
+        probs: N times calibrated probabilities by class, or None.
+        choose: picks what to label next among these images.
+    """
+
+    label: Sequence[str | None]
+    p_right: NDArray[np.float64]
+    total: NDArray[np.float64]
+    aleatoric: NDArray[np.float64]
+    epistemic: NDArray[np.float64]
+    probs: Sequence[dict[str, float] | None]
+    choose: Choose
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A version just fitted, and which of its labels were drawn by chance.
+
+    Attributes:
+        model: what predicts.
+        random: ``(n_labels,)`` in ascending order of the tasks.
+    """
+
+    model: Model
+    random: NDArray[np.bool_]
+
+
+class Kind(Protocol):
+    """How images are read, versions fitted and predictions made."""
+
+    def backbone(self, settings: Settings) -> str:
+        """Name of the network that reads the images."""
+
+    def code(self, app: App) -> str:
+        """Key of what it computes; changes with its weights and its preprocessing."""
+
+    def missing(self, app: App, keys: Sequence[str]) -> list[str]:
+        """Of images by their SHA-256 those that were not read yet, each once."""
+
+    def read(
+        self, app: App, items: Iterable[tuple[str, bytes]]
+    ) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """Read images and keep what the network sees, batch by batch.
+
+        Yields:
+            The keys that are kept, and the reason for each that is no image.
+        """
+
+    def fit(
+        self,
+        app: App,
+        spec: TaskSpec,
+        *,
+        keys: Sequence[str],
+        texts: Sequence[str],
+        random: NDArray[np.bool_],
+        pool: NDArray[np.float32],
+        progress: Progress,
+    ) -> Fitted:
+        """Fit and calibrate a version on labelled images.
+
+        Args:
+            app: for settings and caches.
+            spec: of the project.
+            keys: SHA-256 of the N labelled images.
+            texts: N answers.
+            random: ``(N,)`` True where the image was drawn by chance.
+            pool: ``(M, D)`` features of every readable image.
+            progress: called with a share from 0 to 1 and what is being done.
+        """
+
+    def load(self, folder: Path) -> Model:
+        """A stored version."""
+
+    def say(
+        self,
+        app: App,
+        model: Model,
+        spec: TaskSpec,
+        *,
+        keys: Sequence[str],
+        features: NDArray[np.float32],
+        progress: Progress,
+    ) -> Said:
+        """What a version says of images that were read."""

@@ -1,0 +1,176 @@
+"""Projects that ask for boxes: maps of every image, and a head that finds objects in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.edges.labels import boxes as texts_of
+from backend.edges.labels.config import TaskSpec
+from backend.kinds.base import Fitted, Model, Progress, Said
+from backend.settings import Settings
+from model.acquisition import Selection
+from model.backbones.pyramid import PYRAMIDS
+from model.detection.acquisition import PoolBuilder, class_weights, select_images
+from model.detection.bundle import BoxBundle, shown
+from model.detection.engine import BoxConfig, LabelledImages, fit
+from model.detection.extract import extract_maps
+from model.detection.maps import ImageMaps, MapStore
+from model.detection.types import Detections
+
+if TYPE_CHECKING:
+    from backend.app import App
+
+BATCH = 16
+
+
+class StoredMaps(Sequence[ImageMaps]):
+    """Maps of images in the cache, read when they are asked for."""
+
+    def __init__(self, store: MapStore, code: str, keys: Sequence[str]) -> None:
+        self._store, self._code, self._keys = store, code, keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, n: int) -> ImageMaps: ...
+    @overload
+    def __getitem__(self, n: slice) -> Sequence[ImageMaps]: ...
+    def __getitem__(self, n: int | slice) -> ImageMaps | Sequence[ImageMaps]:
+        """One image's maps, or some images' in the same way."""
+        if isinstance(n, slice):
+            return StoredMaps(self._store, self._code, self._keys[n])
+        return self._store.load(self._code, self._keys[n])
+
+
+class Boxes:
+    """See `backend.kinds.base.Kind`."""
+
+    def backbone(self, settings: Settings) -> str:
+        """See `Kind`."""
+        return settings.pyramid
+
+    def code(self, app: App) -> str:
+        """See `Kind`."""
+        return PYRAMIDS[app.settings.pyramid].hash
+
+    def missing(self, app: App, keys: Sequence[str]) -> list[str]:
+        """See `Kind`."""
+        code = self.code(app)
+        lost = {*app.features.missing(code, keys), *app.maps.missing(code, keys)}
+        return [key for key in dict.fromkeys(keys) if key in lost]
+
+    def read(
+        self, app: App, items: Iterable[tuple[str, bytes]]
+    ) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """See `Kind`."""
+        code = self.code(app)
+        limit = app.settings.max_image_megapixels
+        done: list[str] = []
+        rows: list[NDArray[np.float32]] = []
+        try:
+            for key, found in extract_maps(app.pyramid(), items, max_megapixels=limit):
+                if isinstance(found, ImageMaps):
+                    app.maps.add(code, key, found)
+                    done.append(key)
+                    rows.append(found.pooled())
+                    yield [key], {}
+                else:
+                    yield [], {key: str(found)}
+        finally:
+            if done:
+                app.features.add(code, done, np.stack(rows))
+
+    def fit(
+        self,
+        app: App,
+        spec: TaskSpec,
+        *,
+        keys: Sequence[str],
+        texts: Sequence[str],
+        random: NDArray[np.bool_],
+        pool: NDArray[np.float32],
+        progress: Progress,
+    ) -> Fitted:
+        """See `Kind`."""
+        del pool
+        data = LabelledImages(
+            maps=StoredMaps(app.maps, self.code(app), keys),
+            drawn=[texts_of.to_box_labels(text, spec.classes) for text in texts],
+            random=random,
+        )
+        config = BoxConfig(estimator=app.settings.box_estimator)
+        return Fitted(fit(data, spec.classes, config=config, progress=progress), random)
+
+    def load(self, folder: Path) -> BoxBundle:
+        """See `Kind`."""
+        return BoxBundle.load(folder)
+
+    def say(
+        self,
+        app: App,
+        model: Model,
+        spec: TaskSpec,
+        *,
+        keys: Sequence[str],
+        features: NDArray[np.float32],
+        progress: Progress,
+    ) -> Said:
+        """See `Kind`."""
+        del features
+        assert isinstance(model, BoxBundle)
+        code = self.code(app)
+        counts = np.array(list(model.metrics["class_counts"].values()), np.int64)
+        ap50 = list(model.metrics["ap50_per_class"].values())
+        builder = PoolBuilder(class_weights(counts, ap50))
+        texts: list[str | None] = []
+        numbers = np.zeros((4, len(keys)))
+        for n, maps in enumerate(app.maps.load_many(code, keys)):
+            found, kept = model.look(maps)
+            visible = shown(found)
+            builder.add(found, kept, visible)
+            texts.append(prediction_text(spec, model.classes, visible))
+            numbers[:, n] = (
+                found.p_all_right,
+                visible.total.sum(),
+                visible.aleatoric.sum(),
+                visible.epistemic.sum(),
+            )
+            progress((n + 1) / len(keys), f"{n + 1} of {len(keys)} images")
+        pool = builder.pool()
+
+        def choose(
+            rows: NDArray[np.int64],
+            n: int,
+            known: NDArray[np.int64],
+            counts: NDArray[np.int64],
+            seed: int,
+        ) -> Selection:
+            del known, counts
+            name = app.settings.box_acquisition
+            return Selection(select_images(name, pool.take(rows), n, seed=seed))
+
+        return Said(texts, *numbers, probs=[None] * len(keys), choose=choose)
+
+
+def prediction_text(spec: TaskSpec, classes: Sequence[str], found: Detections) -> str | None:
+    """What a version shows of an image, as its text; None when the config has other classes now."""
+    known = set(spec.classes)
+    if not spec.boxes or not set(classes) <= known:
+        return None
+    regions: list[dict[str, Any]] = [
+        {
+            "label": classes[int(found.label[n])],
+            "box": found.boxes[n].tolist(),
+            "p": float(found.p_right[n]),
+            "spread": found.spread[n].tolist(),
+            "entropy": float(found.total[n]),
+        }
+        for n in range(len(found))
+    ]
+    return texts_of.encode_prediction(regions, found.size)

@@ -1,0 +1,129 @@
+"""Projects that ask for a choice, or several: one vector an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.edges.labels import answers
+from backend.edges.labels.config import TaskSpec
+from backend.kinds.base import Fitted, Model, Progress, Said
+from backend.settings import Settings
+from model.acquisition import Selection, select
+from model.bundle import Bundle
+from model.engine import EngineConfig, fit
+from model.extract import extract
+from model.types import Labelled
+
+if TYPE_CHECKING:
+    from backend.app import App
+
+
+class Choices:
+    """See `backend.kinds.base.Kind`."""
+
+    def backbone(self, settings: Settings) -> str:
+        """See `Kind`."""
+        return settings.backbone
+
+    def code(self, app: App) -> str:
+        """See `Kind`."""
+        return app.backbone_hash(app.settings.backbone)
+
+    def missing(self, app: App, keys: Sequence[str]) -> list[str]:
+        """See `Kind`."""
+        return app.features.missing(self.code(app), keys)
+
+    def read(
+        self, app: App, items: Iterable[tuple[str, bytes]]
+    ) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """See `Kind`."""
+        code = self.code(app)
+        limit = app.settings.max_image_megapixels
+        done: list[str] = []
+        rows: list[NDArray[np.float32]] = []
+        try:
+            for keys, features, errors in extract(app.backbone(), items, max_megapixels=limit):
+                done += keys
+                rows.append(features)
+                yield keys, errors
+        finally:
+            if done:
+                # One shard for all: many small ones would make every later read slower.
+                app.features.add(code, done, np.concatenate(rows))
+
+    def fit(
+        self,
+        app: App,
+        spec: TaskSpec,
+        *,
+        keys: Sequence[str],
+        texts: Sequence[str],
+        random: NDArray[np.bool_],
+        pool: NDArray[np.float32],
+        progress: Progress,
+    ) -> Fitted:
+        """See `Kind`."""
+        data = Labelled(
+            features=app.features.load(self.code(app), keys),
+            labels=answers.to_labels(spec, texts, spec.classes),
+            random=random,
+        )
+        config = EngineConfig(
+            estimator=app.settings.estimator,
+            acquisition=app.settings.acquisition,
+            at_least_one=spec.required,
+        )
+        bundle = fit(data, spec.classes, pool=pool, config=config, progress=progress)
+        return Fitted(bundle, random)
+
+    def load(self, folder: Path) -> Bundle:
+        """See `Kind`."""
+        return Bundle.load(folder)
+
+    def say(
+        self,
+        app: App,
+        model: Model,
+        spec: TaskSpec,
+        *,
+        keys: Sequence[str],
+        features: NDArray[np.float32],
+        progress: Progress,
+    ) -> Said:
+        """See `Kind`."""
+        del keys, progress  # a thousand images take milliseconds
+        assert isinstance(model, Bundle)
+        found = model.predict(features)
+
+        def choose(
+            rows: NDArray[np.int64],
+            n: int,
+            known: NDArray[np.int64],
+            counts: NDArray[np.int64],
+            seed: int,
+        ) -> Selection:
+            return select(
+                app.settings.acquisition,
+                pool=features[rows],
+                n=n,
+                labelled=features[known] if len(known) else None,
+                label_counts=counts,
+                predictions=found.take(rows),
+                sample=model.sample,
+                seed=seed,
+            )
+
+        return Said(
+            label=[answers.of_prediction(spec, model.classes, label) for label in found.label],
+            p_right=found.p_right,
+            total=found.total,
+            aleatoric=found.aleatoric,
+            epistemic=found.epistemic,
+            probs=[answers.probabilities(spec, model.classes, row) for row in found.probs],
+            choose=choose,
+        )
