@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.edges.labels.choices import (
-    check_prediction,
-    classify_result,
-    from_result,
-    to_result,
-)
+from backend.edges.labels.choices import classify_result, from_result, to_result
 from backend.edges.labels.config import parse_config
+from backend.edges.labels.results import check_prediction
 from backend.errors import MediaError, UnsupportedConfigError
 
 PAYLOADS = Path(__file__).parents[3] / "payloads"
