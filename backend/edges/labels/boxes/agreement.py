@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from backend.edges.labels.boxes.drawing import ORIGINS, Drawing, Drawn, Origin
-from backend.edges.labels.boxes.geometry import Box, iou, rounded
+from backend.edges.labels.boxes.geometry import Box, ious, rounded
 from backend.edges.labels.merge import majority
 
 MATCH = 0.5
@@ -54,6 +56,10 @@ def _area(box: Box) -> _Mark:
     return _Mark(None, box, "drawn")
 
 
+def _shares_class(group: Sequence[_Mark], mark: _Mark) -> bool:
+    return mark.label is not None and any(other.label == mark.label for other in group)
+
+
 def _around(group: Sequence[_Mark]) -> Box:
     x0, y0, x1, y1 = (median(sides) for sides in zip(*(mark.box for mark in group), strict=True))
     return rounded((x0, y0, x1, y1))
@@ -61,12 +67,10 @@ def _around(group: Sequence[_Mark]) -> Box:
 
 def _add(groups: list[list[_Mark]], marks: Sequence[_Mark]) -> None:
     """Put one annotator's marks to the objects found so far; what matches none is a new one."""
-    before = [(_around(group), {mark.label for mark in group}) for group in groups]
+    overlaps = ious([_around(group) for group in groups], [mark.box for mark in marks])
     matches = sorted(
-        (mark.label is None or mark.label not in labels, -overlap, number, order)
-        for number, (box, labels) in enumerate(before)
-        for order, mark in enumerate(marks)
-        if (overlap := iou(box, mark.box)) >= MATCH
+        (not _shares_class(groups[number], marks[order]), -overlaps[number, order], number, order)
+        for number, order in np.argwhere(overlaps >= MATCH).tolist()
     )
     taken: set[int] = set()
     found: set[int] = set()

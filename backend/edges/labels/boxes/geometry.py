@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 # x0, y0, x1, y1 from 0 to 1, x right and y down.
 Box = tuple[float, float, float, float]
@@ -51,16 +55,17 @@ def to_box(sides: Any) -> Box | None:
     return (x0, y0, x1, y1) if 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 else None
 
 
-def iou(a: Box, b: Box) -> float:
-    """Area that both cover, over the area that either does.
+def ious(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
+    """``(A, B)`` area that both of a pair cover, over the area that either does.
 
     Example:
-        >>> iou((0.0, 0.0, 0.5, 1.0), (0.25, 0.0, 0.75, 1.0))
-        0.3333333333333333
+        >>> ious([(0.0, 0.0, 0.5, 1.0)], [(0.25, 0.0, 0.75, 1.0)]).round(3).tolist()
+        [[0.333]]
     """
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+    one = np.array(a, np.float64).reshape(-1, 1, 4)
+    two = np.array(b, np.float64).reshape(1, -1, 4)
+    shared = np.minimum(one, two)[..., 2:] - np.maximum(one, two)[..., :2]
+    both = shared.clip(min=0.0).prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, two)]
+    found: NDArray[np.float64] = both / (areas[0] + areas[1] - both)
+    return found

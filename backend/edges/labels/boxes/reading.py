@@ -25,8 +25,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from backend.edges.labels.boxes.drawing import Drawing, Drawn, Origin, encode
-from backend.edges.labels.boxes.geometry import Box, clipped, iou, number
+from backend.edges.labels.boxes.geometry import Box, clipped, ious, number
 from backend.edges.labels.config import ELLIPSE_LABELS, RECTANGLE, RECTANGLE_LABELS, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -61,12 +63,19 @@ def read_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> str:
         if label is None or not found[1]:
             ignored.append(box)
             continue
-        boxes = [d for d in boxes if d.label != label or iou(d.box, box) < SAME]
-        origin = mark.region.get("origin")
-        named = _ORIGINS.get(origin, "drawn") if isinstance(origin, str) else "drawn"
-        boxes.append(Drawn(label, box, named))
-    unclear = [area for area in ignored if all(iou(area, d.box) < SAME for d in boxes)]
-    return encode(Drawing(tuple(boxes), tuple(unclear)))
+        boxes.append(Drawn(label, box, _ORIGINS.get(str(mark.region.get("origin")), "drawn")))
+    kept = _once(boxes)
+    covered = (ious(ignored, [d.box for d in kept]) >= SAME).any(axis=1).tolist()
+    unclear = [area for area, is_object in zip(ignored, covered, strict=True) if not is_object]
+    return encode(Drawing(tuple(kept), tuple(unclear)))
+
+
+def _once(boxes: Sequence[Drawn]) -> list[Drawn]:
+    """Without those that were drawn again later."""
+    places, names = [d.box for d in boxes], np.array([d.label for d in boxes], object)
+    same = (ious(places, places) >= SAME) & (names[:, None] == names)
+    again = np.triu(same, 1).any(axis=1)
+    return [d for d, gone in zip(boxes, again, strict=True) if not gone]
 
 
 def _marks(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> Iterator[_Mark]:
