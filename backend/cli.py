@@ -482,8 +482,10 @@ def _show_project(p: dict[str, Any]) -> None:
         console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
 
 
-def _answer(value: str | list[str] | None, absent: str) -> str:
-    """One class, or several; none of them is an answer too."""
+def _answer(value: str | list[str] | dict[str, int] | None, absent: str) -> str:
+    """One class, or several, or how many objects of each; none of them is an answer too."""
+    if isinstance(value, dict):
+        value = [f"{count} {name}" for name, count in value.items()]
     return (", ".join(value) or "(none)") if isinstance(value, list) else value or absent
 
 

@@ -20,7 +20,7 @@ from backend.connect import (
     is_our_webhook,
     same_address,
 )
-from backend.edges.labels.config import parse_config
+from backend.edges.labels.config import NEEDED, parse_config
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.webhooks import WANTED_ACTIONS
 from backend.errors import PlatformError
@@ -159,8 +159,7 @@ def _config(case: _Case) -> Iterator[Finding]:
         "error",
         "The labeling config asks a question that can be predicted.",
         "Nothing in the labeling config can be predicted. " + " ".join(parsed.problems),
-        'Under Settings > Labeling Interface add <Choices name="choice" toName="image"> with '
-        'choice="single" or choice="multiple" for an <Image name="image" value="$image">.',
+        f"Under Settings > Labeling Interface add {NEEDED}.",
     )
     if parsed.spec is not None:
         for problem in parsed.problems:

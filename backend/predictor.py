@@ -12,8 +12,8 @@ from typing import Any
 
 from backend.app import App
 from backend.edges.labels import answers
-from backend.edges.labels.choices import to_result
 from backend.edges.labels.config import TaskSpec
+from backend.edges.labels.results import to_result
 from backend.errors import MediaError
 from backend.jobs.sync import reference_of
 from backend.ordering import UNREADABLE, published_score
@@ -79,7 +79,7 @@ class Predictor:
     def _answer(self, spec: TaskSpec, name: str, row: Score | None) -> dict[str, Any]:
         if row is None:
             return _empty(name)
-        known = answers.is_known(spec, row.label)
+        known = answers.is_prediction(spec, row.label)
         return {
             "result": to_result(spec, str(row.label), row.p_right, row.probs) if known else [],
             "score": row.score,

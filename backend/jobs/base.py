@@ -67,7 +67,8 @@ class Job:
         spec = self.app.spec(project)
         if spec is None:
             raise UnsupportedConfigError(
-                f"project {project.platform_id} has no <Choices> on an <Image> that Doubtless can "
+                f"project {project.platform_id} has no boxes (<RectangleLabels>, <EllipseLabels>, "
+                "<Rectangle> with <Labels>) and no <Choices> on an <Image> that Doubtless can "
                 f"predict: {' '.join(project.problems) or 'the labeling config is empty'}"
             )
         return spec

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.edges.labels import answers
-from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import TaskSpec
+from backend.edges.labels.results import check_prediction, to_result
 from backend.edges.labelstudio_records import TasksGoneError
 from backend.errors import PlatformError
 from backend.jobs.base import Job

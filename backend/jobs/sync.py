@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from backend.edges.labels.choices import from_result
 from backend.edges.labels.config import TaskSpec, parse_config
+from backend.edges.labels.results import from_result
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import MediaError
 from backend.jobs.base import SMALL_PATIENCE_S, Job
@@ -101,7 +101,10 @@ def refresh_config(job: Job, project: Project, facts: dict[str, Any]) -> Project
 def annotation_rows(
     spec: TaskSpec, annotations: Iterable[AnnotationRecord]
 ) -> list[dict[str, Any]]:
-    """Annotations as rows of the database; skips and empty ones have no label."""
+    """Annotations as rows of the database; skips have no label, nor have empty ones of choices.
+
+    One without boxes says that there is no object, which is an answer.
+    """
     return [
         {
             "annotation_id": a.id,

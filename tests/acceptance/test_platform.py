@@ -16,8 +16,8 @@ from PIL import Image
 
 from backend.connect import connect
 from backend.doctor import examine
-from backend.edges.labels.choices import check_prediction, to_result
 from backend.edges.labels.config import parse_config
+from backend.edges.labels.results import check_prediction, to_result
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.labelstudio_records import TasksGoneError
 from backend.edges.media import Fetcher

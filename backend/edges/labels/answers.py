@@ -2,7 +2,8 @@
 
 With one answer an image it is the class as results spell it. With several it is the JSON list of
 the classes in alphabetical order, so that equal sets are equal texts, and ``[]`` is the answer that
-none of them applies.
+none of them applies. Where boxes are drawn it is the drawing, and a version's text is its regions;
+see `boxes`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.edges.labels import boxes
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.merge import majority, majority_of_each
 
@@ -47,15 +49,33 @@ def is_known(spec: TaskSpec, text: str | None) -> bool:
     """Whether a text answers the question of `spec`, in classes it has now."""
     if text is None:
         return False
+    if spec.boxes:
+        return boxes.is_drawing(spec, text)
     if not spec.multiple:
         return text in spec.classes
     chosen = decode(text)
     return chosen is not None and set(chosen) <= set(spec.classes)
 
 
-def readable(spec: TaskSpec | None, text: str | None) -> str | list[str] | None:
-    """The class, or the list of classes in the config's order, for people and JSON."""
-    if spec is None or text is None or not spec.multiple:
+def is_prediction(spec: TaskSpec, text: str | None) -> bool:
+    """Whether a version may say this text, in classes `spec` has now; with boxes it is its own."""
+    if spec.boxes:
+        return text is not None and boxes.is_prediction(spec, text)
+    return is_known(spec, text)
+
+
+def readable(spec: TaskSpec | None, text: str | None) -> str | list[str] | dict[str, int] | None:
+    """What people and JSON are shown.
+
+    The class, or the list of classes in the config's order; with boxes how many objects there are
+    of each class, be they drawn or predicted.
+    """
+    if spec is None or text is None:
+        return text
+    if spec.boxes:
+        objects = _objects(text)
+        return None if objects is None else {n: objects.count(n) for n in in_order(spec, objects)}
+    if not spec.multiple:
         return text
     chosen = decode(text)
     return None if chosen is None else in_order(spec, chosen)
@@ -70,8 +90,13 @@ def in_order(spec: TaskSpec, chosen: Iterable[str]) -> list[str]:
 def merged(spec: TaskSpec, texts: Sequence[str]) -> str | None:
     """One answer from those of several annotators, oldest first; None without any.
 
-    With several classes an image every class is voted on; see `majority_of_each`.
+    With several classes an image every class is voted on, see `majority_of_each`; with boxes every
+    object, see `boxes.agreed`.
     """
+    if spec.boxes:
+        drawings = [drawing for text in texts if (drawing := boxes.decode(text)) is not None]
+        known = [boxes.in_classes(spec.classes, drawing) for drawing in drawings]
+        return boxes.encode(boxes.agreed(known)) if known else None
     if not spec.multiple:
         return majority(texts)
     sets = [set(chosen) for text in texts if (chosen := decode(text)) is not None]
@@ -96,14 +121,32 @@ def to_labels(
 
 
 def counts(spec: TaskSpec, texts: Iterable[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """``(C,)`` how many answers have each class; those that have other classes do not count."""
+    """``(C,)`` how many answers have each class; those that have other classes do not count.
+
+    With boxes it is how many objects have it.
+    """
     code = {name: number for number, name in enumerate(classes)}
     found = np.zeros(len(classes), np.int64)
     for text in texts:
-        for name in (decode(text) or ()) if spec.multiple else (text,):
+        for name in _names(spec, text):
             if name in code:
                 found[code[name]] += 1
     return found
+
+
+def _names(spec: TaskSpec, text: str) -> Sequence[str]:
+    if spec.boxes:
+        return _objects(text) or ()
+    return (decode(text) or ()) if spec.multiple else (text,)
+
+
+def _objects(text: str) -> list[str] | None:
+    """The class of each object that is drawn or predicted; None for other texts."""
+    drawing = boxes.decode(text)
+    if drawing is not None:
+        return [drawn.label for drawn in drawing.boxes]
+    said = boxes.decode_prediction(text)
+    return None if said is None else [region.label for region in said.regions]
 
 
 def of_prediction(

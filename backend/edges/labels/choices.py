@@ -1,4 +1,4 @@
-"""Label Studio's result of a choice or several: writing and reading it, checking what we send."""
+"""Label Studio's result of a choice or several: writing, reading and checking it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def to_result(
         **notes(probs),
     }
     if score is not None:
-        problem = _score_problem("score of the region", score)
+        problem = score_problem("score of the region", score)
         if problem:
             raise ValueError(problem)
         region["score"] = float(score)
@@ -102,32 +102,8 @@ def _several(spec: TaskSpec, answers: Sequence[Any]) -> Reading:
     return Reading(encode(answers))
 
 
-def check_prediction(spec: TaskSpec, item: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a prediction we are about to send; empty when nothing is.
-
-    Everything Label Studio's own validator would drop is found here (bulk import drops without a
-    word), and more: a missing score is served first or last at random, a missing version cannot
-    be deleted, and a score of a region must be a probability too.
-    """
-    problems: list[str] = []
-    if not isinstance(item.get("task"), int) or isinstance(item.get("task"), bool):
-        problems.append(f"task must be a whole number, got {item.get('task')!r}")
-    if not isinstance(item.get("model_version"), str) or not item.get("model_version"):
-        problems.append(f"model_version must be a name, got {item.get('model_version')!r}")
-    problem = _score_problem("score", item.get("score"))
-    if problem:
-        problems.append(problem)
-    result = item.get("result")
-    if not isinstance(result, list):
-        return [*problems, f"result must be a list, got {type(result).__name__}"]
-    for index, region in enumerate(result):
-        problems.extend(f"region {index}: {text}" for text in _region_problems(spec, region))
-    return problems
-
-
-def _region_problems(spec: TaskSpec, region: Any) -> list[str]:
-    if not isinstance(region, Mapping):
-        return [f"must be an object, got {type(region).__name__}"]
+def check_choice(spec: TaskSpec, region: Mapping[str, Any]) -> list[str]:
+    """What is wrong with one region we are about to send; its score is checked elsewhere."""
     problems = [
         f"{key} must be '{expected}', got {region.get(key)!r}"
         for key, expected in (
@@ -147,14 +123,11 @@ def _region_problems(spec: TaskSpec, region: Any) -> list[str]:
         unknown = [label for label in chosen or () if label not in spec.classes]
         if unknown:
             problems.append(f"{unknown[0]!r} is none of {', '.join(spec.classes)}")
-    if region.get("score") is not None:
-        problem = _score_problem("score", region["score"])
-        if problem:
-            problems.append(problem)
     return problems
 
 
-def _score_problem(name: str, score: Any) -> str | None:
+def score_problem(name: str, score: Any) -> str | None:
+    """Why a score cannot be sent; None when it can."""
     if isinstance(score, bool) or not isinstance(score, int | float):
         return f"{name} must be a number, got {score!r}"
     if not math.isfinite(score) or not 0.0 <= score <= 1.0:

@@ -1,11 +1,11 @@
-"""From a labeling config to what Doubtless predicts: one question about one image."""
+"""From a labeling config to what is predicted: boxes on an image, or one question about it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +16,17 @@ MAX_CONFIG_CHARS = 1_000_000
 UNDEFINED_KEY = "$undefined$"  # where Label Studio keeps files uploaded before the config was set
 _VARIABLE = re.compile(r"\$([^\s$/{}\[\].]+)")
 _NO_CONTROL = frozenset({"filter", "image", "relations"})
+CHOICES = "choices"
+RECTANGLE_LABELS = "rectanglelabels"
+ELLIPSE_LABELS = "ellipselabels"
+RECTANGLE = "rectangle"  # a Rectangle tag, named by a Labels tag
+_LABELS = "labels"
+_PREDICTED = "Choices and boxes (RectangleLabels, EllipseLabels, Rectangle with Labels)"
+# What to put into a config of which nothing can be predicted.
+NEEDED = (
+    "one <RectangleLabels>, <EllipseLabels>, or <Rectangle> with <Labels>, or one <Choices> with "
+    'choice="single" or choice="multiple", whose toName is an <Image value="$key">'
+)
 
 
 @dataclass(frozen=True)
@@ -23,14 +34,17 @@ class TaskSpec:
     """What to predict, and how its result is addressed.
 
     Attributes:
-        control: name of the Choices tag.
+        control: name of the Choices, RectangleLabels, EllipseLabels or Rectangle tag.
         object: name of the Image tag.
         value_key: key of the task's data that holds the image reference.
-        classes: labels as results spell them (a Choice's alias before its value), config order.
+        classes: labels as results spell them (an alias before its value), config order.
         config_hash: changes when a model of the old config no longer fits; not with the order of
-            the choices or the look of the page.
+            the classes or the look of the page.
         multiple: an image may have several of the classes, or none.
         required: with `multiple`, none is no answer: Label Studio does not take it.
+        kind: ``choices``, or how boxes are drawn: ``rectanglelabels``, ``ellipselabels`` (the
+            ellipse that touches the sides of a box), or ``rectangle`` named by a Labels tag.
+        labels_control: name of that Labels tag.
     """
 
     control: str
@@ -40,6 +54,13 @@ class TaskSpec:
     config_hash: str
     multiple: bool = False
     required: bool = False
+    kind: str = CHOICES
+    labels_control: str = ""
+
+    @property
+    def boxes(self) -> bool:
+        """Whether objects on the image are predicted, not an answer about the whole of it."""
+        return self.kind != CHOICES
 
     def reference(self, data: Mapping[str, Any], task_id: int | None = None) -> str:
         """The image reference in a task's data.
@@ -82,17 +103,31 @@ class ParsedConfig:
             UnsupportedConfigError: there is none; the message names the reasons.
         """
         if self.spec is None:
-            why = " ".join(self.problems) or "It has no Choices tag."
+            why = " ".join(self.problems) or "It has no Choices tag and none that draws boxes."
             raise UnsupportedConfigError(
-                f"Nothing in the labeling config can be predicted. {why} Doubtless needs one "
-                '<Choices> with choice="single" or choice="multiple" whose toName is an '
-                '<Image value="$key">.'
+                f"Nothing in the labeling config can be predicted. {why} Doubtless needs {NEEDED}."
             )
         return self.spec
 
 
+@dataclass(frozen=True)
+class _Control:
+    """A control tag that can be predicted; `names` is the Labels tag of a Rectangle."""
+
+    tag: ElementTree.Element
+    kind: str
+    names: ElementTree.Element | None = None
+
+    @property
+    def label(self) -> str:
+        return _label(self.tag)
+
+
 def parse_config(label_config: str) -> ParsedConfig:
-    """Find the first usable Choices tag, before all others one with a single answer; never raises.
+    """Find what is predicted; never raises.
+
+    Boxes come before Choices, since they are the more work; of several tags for boxes the first is
+    taken, of several Choices the first with a single answer or else the first.
 
     Entities are refused rather than expanded: the config is written by others.
     """
@@ -101,28 +136,70 @@ def parse_config(label_config: str) -> ParsedConfig:
     except ValueError as exc:
         return ParsedConfig(None, (str(exc),))
     images, problems = _images(root)
-    usable: list[ElementTree.Element] = []
+    naming = _naming(root, images)
+    usable: list[_Control] = []
     for tag in root.iter():
-        name, to_name = tag.get("name"), tag.get("toName")
-        if tag.tag.lower() in _NO_CONTROL or not to_name:
+        kind = tag.tag.lower()
+        if kind in _NO_CONTROL or not tag.get("toName"):
             continue
-        label = f"{tag.tag} '{name or ''}'"
-        if tag.tag.lower() != "choices":
-            problems.append(f"{label} is left to people: only Choices are predicted.")
+        if kind not in (CHOICES, RECTANGLE_LABELS, ELLIPSE_LABELS, RECTANGLE, _LABELS):
+            problems.append(f"{_label(tag)} is left to people: only {_PREDICTED} are predicted.")
             continue
         reason = _unusable(tag, images)
+        names = naming.get(_about(tag))
+        if reason is None and kind == RECTANGLE and names is None:
+            reason = f"has no usable Labels on '{_about(tag)}' that could name what it draws"
+        if reason is None and kind == _LABELS:
+            reason = _names_nothing(tag, names, root)
         if reason:
-            problems.append(f"{label} {reason}.")
-        else:
-            usable.append(tag)
-    taken = min(usable, key=_is_multiple, default=None)  # the first of its kind
+            problems.append(f"{_label(tag)} {reason}.")
+        elif kind != _LABELS:
+            usable.append(_Control(tag, kind, names if kind == RECTANGLE else None))
+    taken = min(usable, key=_rank, default=None)  # the first of its kind
     if taken is None:
         return ParsedConfig(None, tuple(problems))
-    for tag in usable:
-        if tag is not taken:
-            which = f"Choices '{taken.get('name')}' comes first"
-            problems.append(f"Choices '{tag.get('name')}' is left to people: {which}.")
+    for control in usable:
+        if control is not taken:
+            why = f"{taken.label} comes first"
+            if taken.kind != CHOICES and control.kind == CHOICES:
+                why = f"the boxes of {taken.label} are predicted"
+            problems.append(f"{control.label} is left to people: {why}.")
     return ParsedConfig(_spec(taken, images), tuple(problems))
+
+
+def _label(tag: ElementTree.Element) -> str:
+    return f"{tag.tag} '{tag.get('name') or ''}'"
+
+
+def _about(tag: ElementTree.Element) -> str:
+    return (tag.get("toName") or "").strip()
+
+
+def _rank(control: _Control) -> int:
+    if control.kind != CHOICES:
+        return 0
+    return 2 if _is_multiple(control.tag) else 1
+
+
+def _naming(root: ElementTree.Element, images: Mapping[str, str]) -> dict[str, ElementTree.Element]:
+    """Image -> the first usable Labels tag on it."""
+    found: dict[str, ElementTree.Element] = {}
+    for tag in root.iter():
+        if tag.tag.lower() == _LABELS and _unusable(tag, images) is None:
+            found.setdefault(_about(tag), tag)
+    return found
+
+
+def _names_nothing(
+    tag: ElementTree.Element, names: ElementTree.Element | None, root: ElementTree.Element
+) -> str | None:
+    """Why a usable Labels tag names no rectangle, as the end of a sentence, or ``None``."""
+    if names is not None and names is not tag:
+        return f"is left to people: {_label(names)} comes first"
+    drawn = (t for t in root.iter() if t.tag.lower() == RECTANGLE)
+    if any(_about(t) == _about(tag) for t in drawn):
+        return None
+    return f"is left to people: no Rectangle on '{_about(tag)}' draws what it could name"
 
 
 def _root(label_config: str) -> ElementTree.Element:
@@ -166,8 +243,9 @@ def _images(root: ElementTree.Element) -> tuple[dict[str, str], list[str]]:
 
 
 def _unusable(tag: ElementTree.Element, images: Mapping[str, str]) -> str | None:
-    """Why a Choices tag cannot be predicted, as the end of a sentence, or ``None``."""
-    to_name = (tag.get("toName") or "").strip()
+    """Why a tag cannot be predicted, as the end of a sentence, or ``None``."""
+    kind, to_name = tag.tag.lower(), _about(tag)
+    classes, inside = ("choices", "Choice") if kind == CHOICES else ("labels", "Label")
     if not tag.get("name"):
         return "has no name"
     for attribute, meaning in (
@@ -183,35 +261,41 @@ def _unusable(tag: ElementTree.Element, images: Mapping[str, str]) -> str | None
         return f'is about several objects (toName="{to_name}")'
     if to_name not in images:
         return f"is about '{to_name}', which is no usable Image tag"
+    if kind == RECTANGLE:
+        return None
     if (tag.get("value") or "").startswith("$"):
-        return "takes its choices from the task's data; write them in the config"
+        return f"takes its {classes} from the task's data; write them in the config"
     if not _classes(tag):
-        return "has no Choice inside"
+        return f"has no {inside} inside"
     return None
 
 
 def _classes(tag: ElementTree.Element) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_choice_values(tag)))
-
-
-def _choice_values(tag: ElementTree.Element) -> Iterator[str]:
-    for child in tag.iter():
-        if child.tag.lower() == "choice":
-            value = child.get("alias") or child.get("value")
-            if value:
-                yield value
+    """What results call the answers that a tag offers, each once."""
+    inside = "choice" if tag.tag.lower() == CHOICES else "label"
+    values = (c.get("alias") or c.get("value") for c in tag.iter() if c.tag.lower() == inside)
+    return tuple(dict.fromkeys(value for value in values if value))
 
 
 def _is_multiple(tag: ElementTree.Element) -> bool:
     return (tag.get("choice") or "single").strip().lower() == "multiple"
 
 
-def _spec(tag: ElementTree.Element, images: Mapping[str, str]) -> TaskSpec:
-    control, image = str(tag.get("name")), str(tag.get("toName")).strip()
+def _spec(taken: _Control, images: Mapping[str, str]) -> TaskSpec:
+    tag, image = taken.tag, _about(taken.tag)
+    control, key = str(tag.get("name")), images[image]
+    if taken.kind != CHOICES:
+        classes = _classes(tag if taken.names is None else taken.names)
+        names = "" if taken.names is None else str(taken.names.get("name"))
+        digest = _hash([taken.kind, control, names, image, key, sorted(classes)])
+        return TaskSpec(control, image, key, classes, digest, kind=taken.kind, labels_control=names)
     classes, multiple = _classes(tag), _is_multiple(tag)
     required = multiple and (tag.get("required") or "").strip().lower() == "true"
-    asked: list[Any] = [control, image, images[image], sorted(classes)]
+    asked: list[Any] = [control, image, key, sorted(classes)]
     if multiple:
         asked.append(["multiple", required])
-    digest = hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()[:16]
-    return TaskSpec(control, image, images[image], classes, digest, multiple, required)
+    return TaskSpec(control, image, key, classes, _hash(asked), multiple, required)
+
+
+def _hash(asked: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from support.several import WorldOfAtLeastOne, WorldOfSeveral
 
 from backend import commands
 from backend.edges.labels.answers import decode, encode
-from backend.edges.labels.choices import check_prediction
+from backend.edges.labels.results import check_prediction
 from backend.predictor import Predictor
 from backend.web import Web
 from model.acquisition import ACQUISITIONS

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.edges.labels import answers
-from backend.edges.labels.choices import check_prediction, classify_result, from_result, to_result
+from backend.edges.labels.choices import classify_result, from_result, to_result
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labels.merge import majority_of_each
+from backend.edges.labels.results import check_prediction
 
 NAMES = ("cat", "dog", "Eule, groß")
 

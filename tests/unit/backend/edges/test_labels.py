@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.edges.labels.choices import (
-    check_prediction,
-    classify_result,
-    from_result,
-    to_result,
-)
+from backend.edges.labels.choices import classify_result, from_result, to_result
 from backend.edges.labels.config import parse_config
+from backend.edges.labels.results import check_prediction
 from backend.errors import MediaError, UnsupportedConfigError
 
 PAYLOADS = Path(__file__).parents[3] / "payloads"
@@ -82,7 +78,7 @@ def test_what_cannot_be_predicted_is_said(config: str, reason: str) -> None:
 def test_first_usable_control_is_taken_and_the_others_are_reported() -> None:
     parsed = parse_config(
         '<View><Image name="i" value="$image"/><Text name="t" value="$caption"/>'
-        '<RectangleLabels name="box" toName="i"><Label value="a"/></RectangleLabels>'
+        '<BrushLabels name="brush" toName="i"><Label value="a"/></BrushLabels>'
         '<Choices name="many" toName="i" choice="multiple"><Choice value="x"/></Choices>'
         '<Choices name="one" toName="i" choice="single-radio"><Choice value="x"/></Choices>'
         '<Choices name="two" toName="i"><Choice value="y"/></Choices></View>'
@@ -90,7 +86,7 @@ def test_first_usable_control_is_taken_and_the_others_are_reported() -> None:
     assert parsed.spec is not None
     assert parsed.spec.control == "one"
     assert len(parsed.problems) == 3
-    assert "RectangleLabels 'box'" in parsed.problems[0]
+    assert "BrushLabels 'brush'" in parsed.problems[0]
 
 
 @given(st.text(max_size=200))
