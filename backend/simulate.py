@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backend.edges.export import LeftOut
+from backend.edges.export import CLASSIFICATION, LeftOut
 from backend.settings import Settings
 from backend.simulate_source import Source, open_source
 from model.acquisition import require
@@ -117,6 +117,11 @@ def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str
 
 def _opened(options: Options, settings: Settings, watcher: Watcher) -> Source:
     source = open_source(options.data, settings, images=options.images, control=options.control)
+    if source.task != CLASSIFICATION:
+        raise DataError(
+            f"{options.data} is annotated with boxes, a set for {source.task}; simulate replays "
+            "classification so far"
+        )
     for note in source.notes:
         watcher.note(note)
     return source

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.edges.export import LabelStudioExport, LeftOut
+from backend.edges.export import CLASSIFICATION, DETECTION, LabelStudioExport, LeftOut
 from backend.errors import BackendError
 from backend.settings import Settings
 from model.datasets import DIGITS, Item, annotated_with, read_dataset
@@ -23,6 +23,7 @@ class Source:
         left_out: images that are not among them, and why.
         unlabelled: how many more have no label.
         notes: sentences on what was assumed.
+        task: what it is for, ``classification`` or ``detection``.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Source:
     left_out: Sequence[LeftOut] = ()
     unlabelled: int = 0
     notes: Sequence[str] = ()
+    task: str = CLASSIFICATION
 
 
 def open_source(
@@ -41,7 +43,7 @@ def open_source(
         data: folder, packed set, Label Studio export, or ``digits``.
         settings: limits of images inside an export.
         images: folder of an export's images.
-        control: Choices tag of an export.
+        control: Choices tag of an export, or the tag that labels its boxes.
 
     Raises:
         BackendError: the export cannot be used, or options of one were given with something else.
@@ -50,7 +52,14 @@ def open_source(
     path = Path(data).expanduser()
     if path.is_file():
         export = LabelStudioExport(path, settings, images=images, control=control)
-        return Source(export.name, export.read, export.left_out, export.unlabelled, export.notes)
+        return Source(
+            export.name,
+            export.read,
+            export.left_out,
+            export.unlabelled,
+            export.notes,
+            export.task,
+        )
     if images is not None or control is not None:
         raise BackendError(
             f"--images and --control belong to a Label Studio export, and {data!r} is none"
@@ -61,11 +70,14 @@ def open_source(
             "a packed set (manifest.csv), the JSON export of a Label Studio project, or 'digits'"
         )
     kind = annotated_with(str(path))
-    if kind in ("boxes", "mask"):
-        task = {"boxes": "detection", "mask": "segmentation"}[kind]
+    if kind == "mask":
         raise DataError(
-            f"{data} is annotated with {kind}, a set for {task}; simulate replays "
-            "classification so far"
+            f"{data} is annotated with mask, a set for segmentation; simulate replays "
+            "classification and detection"
         )
     name = path.resolve().name if path.is_dir() else data
-    return Source(name, lambda: read_dataset(str(path) if path.is_dir() else data))
+    return Source(
+        name,
+        lambda: read_dataset(str(path) if path.is_dir() else data),
+        task=DETECTION if kind == "boxes" else CLASSIFICATION,
+    )

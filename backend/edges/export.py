@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from backend.edges.export_boxes import SHAPES, box_tags, boxes_of, merged_boxes
 from backend.edges.labels.choices import TYPE
 from backend.edges.labels.merge import majority, majority_of_each
 from backend.edges.media import Fetcher
 from backend.errors import ExportError, MediaError
 from backend.settings import Settings
-from model.datasets import IMAGE_SUFFIXES, Item
+from model.datasets import IMAGE_SUFFIXES, Box, Item
 
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")  # Label Studio puts it before an upload's own name
 _GEOMETRY = frozenset(("x", "y", "points", "vertices", "rle", "start", "end"))
 _MOST_FILES = 1_000_000
-_BOXES = "boxes or masks"
+CLASSIFICATION, DETECTION = "classification", "detection"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,18 @@ class _Labelled:
     reference: str
     label: str | None
     labels: tuple[str, ...] | None
+    boxes: tuple[Box, ...] | None
     path: Path | None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the annotations hold: how many answers of each tag, and regions of other types."""
+
+    annotations: int
+    choices: Counter[str]
+    boxes: Counter[str]
+    others: Counter[str]
 
 
 class LabelStudioExport:
@@ -49,14 +61,19 @@ class LabelStudioExport:
     does, by majority and the newest among equals. Where one annotation gives several choices at
     once the question is one with several answers, and no choice is an answer too.
 
+    With boxes it is a set for detection, all tags' boxes together; an annotation without any says
+    that there is no object.
+
     Args:
         path: what Label Studio's Export > JSON gave.
         settings: limits of images inside the export.
         images: folder the images lie in, at any depth; that of the export without.
-        control: name of the Choices tag; the one with the most answers without.
+        control: name of a Choices tag, or of a tag that labels boxes. Without, all boxes where
+            there are any, and else the Choices tag with the most answers.
 
     Attributes:
         name: of the export's file.
+        task: ``classification`` or ``detection``.
         unlabelled: tasks without an answer.
         left_out: answered tasks that cannot be replayed.
         notes: sentences on what was assumed.
@@ -79,7 +96,15 @@ class LabelStudioExport:
         self._path = path
         self._fetcher = Fetcher(None, settings)
         tasks = _tasks(path)
-        self._control = self._choose_control(tasks, control)
+        contents = _contents(tasks)
+        self._require_answers(contents, len(tasks))
+        self.task = self._choose_task(contents, control)
+        self._box_tag: str | None = None
+        self._control = ""
+        if self.task == DETECTION:
+            self._box_tag = self._choose_box_tag(contents, control)
+        else:
+            self._control = self._choose_control(contents, control)
         self._several = any(
             len(set(region["value"]["choices"])) > 1
             for task in tasks
@@ -109,41 +134,49 @@ class LabelStudioExport:
                     raise ExportError(
                         f"{item.path} of {self._path} cannot be read: {exc.strerror or exc}"
                     ) from exc
-            yield Item(item.name, data, item.label, "", item.labels)
+            yield Item(item.name, data, item.label, "", item.labels, item.boxes)
 
-    def _choose_control(self, tasks: Sequence[Mapping[str, Any]], wanted: str | None) -> str:
-        answers: Counter[str] = Counter()
-        others: Counter[str] = Counter()
-        annotations = 0
-        for task in tasks:
-            for annotation in _answers(task):
-                annotations += 1
-                for region in annotation["result"]:
-                    kind = str(region.get("type"))
-                    if _is_choice(region):
-                        answers[str(region.get("from_name"))] += 1
-                    else:
-                        others[kind] += 1
-        if not annotations:
+    def _require_answers(self, contents: _Contents, tasks: int) -> None:
+        if not contents.annotations:
             raise ExportError(
-                f"{self._path} has {len(tasks)} tasks and no annotation that was submitted; label "
+                f"{self._path} has {tasks} tasks and no annotation that was submitted; label "
                 "some, then export again"
             )
-        if not answers:
-            kinds = ", ".join(sorted(others)) or "nothing"
-            drawn = any("label" in kind or kind in ("rectangle", "brush") for kind in others)
+        if not contents.choices and not contents.boxes:
+            kinds = ", ".join(sorted(contents.others)) or "nothing"
             raise ExportError(
-                f"the annotations of {self._path} hold {_BOXES} ({kinds}) and no choice; "
-                "simulate replays classification so far"
-                if drawn
-                else f"the annotations of {self._path} hold {kinds}; simulate needs the answers "
-                "of a Choices tag"
+                f"the annotations of {self._path} hold {kinds}; simulate needs the answers of a "
+                "Choices tag, or boxes"
             )
-        if wanted is not None and wanted not in answers:
-            known = ", ".join(sorted(answers))
+
+    def _choose_task(self, contents: _Contents, wanted: str | None) -> str:
+        if wanted is not None and wanted not in contents.choices | contents.boxes:
+            if contents.boxes:
+                known = ", ".join(sorted({*contents.choices, *contents.boxes}))
+                raise ExportError(
+                    f"no tag '{wanted}' has answers or boxes in {self._path}; {known} has"
+                )
+            known = ", ".join(sorted(contents.choices))
             raise ExportError(f"no Choices tag '{wanted}' has answers in {self._path}; {known} has")
-        control = wanted or answers.most_common(1)[0][0]
-        rest = sorted(set(answers) - {control})
+        boxed = bool(contents.boxes) if wanted is None else wanted in contents.boxes
+        return DETECTION if boxed else CLASSIFICATION
+
+    def _choose_box_tag(self, contents: _Contents, wanted: str | None) -> str | None:
+        """The tag whose boxes are taken; None for all of them."""
+        if wanted is None and contents.choices:
+            names = ", ".join(sorted(contents.choices))
+            self.notes.append(f"boxes are replayed; --control takes choices instead: {names}")
+        if wanted is None and len(contents.boxes) > 1:
+            names = ", ".join(sorted(contents.boxes))
+            self.notes.append(f"boxes of all tags are replayed; --control takes one of: {names}")
+        if contents.others:
+            kinds = ", ".join(sorted(contents.others))
+            self.notes.append(f"regions that are no boxes are not replayed: {kinds}")
+        return wanted
+
+    def _choose_control(self, contents: _Contents, wanted: str | None) -> str:
+        control = wanted or contents.choices.most_common(1)[0][0]
+        rest = sorted(set(contents.choices) - {control})
         if rest and wanted is None:
             self.notes.append(
                 f"answers of '{control}' are replayed; --control takes another: {', '.join(rest)}"
@@ -168,20 +201,17 @@ class LabelStudioExport:
         return key
 
     def _read(self, task: Mapping[str, Any], key: str) -> _Labelled | None:
-        given = [
-            [str(c) for region in self._regions(annotation) for c in region["value"]["choices"]]
-            for annotation in _answers(task)
-        ]
-        label = majority(choices[0] for choices in given if len(set(choices)) == 1)
-        labels, reason = None, ""
-        if self._several and given:
-            label, labels = None, tuple(sorted(majority_of_each([set(c) for c in given])))
-        elif not self._several:
-            counts = [len(choices) for choices in given if len(set(choices)) > 1]
-            reason = f"'{self._control}' has {counts[-1]} answers; one counts" if counts else ""
+        label: str | None = None
+        labels: tuple[str, ...] | None = None
+        boxes: tuple[Box, ...] | None = None
+        reason = ""
+        if self.task == DETECTION:
+            boxes, reason = self._read_boxes(task)
+        else:
+            label, labels, reason = self._read_choices(task)
         reference = str(task["data"].get(key) or "").strip()
         name = f"task {task.get('id', '?')}: {_short(reference)}"
-        if label is None and labels is None:
+        if label is None and labels is None and boxes is None:
             if reason:
                 self.left_out.append(LeftOut(name, reason))
             else:
@@ -194,7 +224,34 @@ class LabelStudioExport:
         except MediaError as exc:
             self.left_out.append(LeftOut(name, str(exc)))
             return None
-        return _Labelled(name, reference, label, labels, path)
+        return _Labelled(name, reference, label, labels, boxes, path)
+
+    def _read_choices(
+        self, task: Mapping[str, Any]
+    ) -> tuple[str | None, tuple[str, ...] | None, str]:
+        """The label, or the labels, of a task; or why there are none, if it was answered."""
+        given = [
+            [str(c) for region in self._regions(annotation) for c in region["value"]["choices"]]
+            for annotation in _answers(task)
+        ]
+        if self._several:
+            agreed = majority_of_each([set(c) for c in given]) if given else None
+            return None, None if agreed is None else tuple(sorted(agreed)), ""
+        label = majority(choices[0] for choices in given if len(set(choices)) == 1)
+        counts = [len(choices) for choices in given if len(set(choices)) > 1]
+        reason = f"'{self._control}' has {counts[-1]} answers; one counts" if counts else ""
+        return label, None, reason
+
+    def _read_boxes(self, task: Mapping[str, Any]) -> tuple[tuple[Box, ...] | None, str]:
+        """The boxes of a task; or why there are none, if it was answered."""
+        given: list[list[Box]] = []
+        reason = ""
+        for annotation in _answers(task):
+            try:
+                given.append(boxes_of(annotation["result"], self._box_tag))
+            except ValueError as exc:
+                reason = str(exc)
+        return (merged_boxes(given), "") if given else (None, reason)
 
     def _regions(self, annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What an annotation answers to the control."""
@@ -322,6 +379,26 @@ def _answers(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {**a, "result": [r for r in a.get("result") or [] if isinstance(r, dict)]} for a in given
     ]
+
+
+def _contents(tasks: Sequence[Mapping[str, Any]]) -> _Contents:
+    annotations = 0
+    choices: Counter[str] = Counter()
+    drawn: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    for task in tasks:
+        for annotation in _answers(task):
+            annotations += 1
+            result = annotation["result"]
+            boxes = list(box_tags(result))
+            drawn.update(boxes)
+            for region in result:
+                kind = str(region.get("type"))
+                if _is_choice(region):
+                    choices[str(region.get("from_name"))] += 1
+                elif kind not in SHAPES and not (kind == "labels" and boxes):
+                    others[kind] += 1
+    return _Contents(annotations, choices, drawn, others)
 
 
 def _is_choice(region: Mapping[str, Any]) -> bool:

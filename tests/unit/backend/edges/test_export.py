@@ -15,7 +15,7 @@ from backend.edges.export import LabelStudioExport
 from backend.edges.labels.merge import majority
 from backend.errors import ExportError
 from backend.settings import Settings
-from model.datasets import Item
+from model.datasets import Box, Item
 
 
 def choice(label: str | list[str], control: str = "label", **value: Any) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_answers_about_a_region_are_not_about_the_image(files: Path) -> None:
     assert [item.label for item in export(files, body).read()] == ["cat"]
 
 
-BOX = {"type": "rectanglelabels", "from_name": "b", "value": {"rectanglelabels": ["car"], "x": 1}}
+BRUSH = {"type": "brushlabels", "from_name": "b", "value": {"brushlabels": ["car"], "rle": [1]}}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ BOX = {"type": "rectanglelabels", "from_name": "b", "value": {"rectanglelabels":
         ([1], "no list of tasks"),
         ([{"image": "b.png", "choice": "cat", "id": 1}], "not JSON-MIN"),
         ([task(1, "b.png")], "no annotation that was submitted"),
-        ([task(1, "b.png", annotation(BOX))], "boxes or masks .rectanglelabels."),
+        ([task(1, "b.png", annotation(BRUSH))], "hold brushlabels; simulate needs .* or boxes"),
         ([task(1, "b.png", annotation({"type": "textarea", "value": {}}))], "hold textarea"),
         ([task(1, "b.png", annotation())], "hold nothing"),
         ([answered(1, "no picture", "cat")], "refers to an image; their data has: image"),
@@ -227,3 +227,155 @@ def test_names_are_unique_and_tell_the_task(files: Path) -> None:
         Item("task 1: b.png", b"b.png", "cat", ""),
         Item("task 2: b.png", b"b.png", "dog", ""),
     ]
+
+
+def drawn(
+    label: str | None, x: float, y: float, width: float, height: float, **more: Any
+) -> dict[str, Any]:
+    """A rectangle in percent, as RectangleLabels gives it."""
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0}
+    return {
+        "id": "r1", "type": "rectanglelabels", "from_name": "box", "to_name": "image",
+        "origin": "manual", "original_width": 200, "original_height": 100, "image_rotation": 0,
+        "value": {**value, **({} if label is None else {"rectanglelabels": [label]})}, **more,
+    }  # fmt: skip
+
+
+def ellipse(label: str, x: float, y: float, a: float, b: float, turned: float) -> dict[str, Any]:
+    value = {"x": x, "y": y, "radiusX": a, "radiusY": b, "rotation": turned}
+    return {
+        "id": "e1", "type": "ellipselabels", "from_name": "oval", "to_name": "image",
+        "original_width": 200, "original_height": 100, "value": {**value, "ellipselabels": [label]},
+    }  # fmt: skip
+
+
+def pair(label: str, x: float, y: float, width: float, height: float, number: str) -> list[dict]:
+    """A rectangle and its label, as separate Rectangle and Labels tags give them."""
+    shape = drawn(None, x, y, width, height, id=number, type="rectangle", from_name="shape")
+    value = {**shape["value"], "labels": [label]}
+    return [shape, {**shape, "type": "labels", "from_name": "kind", "value": value}]
+
+
+def boxes_in(folder: Path, *result: dict[str, Any], **options: Any) -> list[tuple[Box, ...]]:
+    body = [task(1, "b.png", annotation(*result)), task(2, "b.png", annotation())]
+    found = export(folder, body, **options)
+    assert found.task == "detection"
+    items = list(found.read())
+    assert all((item.label, item.labels) == (None, None) for item in items)
+    return [item.boxes for item in items if item.boxes is not None]
+
+
+@pytest.mark.parametrize(
+    ("result", "box"),
+    [
+        ([drawn("car", 10, 20, 30, 40)], Box("car", 0.1, 0.2, 0.4, 0.6)),
+        ([drawn("car", -10, 90, 300, 40)], Box("car", 0.0, 0.9, 1.0, 1.0)),
+        # A quarter clockwise about its corner: 60x40 pixels become 40x60, to the left of it.
+        (
+            [drawn(None, 50, 20, 30, 40, value={
+                "x": 50, "y": 20, "width": 30, "height": 40, "rotation": 90,
+                "rectanglelabels": ["car"],
+            })],
+            Box("car", 0.3, 0.2, 0.5, 0.8),
+        ),
+        ([ellipse("car", 50, 50, 10, 30, 0)], Box("car", 0.4, 0.2, 0.6, 0.8)),
+        ([ellipse("car", 50, 50, 10, 40, 90)], Box("car", 0.3, 0.3, 0.7, 0.7)),
+        (pair("car", 10, 20, 30, 40, "p"), Box("car", 0.1, 0.2, 0.4, 0.6)),
+        (pair("car", 10, 20, 30, 40, "p")[::-1], Box("car", 0.1, 0.2, 0.4, 0.6)),
+    ],
+)  # fmt: skip
+def test_boxes_are_replayed_in_shares(files: Path, result: list[dict], box: Box) -> None:
+    (found,), none = boxes_in(files, *result)
+    assert found.label == box.label
+    assert found[1:] == pytest.approx(box[1:])
+    assert none == ()
+
+
+def test_pairs_keep_to_their_ids(files: Path) -> None:
+    first, second = pair("car", 0, 0, 50, 50, "p"), pair("van", 50, 50, 50, 50, "q")
+    found, _ = boxes_in(files, first[0], second[0], second[1], first[1])
+    assert found == (Box("car", 0, 0, 0.5, 0.5), Box("van", 0.5, 0.5, 1, 1))
+
+
+def test_boxes_outside_the_image_are_no_boxes(files: Path) -> None:
+    outside, flat = drawn("car", 110, 0, 10, 10), drawn("car", 10, 10, 0, 10)
+    assert boxes_in(files, outside, flat, drawn("van", 0, 0, 50, 50))[0] == (
+        Box("van", 0, 0, 0.5, 0.5),
+    )
+
+
+def test_no_region_is_no_object_and_a_skip_is_no_answer(files: Path) -> None:
+    found = export(
+        files,
+        [
+            task(1, "b.png", annotation(drawn("car", 0, 0, 50, 50))),
+            task(2, "b.png", annotation()),
+            task(3, "b.png", annotation(drawn("car", 0, 0, 50, 50), was_cancelled=True)),
+            task(4, "b.png"),
+        ],
+    )
+    assert [item.boxes for item in found.read()] == [(Box("car", 0, 0, 0.5, 0.5),), ()]
+    assert (found.unlabelled, found.left_out, found.notes) == (2, [], [])
+
+
+def test_the_newest_annotators_boxes_count(files: Path) -> None:
+    old = annotation(drawn("car", 0, 0, 50, 50), at="2026-01-01T10:00:00Z")
+    new = annotation(drawn("van", 0, 0, 50, 50), at="2026-01-02T10:00:00Z", id=2)
+    (item,) = export(files, [task(1, "b.png", new, old)]).read()
+    assert item.boxes == (Box("van", 0, 0, 0.5, 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("region", "reason"),
+    [
+        (drawn(None, 0, 0, 50, 50), "'r1' is a rectanglelabels without a label"),
+        (pair("car", 0, 0, 9, 9, "p")[0], "'p' is a rectangle without a label"),
+        (drawn("car", 0, 0, 50, 50, value={"rectanglelabels": ["car"], "x": 1}), "y=None"),
+        (drawn("car", 0, 0, float("inf"), 50), "width=inf"),
+        (drawn("car", 0, True, 50, 50), "y=True"),
+        (drawn("car", 0, 0, 50, 50, original_width=0), "without pixels"),
+        (drawn("car", 0, 0, 50, 50, value=None), "x=None"),
+    ],
+)
+def test_an_image_with_a_box_that_cannot_be_read_is_left_out(
+    files: Path, region: dict[str, Any], reason: str
+) -> None:
+    """Not an image without that object."""
+    good = task(1, "b.png", annotation(drawn("car", 0, 0, 50, 50)))
+    found = export(files, [good, task(2, "b.png", annotation(region))])
+    assert len(list(found.read())) == 1
+    assert [item.image for item in found.left_out] == ["task 2: b.png"]
+    assert reason in found.left_out[0].reason
+
+
+def test_boxes_go_before_choices_unless_a_choices_tag_is_named(files: Path) -> None:
+    both = [choice("sharp", "quality"), drawn("car", 0, 0, 50, 50)]
+    body = [task(1, "b.png", annotation(*both)), task(2, "b.png", annotation(both[0]))]
+    found = export(files, body)
+    assert [item.boxes for item in found.read()] == [(Box("car", 0, 0, 0.5, 0.5),), ()]
+    assert found.notes == ["boxes are replayed; --control takes choices instead: quality"]
+    other = export(files, body, control="quality")
+    assert other.task == "classification"
+    assert [(item.label, item.boxes) for item in other.read()] == [("sharp", None)] * 2
+    with pytest.raises(ExportError, match=r"no tag 'qualty' has answers or boxes.*box, quality"):
+        export(files, body, control="qualty")
+
+
+def test_boxes_of_all_tags_are_taken_or_of_the_one_named(files: Path) -> None:
+    result = [
+        drawn("car", 0, 0, 50, 50),
+        ellipse("lake", 50, 50, 50, 50, 0),
+        *pair("van", 50, 50, 50, 50, "p"),
+        BRUSH,
+    ]
+    body = [task(1, "b.png", annotation(*result))]
+    found = export(files, body)
+    assert [box.label for item in found.read() for box in item.boxes or ()] == [
+        "car", "lake", "van",
+    ]  # fmt: skip
+    assert found.notes == [
+        "boxes of all tags are replayed; --control takes one of: box, kind, oval",
+        "regions that are no boxes are not replayed: brushlabels",
+    ]
+    named = export(files, body, control="kind")
+    assert [box.label for item in named.read() for box in item.boxes or ()] == ["van"]

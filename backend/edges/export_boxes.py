@@ -1,0 +1,113 @@
+"""Boxes in the annotations of a Label Studio export."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from model.datasets import Box
+
+# Each region's type, and where its own label is; the plain shapes have theirs in a region of type
+# "labels" with the same id.
+SHAPES = frozenset(("rectanglelabels", "ellipselabels", "rectangle", "ellipse"))
+_LABELS = "labels"
+
+Region = Mapping[str, Any]
+
+
+def box_tags(result: Sequence[Region]) -> Iterator[str]:
+    """For each box the name of the control tag that gives its label."""
+    named = _named(result)
+    return (_tag(region, named) for region in result if region.get("type") in SHAPES)
+
+
+def boxes_of(result: Sequence[Region], control: str | None = None) -> list[Box]:
+    """What one annotation draws.
+
+    Rectangles and ellipses, turned ones by the upright box around them; of several labels the
+    first. Boxes are clipped to the image, empty ones left out.
+
+    Args:
+        result: of the annotation; regions that are no boxes are passed over.
+        control: only boxes whose label comes from this tag.
+
+    Raises:
+        ValueError: a region has no label or no usable geometry; the message names it.
+    """
+    named = _named(result)
+    found: list[Box] = []
+    for region in result:
+        if region.get("type") not in SHAPES or control not in (None, _tag(region, named)):
+            continue
+        x0, y0, x1, y1 = (min(1.0, max(0.0, side)) for side in _sides(region))
+        label = _label(region, named)
+        if x0 < x1 and y0 < y1:
+            found.append(Box(label, x0, y0, x1, y1))
+    return found
+
+
+def merged_boxes(given: Sequence[Sequence[Box]]) -> tuple[Box, ...]:
+    """What several annotators drew as one, oldest first: the newest for now."""
+    return tuple(given[-1])
+
+
+def _named(result: Sequence[Region]) -> dict[str, Region]:
+    """Regions of type "labels" by their id."""
+    return {str(r.get("id")): r for r in result if r.get("type") == _LABELS}
+
+
+def _tag(region: Region, named: Mapping[str, Region]) -> str:
+    plain = region.get("type") in ("rectangle", "ellipse")
+    source = named.get(str(region.get("id")), region) if plain else region
+    return str(source.get("from_name"))
+
+
+def _label(region: Region, named: Mapping[str, Region]) -> str:
+    for source in (region, named.get(str(region.get("id")), {})):
+        labels = _value(source).get(str(source.get("type")))
+        if isinstance(labels, list) and labels and isinstance(labels[0], str) and labels[0]:
+            return labels[0]
+    raise ValueError(f"region {region.get('id')!r} is a {region.get('type')} without a label")
+
+
+def _value(region: Region) -> Mapping[str, Any]:
+    value = region.get("value")
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sides(region: Region) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom in shares of the image."""
+    value = _value(region)
+
+    def number(name: str, source: Region = value, default: float | None = None) -> float:
+        given = source.get(name, default)
+        if (
+            isinstance(given, bool)
+            or not isinstance(given, int | float)
+            or not math.isfinite(given)
+        ):
+            raise ValueError(
+                f"region {region.get('id')!r} is a {region.get('type')} with {name}={given!r}; it "
+                "must be a number"
+            )
+        return float(given)
+
+    # A turn is one of the pixels, not of percentages.
+    width = number("original_width", region, 1.0) / 100.0
+    height = number("original_height", region, 1.0) / 100.0
+    if width <= 0 or height <= 0:
+        raise ValueError(f"region {region.get('id')!r} is of an image without pixels")
+    x, y = number("x") * width, number("y") * height
+    angle = math.radians(number("rotation", default=0.0))
+    cos, sin = math.cos(angle), math.sin(angle)
+    if str(region.get("type")).startswith("ellipse"):  # x, y is its centre
+        a, b = number("radiusX") * width, number("radiusY") * height
+        half_x, half_y = math.hypot(a * cos, b * sin), math.hypot(a * sin, b * cos)
+        xs, ys = [x - half_x, x + half_x], [y - half_y, y + half_y]
+    else:  # clockwise about x, y, its corner
+        w, h = number("width") * width, number("height") * height
+        xs = [x + u * cos - v * sin for u in (0.0, w) for v in (0.0, h)]
+        ys = [y + u * sin + v * cos for u in (0.0, w) for v in (0.0, h)]
+    full_x, full_y = 100.0 * width, 100.0 * height
+    return min(xs) / full_x, min(ys) / full_y, max(xs) / full_x, max(ys) / full_y
