@@ -16,11 +16,14 @@ from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.media import Fetcher
 from backend.edges.rq_queue import RqQueue
 from backend.errors import SettingError
+from backend.kinds import backbone_of
 from backend.model_names import check_model_names
 from backend.ports import JobQueue, MediaSource, Platform
 from backend.records import Project
 from backend.settings import Settings
 from model.backbones import Backbone, backbone_hash, load_backbone
+from model.backbones.pyramid import Pyramid, load_pyramid
+from model.detection.maps import MapStore
 from model.features import FeatureStore
 
 log = logging.getLogger(__name__)
@@ -37,10 +40,13 @@ class App:
     platform_for: Callable[[Project], Platform]
     media_for: Callable[[Project], MediaSource]
     backbone_for: Callable[[str], Backbone]
+    pyramid_for: Callable[[str], Pyramid]
+    maps: MapStore
     backbone_hash: Callable[[str], str] = backbone_hash
     # Called after a project's first publication: Label Studio makes no tab by score before.
     first_published: Callable[[Project], None] = lambda project: None
     _backbones: dict[str, Backbone] = field(default_factory=dict)
+    _pyramids: dict[str, Pyramid] = field(default_factory=dict)
 
     def backbone(self) -> Backbone:
         """The backbone of the settings, loaded once a process."""
@@ -48,6 +54,17 @@ class App:
         if name not in self._backbones:
             self._backbones[name] = self.backbone_for(name)
         return self._backbones[name]
+
+    def pyramid(self) -> Pyramid:
+        """The pyramid of the settings, loaded once a process."""
+        name = self.settings.pyramid
+        if name not in self._pyramids:
+            self._pyramids[name] = self.pyramid_for(name)
+        return self._pyramids[name]
+
+    def backbone_name(self, project: Project) -> str:
+        """Name of the network that reads a project's images."""
+        return backbone_of(self.settings, project)
 
     def spec(self, project: Project) -> TaskSpec | None:
         """What of the project's labeling config Doubtless predicts."""
@@ -90,10 +107,14 @@ def build(settings: Settings, *, database: Database | None = None) -> App:
         database=database or Database(settings.database),
         queue=RqQueue(settings.redis_url, job_timeout_s=settings.job_timeout_s),
         features=FeatureStore(settings.artifacts / "features"),
+        maps=MapStore(settings.artifacts / "maps"),
         platform_for=lambda project: platform(project.host, project.token),
         media_for=lambda project: Fetcher(platform(project.host, project.token), settings),
         first_published=first_published,
         backbone_for=lambda name: load_backbone(
+            name, settings.cache_path, threads=settings.thread_count()
+        ),
+        pyramid_for=lambda name: load_pyramid(
             name, settings.cache_path, threads=settings.thread_count()
         ),
     )

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from backend.kinds import Fitted
 from backend.records import Score, Version
-from model.bundle import Bundle
 from model.stopping import Estimate, accuracy_assisted, fit_curve
-from model.types import Labelled
 
 MORE = 100
 # Half the width of a 95 % interval in standard errors.
@@ -19,22 +18,22 @@ WIDTH = 1.96
 
 
 def pool_accuracy(
-    bundle: Bundle, data: Labelled, scores: Sequence[Score], labels: Mapping[int, str]
+    fitted: Fitted, scores: Sequence[Score], labels: Mapping[int, str]
 ) -> dict[str, Any]:
     """Accuracy of a version just fitted on the whole pool, with its interval, as JSON.
 
     Args:
-        bundle: as `model.engine.fit` gave it.
-        data: what it was fitted on.
+        fitted: the version.
         scores: what it says of every task.
         labels: the labelled tasks, which are left out of the pool.
     """
-    if bundle.out_of_fold_right is None or bundle.out_of_fold_p_right is None:
+    right, p_right = fitted.model.out_of_fold_right, fitted.model.out_of_fold_p_right
+    if right is None or p_right is None:
         raise ValueError("the bundle was read from disk; its out-of-fold predictions are gone")
     open_p = [s.p_right for s in scores if s.p_right is not None and s.task_id not in labels]
     estimate = accuracy_assisted(
-        bundle.out_of_fold_right[data.random],
-        bundle.out_of_fold_p_right[data.random],
+        right[fitted.random],
+        p_right[fitted.random],
         np.array(open_p, np.float64),
     )
     return asdict(estimate)

@@ -6,6 +6,9 @@ from backend.errors import SettingError
 from backend.settings import PREFIX, Settings
 from model.acquisition import require
 from model.backbones import BACKBONES
+from model.backbones.pyramid import PYRAMIDS
+from model.detection.acquisition import BOX_ACQUISITIONS
+from model.detection.passes import BOX_ESTIMATORS
 from model.errors import ModelError
 from model.uncertainty import ESTIMATORS
 
@@ -21,6 +24,12 @@ def check_model_names(settings: Settings) -> None:
     variable = "BACKBONE"
     try:
         BACKBONES[settings.backbone]
+        variable = "PYRAMID"
+        PYRAMIDS[settings.pyramid]
+        variable = "BOX_ESTIMATOR"
+        BOX_ESTIMATORS[settings.box_estimator]
+        variable = "BOX_ACQUISITION"
+        BOX_ACQUISITIONS[settings.box_acquisition]
         variable = "ESTIMATOR"
         family = ESTIMATORS[settings.estimator]
         variable = "ACQUISITION"

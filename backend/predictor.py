@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from backend.app import App
@@ -16,11 +17,11 @@ from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.results import to_result
 from backend.errors import MediaError
 from backend.jobs.sync import reference_of
+from backend.kinds import kind_of
+from backend.kinds.base import Model
 from backend.ordering import UNREADABLE, published_score
 from backend.records import Project, Score, Version
-from model.bundle import Bundle
 from model.errors import ModelError
-from model.extract import extract
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Predictor:
         """Label Studio gives up after 100 s, so images beyond `budget_s` stay for the workers."""
         self.app = app
         self.budget_s = budget_s
-        self._bundles: OrderedDict[tuple[str, int], Bundle] = OrderedDict()
+        self._bundles: OrderedDict[tuple[str, int], Model] = OrderedDict()
         self._lock = threading.Lock()
         self._network = threading.Lock()
 
@@ -68,7 +69,7 @@ class Predictor:
             for t in tasks
             if _id(t) >= 0 and _id(t) not in said and isinstance(t.get("data"), dict)
         ]
-        usable = version.is_of(version.config_hash, self.app.settings.backbone)
+        usable = version.is_of(version.config_hash, self.app.backbone_name(project))
         if missing and version.bundle is not None and usable:
             try:
                 said |= self._compute(project, version, spec, missing)
@@ -86,13 +87,14 @@ class Predictor:
             "model_version": name,
         }
 
-    def _bundle(self, project: Project, version: Version) -> Bundle:
+    def _bundle(self, project: Project, version: Version) -> Model:
         key = (project.key, version.number)
         with self._lock:
             if key in self._bundles:
                 self._bundles.move_to_end(key)
                 return self._bundles[key]
-        bundle = Bundle.load(self.app.versions_folder(project.key) / str(version.bundle))
+        kind = kind_of(self.app.spec(project))
+        bundle = kind.load(self.app.versions_folder(project.key) / str(version.bundle))
         with self._lock:
             self._bundles[key] = bundle
             while len(self._bundles) > KEPT:
@@ -110,7 +112,7 @@ class Predictor:
         bundle = self._bundle(project, version)
         deadline = time.monotonic() + self.budget_s
         references = {int(t["id"]): reference_of(spec, dict(t["data"])) for t in tasks}
-        code = self.app.backbone_hash(self.app.settings.backbone)
+        kind = kind_of(spec)
         owners: dict[str, list[int]] = {}
         fresh: list[tuple[str, bytes]] = []
         for task_id, got in self.app.media_for(project).fetch_many(references.items()):
@@ -128,37 +130,38 @@ class Predictor:
                 break
         # One at a time: the feature store is for one thread, and two networks would only compete.
         with self._network:
-            cached = {key for key, _ in fresh} - set(self.app.features.missing(code, list(owners)))
+            cached = {key for key, _ in fresh} - set(kind.missing(self.app, list(owners)))
             fresh = [(key, data) for key, data in fresh if key not in cached]
-            batches = extract(
-                self.app.backbone(),
-                iter(fresh),
-                max_megapixels=self.app.settings.max_image_megapixels,
-            )
-            for keys, rows, errors in batches:
-                for key, why in errors.items():
-                    log.warning("tasks %s: %s", owners.pop(key), why)
-                if keys:
-                    self.app.features.add(code, keys, rows)
-                if time.monotonic() > deadline:
-                    break
-            absent = set(self.app.features.missing(code, list(owners)))
+            with closing(kind.read(self.app, iter(fresh))) as batches:
+                for _, errors in batches:
+                    for key, why in errors.items():
+                        log.warning("tasks %s: %s", owners.pop(key), why)
+                    if time.monotonic() > deadline:
+                        break
+            absent = set(kind.missing(self.app, list(owners)))
             usable = [key for key in owners if key not in absent]
-            features = self.app.features.load(code, usable)
+            features = self.app.features.load(kind.code(self.app), usable)
         if not usable:
             return {}
         try:
-            said = bundle.predict(features)
+            said = kind.say(
+                self.app,
+                bundle,
+                spec,
+                keys=usable,
+                features=features,
+                progress=lambda share, what: None,
+            )
         except ModelError as exc:
             log.error("version %s of %s: %s", version.name, project.key, exc)
             return {}
         return {
             task_id: Score(
                 task_id=task_id,
-                label=answers.of_prediction(spec, bundle.classes, said.label[n]),
+                label=said.label[n],
                 score=published_score(float(said.p_right[n])),
                 p_right=float(said.p_right[n]),
-                probs=answers.probabilities(spec, bundle.classes, said.probs[n]),
+                probs=said.probs[n],
             )
             for n, key in enumerate(usable)
             for task_id in owners[key]

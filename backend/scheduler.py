@@ -17,6 +17,7 @@ from typing import Any
 from backend.app import App
 from backend.edges.database import Database
 from backend.jobs.base import LOST_AFTER_S
+from backend.kinds import backbone_of
 from backend.records import Project, Version
 from backend.retraining import Decision, decide
 from backend.settings import Settings
@@ -190,7 +191,8 @@ def training_decision(
         labels=database.label_count(project.key) + project.pings,
         quiet_for_s=None if project.changed_at is None else now - project.changed_at,
         requested=project.request_reason if project.requested_at else None,
-        outdated=latest is not None and not latest.is_of(project.config_hash, settings.backbone),
+        outdated=latest is not None
+        and not latest.is_of(project.config_hash, backbone_of(settings, project)),
         retrain_after=settings.retrain_after,
         retrain_growth=settings.retrain_growth,
         quiet_s=settings.quiet_s,

@@ -49,6 +49,11 @@ class Settings:
     backbone: str = knob(
         "efficientnet-lite2+lite0", "Pretrained network that turns images to features."
     )
+    pyramid: str = knob(
+        "efficientnet-lite0-pyramid", "Pretrained network that reads images of projects with boxes."
+    )
+    box_estimator: str = knob("softmax", "Uncertainty estimator of new versions with boxes.")
+    box_acquisition: str = knob("auto", "Rule that picks what to draw boxes on next.")
     estimator: str = knob("evidential", "Uncertainty estimator of new versions.")
     acquisition: str = knob("auto", "Rule that picks what to label next.")
     retrain_after: int = knob(10, "New labels that start a training.")

@@ -49,9 +49,7 @@ def write_version(
         _remove(temporary)
 
 
-def read_version(
-    folder: Path, build: Callable[[dict[str, NDArray[Any]], dict[str, Any]], T]
-) -> T:
+def read_version(folder: Path, build: Callable[[dict[str, NDArray[Any]], dict[str, Any]], T]) -> T:
     """Read a folder and build what it holds.
 
     Raises:

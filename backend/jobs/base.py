@@ -13,9 +13,10 @@ from backend import pacing
 from backend.app import App
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError, UnsupportedConfigError
+from backend.kinds import kind_of
+from backend.kinds.base import Model
 from backend.ports import MediaSource, Platform
 from backend.records import Project, Run, Version
-from model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Job:
             )
         return spec
 
-    def load_bundle(self, version: Version) -> Bundle:
+    def load_bundle(self, version: Version) -> Model:
         """The model of a version.
 
         Raises:
@@ -84,14 +85,15 @@ class Job:
                 f"{version.name} is a cold-start order without a model; `doubtless versions` lists "
                 "those that can be published again"
             )
-        now = self.app.settings.backbone
+        now = self.app.backbone_name(self.project)
         then = version.metrics.get("backbone", now)
         if then != now:
             raise BackendError(
                 f"{version.name} was trained on features of {then}, and the backbone is {now} now; "
                 f"set DOUBTLESS_BACKBONE={then} to use it again"
             )
-        return Bundle.load(self.app.versions_folder(version.project) / version.bundle)
+        kind = kind_of(self.app.spec(self.project))
+        return kind.load(self.app.versions_folder(version.project) / version.bundle)
 
     def lap(self, name: str) -> None:
         """Note under `name` how many seconds went by since the last lap, or the job's start."""

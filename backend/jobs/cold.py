@@ -37,7 +37,7 @@ def run(job: Job) -> str:
         version=number,
         labels=labels,
         counts=answers.counts(spec, labels.values(), spec.classes),
-        predictions=None,
+        said=None,
         front=max(front_size(job, len(labels)), 3 * app.settings.retrain_after),
         acquisition="auto",
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.edges.labels import answers
 from backend.jobs.base import Job
 from backend.jobs.publish import import_bulk, prediction
 from backend.jobs.rounds import read_pool
+from backend.kinds import kind_of
 from backend.ordering import LOWEST, UNREADABLE, published_score
 from backend.records import Score
 
@@ -29,18 +29,25 @@ def run(job: Job) -> str:
     rows: list[Score] = []
     if version.bundle is not None and len(fresh):
         bundle = job.load_bundle(version)
-        said = bundle.predict(pool.features[fresh])
+        said = kind_of(spec).say(
+            app,
+            bundle,
+            spec,
+            keys=[pool.keys[row] for row in fresh],
+            features=pool.features[fresh],
+            progress=job.say,
+        )
         for n, row in enumerate(fresh):
             rows.append(
                 Score(
                     task_id=int(pool.task_ids[row]),
-                    label=answers.of_prediction(spec, bundle.classes, said.label[n]),
+                    label=said.label[n],
                     score=published_score(float(said.p_right[n])),
                     p_right=float(said.p_right[n]),
                     total=float(said.total[n]),
                     aleatoric=float(said.aleatoric[n]),
                     epistemic=float(said.epistemic[n]),
-                    probs=answers.probabilities(spec, bundle.classes, said.probs[n]),
+                    probs=said.probs[n],
                 )
             )
     else:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from backend.errors import MediaError
 from backend.jobs.base import Job
-from model.extract import extract
-
-BATCH = 16
+from backend.kinds import kind_of
 
 
 def run(job: Job) -> str:
     """Compute the features of the tasks in the run's payload."""
     ready, broken, later = compute(job, [int(i) for i in job.run.payload["task_ids"]])
     if not job.app.database.task_counts(job.run.project)["new"]:
-        job.app.features.compact(job.app.backbone_hash(job.app.settings.backbone))
+        job.app.features.compact(kind_of(job.app.spec(job.project)).code(job.app))
     said = f"{ready} images read"
     if broken:
         said += f", {broken} unreadable"
@@ -41,9 +36,9 @@ def compute(job: Job, task_ids: Sequence[int]) -> tuple[int, int, int]:
         for t in app.database.tasks(job.run.project, state="new")
         if t.task_id in wanted
     }
-    code = app.backbone_hash(app.settings.backbone)
     owners: dict[str, list[int]] = {}
     spec = job.require_spec(job.project)
+    kind = kind_of(spec)
     missing = f"the task has no image under '{spec.value_key}'; check the labeling config"
     broken: dict[int, str] = {i: missing for i, reference in todo.items() if not reference}
     todo = {i: reference for i, reference in todo.items() if reference}
@@ -60,24 +55,12 @@ def compute(job: Job, task_ids: Sequence[int]) -> tuple[int, int, int]:
                 continue
             key = hashlib.sha256(got).hexdigest()
             owners.setdefault(key, []).append(task_id)
-            if len(owners[key]) == 1 and app.features.missing(code, [key]):
+            if len(owners[key]) == 1 and kind.missing(app, [key]):
                 yield key, got
 
     bad: dict[str, str] = {}
-    done: list[str] = []
-    rows: list[NDArray[np.float32]] = []
-    for keys, features, errors in extract(
-        app.backbone(),
-        unseen(),
-        batch=BATCH,
-        max_megapixels=app.settings.max_image_megapixels,
-    ):
+    for _, errors in kind.read(app, unseen()):
         bad |= errors
-        done += keys
-        rows.append(features)
-    if done:
-        # One shard a job: many small ones would make every later read slower.
-        app.features.add(code, done, np.concatenate(rows))
     ready = {i: key for key, ids in owners.items() if key not in bad for i in ids}
     broken |= {i: bad[key] for key, ids in owners.items() if key in bad for i in ids}
     app.database.mark_images(job.run.project, ready, broken)

@@ -18,9 +18,10 @@ from backend.edges.labelstudio_records import TasksGoneError
 from backend.errors import PlatformError
 from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round
+from backend.kinds import kind_of
+from backend.kinds.base import Model
 from backend.ordering import MOST_TAGGED, UNREADABLE, Placed, place
 from backend.records import Score, Version
-from model.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -38,40 +39,46 @@ IMPORT_S = (0.3, 0.9e-3)
 def score_pool(
     job: Job,
     pool: Pool,
-    bundle: Bundle,
+    model: Model,
     spec: TaskSpec,
     version: Version,
     labels: Mapping[int, str],
 ) -> list[Score]:
-    """Score every task with a trained bundle, choose the next round, and store both."""
+    """Score every task with a trained version, choose the next round, and store both."""
     app = job.app
-    predictions = bundle.predict(pool.features)
+    said = kind_of(spec).say(
+        app,
+        model,
+        spec,
+        keys=pool.keys,
+        features=pool.features,
+        progress=lambda share, what: job.say(0.5 + 0.1 * share, f"scoring: {what}"),
+    )
     chosen = next_round(
         job,
         pool,
         version=version.number,
         labels=labels,
-        counts=answers.counts(spec, labels.values(), bundle.classes),
-        predictions=predictions,
-        sample=bundle.sample,
+        counts=answers.counts(spec, labels.values(), model.classes),
+        said=said,
         front=front_size(job, len(labels)),
-        acquisition=app.settings.acquisition,
+        acquisition=kind_of(spec).acquisition(app.settings),
     )
     _, cluster = app.database.take_numbers(version.project, clusters=MOST_TAGGED)
-    p_right = dict(zip(pool.task_ids.tolist(), predictions.p_right.tolist(), strict=True))
+    p_right = dict(zip(pool.task_ids.tolist(), said.p_right.tolist(), strict=True))
     placed = place(p_right, chosen.chosen, chosen.draws, cluster, share=app.settings.random_share)
     index = pool.index
     rows = [
         Score(
             task_id=item.task_id,
-            label=answers.of_prediction(spec, bundle.classes, predictions.label[row]),
+            label=said.label[row],
             score=item.score,
-            p_right=float(predictions.p_right[row]),
-            total=float(predictions.total[row]),
-            aleatoric=float(predictions.aleatoric[row]),
-            epistemic=float(predictions.epistemic[row]),
+            p_right=float(said.p_right[row]),
+            total=float(said.total[row]),
+            aleatoric=float(said.aleatoric[row]),
+            epistemic=float(said.epistemic[row]),
             cluster=item.cluster,
-            probs=answers.probabilities(spec, bundle.classes, predictions.probs[row]),
+            probs=said.probs[row],
         )
         for item in placed
         for row in [index[item.task_id]]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from backend.errors import BackendError
 from backend.jobs.base import Job
+from backend.kinds import Said, kind_of
 from backend.ordering import MOST_TAGGED, draws_wanted, random_draws
 from backend.records import Draw, PoolTask
 from backend.retraining import round_size
-from model.acquisition import Sample, select
-from model.types import Predictions
+from model.acquisition import select
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Pool:
 
     Attributes:
         task_ids: ``(N,)`` of every readable task, ascending.
+        keys: SHA-256 of each image.
         features: ``(N, D)`` float32, in the order of `task_ids`.
         open: ``(N,)`` whether nobody has submitted or skipped the task yet.
     """
 
     task_ids: NDArray[np.int64]
+    keys: list[str]
     features: NDArray[np.float32]
     open: NDArray[np.bool_]
 
@@ -55,19 +57,21 @@ def read_pool(job: Job) -> Pool:
     """
     app = job.app
     ready: list[PoolTask] = app.database.tasks(job.run.project, state="ready")
-    code = app.backbone_hash(app.settings.backbone)
-    lost = set(app.features.missing(code, [t.image_hash or "" for t in ready]))
+    kind = kind_of(app.spec(job.project))
+    keys = [t.image_hash or "" for t in ready]
+    lost = set(kind.missing(app, keys))
     if lost:
         gone = [t.task_id for t in ready if t.image_hash in lost]
         app.database.read_images_again(job.run.project, gone)
         raise BackendError(
-            f"{len(gone)} images have no features of {app.settings.backbone} (the backbone was "
-            "changed, or its features deleted); they are read again, then this goes on by itself"
+            f"{len(gone)} images have no features of {kind.backbone(app.settings)} (the backbone "
+            "was changed, or its features deleted); they are read again, then it goes on by itself"
         )
     touched = app.database.touched_tasks(job.run.project)
     return Pool(
         task_ids=np.array([t.task_id for t in ready], np.int64),
-        features=app.features.load(code, [t.image_hash or "" for t in ready]),
+        keys=keys,
+        features=app.features.load(kind.code(app), keys),
         open=np.array([t.task_id not in touched for t in ready], bool),
     )
 
@@ -79,8 +83,7 @@ def next_round(
     version: int,
     labels: Mapping[int, str],
     counts: NDArray[np.int64],
-    predictions: Predictions | None,
-    sample: Sample | None = None,
+    said: Said | None,
     front: int,
     acquisition: str,
 ) -> Round:
@@ -92,8 +95,7 @@ def next_round(
         version: number of the version this is for.
         labels: task -> label, of the labelled tasks.
         counts: ``(C,)`` labels of each class.
-        predictions: of every row of `pool`, or ``None`` when nothing is trained.
-        sample: the passes of the version that made `predictions`, for rules that compare them.
+        said: by the version of every row of `pool`, or ``None`` when nothing is trained.
         front: tasks to choose besides the draws.
         acquisition: name of the rule.
     """
@@ -124,16 +126,18 @@ def next_round(
 
     rows = np.flatnonzero(pool.open & ~np.isin(pool.task_ids, draws))
     known = [index[i] for i in labels if i in index]
-    picked = select(
-        acquisition,
-        pool=pool.features[rows],
-        n=min(front, len(rows)),
-        labelled=pool.features[known] if known else None,
-        label_counts=counts,
-        predictions=None if predictions is None else predictions.take(rows),
-        sample=sample,
-        seed=version,
-    )
+    n = min(front, len(rows))
+    if said is None:
+        picked = select(
+            acquisition,
+            pool=pool.features[rows],
+            n=n,
+            labelled=pool.features[known] if known else None,
+            label_counts=counts,
+            seed=version,
+        )
+    else:
+        picked = said.choose(rows, n, np.array(known, np.int64), counts, version)
     chosen = [int(i) for i in pool.task_ids[rows[picked.rows]]]
     chances = None if picked.probability is None else picked.probability.tolist()
     app.database.put_acquired(job.run.project, version, acquisition, chosen, chances)

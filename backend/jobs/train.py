@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from backend.edges.labels import answers
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
 from backend.forecast import pool_accuracy
@@ -18,11 +16,9 @@ from backend.jobs.base import Job
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import Pool, read_pool
 from backend.jobs.sync import synchronise
+from backend.kinds import Fitted, kind_of
 from backend.records import Project, Version
 from backend.retraining import Verdict, compare
-from model.bundle import Bundle
-from model.engine import EngineConfig, fit
-from model.types import Labelled
 
 
 def run(job: Job) -> str:
@@ -52,8 +48,9 @@ def run(job: Job) -> str:
             "see `doubtless status` for the reasons"
         )
     job.say(0.2, f"training on {len(usable)} labels")
-    bundle, data = _fit(job, pool, usable, spec)
-    right = _right_out_of_fold(bundle, data, usable)
+    fitted = _fit(job, pool, usable, spec)
+    bundle = fitted.model
+    right = _right_out_of_fold(fitted, usable)
     job.lap("fit")
     number, _ = database.take_numbers(key, versions=1)
     folder = f"v{number}"
@@ -64,7 +61,7 @@ def run(job: Job) -> str:
         status="building" if verdict.promote else "kept", reason=verdict.reason,
         created_at=time.time(), published_at=None, changes=changes, labels=len(usable),
         config_hash=spec.config_hash, bundle=folder,
-        metrics={**bundle.metrics, "backbone": app.settings.backbone},
+        metrics={**bundle.metrics, "backbone": kind_of(spec).backbone(app.settings)},
         on_platform=False,
     )  # fmt: skip
     job.confirm()
@@ -76,7 +73,7 @@ def run(job: Job) -> str:
     job.lap("judge")
     job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
     placed = score_pool(job, pool, bundle, spec, version, usable)
-    metrics = {**version.metrics, "pool_accuracy": pool_accuracy(bundle, data, placed, usable)}
+    metrics = {**version.metrics, "pool_accuracy": pool_accuracy(fitted, placed, usable)}
     version = replace(version, metrics=metrics)
     job.lap("score")
     publish(job, version, spec, placed)
@@ -90,45 +87,30 @@ def _answer_request(job: Job, began: float) -> None:
         job.app.database.update_project(job.run.project, requested_at=None, request_reason=None)
 
 
-def _fit(
-    job: Job, pool: Pool, labels: Mapping[int, str], spec: TaskSpec
-) -> tuple[Bundle, Labelled]:
+def _fit(job: Job, pool: Pool, labels: Mapping[int, str], spec: TaskSpec) -> Fitted:
     """Fit on the labelled rows, in ascending order of their tasks."""
     index = pool.index
     order = sorted(labels)
-    rows: NDArray[np.int64] = np.array([index[i] for i in order], np.int64)
     draws = job.app.database.draws(job.run.project)
-    random = np.array([i in draws for i in order], bool)
-    data = Labelled(
-        features=pool.features[rows],
-        labels=answers.to_labels(spec, [labels[i] for i in order], spec.classes),
-        random=random,
-    )
-    settings = job.app.settings
     began, span = 0.2, 0.3
-    bundle = fit(
-        data,
-        spec.classes,
+    return kind_of(spec).fit(
+        job.app,
+        spec,
+        keys=[pool.keys[index[i]] for i in order],
+        texts=[labels[i] for i in order],
+        random=np.array([i in draws for i in order], bool),
         pool=pool.features,
-        config=EngineConfig(
-            estimator=settings.estimator,
-            acquisition=settings.acquisition,
-            at_least_one=spec.required,
-        ),
         progress=lambda part, what: job.say(began + span * part, what),
     )
-    return bundle, data
 
 
-def _right_out_of_fold(
-    bundle: Bundle, data: Labelled, labels: Mapping[int, str]
-) -> dict[int, bool]:
+def _right_out_of_fold(fitted: Fitted, labels: Mapping[int, str]) -> dict[int, bool]:
     """Task -> whether it was predicted right out of fold, of the random-share labels."""
-    right = bundle.out_of_fold_right
+    right = fitted.model.out_of_fold_right
     return {
         task: bool(right[n])
         for n, task in enumerate(sorted(labels))
-        if data.random[n] and right is not None
+        if fitted.random[n] and right is not None
     }
 
 
@@ -150,5 +132,5 @@ def _judge(
     said = database.scores(project.key, live.number, list(candidate))
     known = {i: s.label == labels[i] for i, s in said.items() if s.label is not None}
     known |= database.judgements(project.key, live.number)
-    is_current = live.is_of(spec.config_hash, job.app.settings.backbone)
+    is_current = live.is_of(spec.config_hash, kind_of(spec).backbone(job.app.settings))
     return compare(candidate, known, outdated=not is_current)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -91,6 +91,9 @@ class Kind(Protocol):
     def backbone(self, settings: Settings) -> str:
         """Name of the network that reads the images."""
 
+    def acquisition(self, settings: Settings) -> str:
+        """Name of the rule that picks what to label next."""
+
     def code(self, app: App) -> str:
         """Key of what it computes; changes with its weights and its preprocessing."""
 
@@ -99,7 +102,7 @@ class Kind(Protocol):
 
     def read(
         self, app: App, items: Iterable[tuple[str, bytes]]
-    ) -> Iterator[tuple[list[str], dict[str, str]]]:
+    ) -> Generator[tuple[list[str], dict[str, str]], None, None]:
         """Read images and keep what the network sees, batch by batch.
 
         Yields:

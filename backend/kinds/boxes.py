@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.edges.labels import boxes as texts_of
+from backend.edges.labels import boxes as drawings
 from backend.edges.labels.config import TaskSpec
 from backend.kinds.base import Fitted, Model, Progress, Said
 from backend.settings import Settings
@@ -20,12 +20,9 @@ from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, LabelledImages, fit
 from model.detection.extract import extract_maps
 from model.detection.maps import ImageMaps, MapStore
-from model.detection.types import Detections
 
 if TYPE_CHECKING:
     from backend.app import App
-
-BATCH = 16
 
 
 class StoredMaps(Sequence[ImageMaps]):
@@ -55,6 +52,10 @@ class Boxes:
         """See `Kind`."""
         return settings.pyramid
 
+    def acquisition(self, settings: Settings) -> str:
+        """See `Kind`."""
+        return settings.box_acquisition
+
     def code(self, app: App) -> str:
         """See `Kind`."""
         return PYRAMIDS[app.settings.pyramid].hash
@@ -67,7 +68,7 @@ class Boxes:
 
     def read(
         self, app: App, items: Iterable[tuple[str, bytes]]
-    ) -> Iterator[tuple[list[str], dict[str, str]]]:
+    ) -> Generator[tuple[list[str], dict[str, str]], None, None]:
         """See `Kind`."""
         code = self.code(app)
         limit = app.settings.max_image_megapixels
@@ -99,9 +100,11 @@ class Boxes:
     ) -> Fitted:
         """See `Kind`."""
         del pool
+        code = self.code(app)
         data = LabelledImages(
-            maps=StoredMaps(app.maps, self.code(app), keys),
-            drawn=[texts_of.to_box_labels(text, spec.classes) for text in texts],
+            maps=StoredMaps(app.maps, code, keys),
+            sizes=[app.maps.size(code, key) for key in keys],
+            drawn=[drawings.to_box_labels(text, spec.classes) for text in texts],
             random=random,
         )
         config = BoxConfig(estimator=app.settings.box_estimator)
@@ -129,18 +132,16 @@ class Boxes:
         ap50 = list(model.metrics["ap50_per_class"].values())
         builder = PoolBuilder(class_weights(counts, ap50))
         texts: list[str | None] = []
-        numbers = np.zeros((4, len(keys)))
+        p_right = np.zeros(len(keys))
+        nats = np.zeros((3, len(keys)))
         for n, maps in enumerate(app.maps.load_many(code, keys)):
             found, kept = model.look(maps)
             visible = shown(found)
             builder.add(found, kept, visible)
-            texts.append(prediction_text(spec, model.classes, visible))
-            numbers[:, n] = (
-                found.p_all_right,
-                visible.total.sum(),
-                visible.aleatoric.sum(),
-                visible.epistemic.sum(),
-            )
+            fits = spec.boxes and set(model.classes) <= set(spec.classes)
+            texts.append(drawings.from_detections(model.classes, visible) if fits else None)
+            p_right[n] = found.p_all_right
+            nats[:, n] = [v.sum() for v in (visible.total, visible.aleatoric, visible.epistemic)]
             progress((n + 1) / len(keys), f"{n + 1} of {len(keys)} images")
         pool = builder.pool()
 
@@ -155,22 +156,5 @@ class Boxes:
             name = app.settings.box_acquisition
             return Selection(select_images(name, pool.take(rows), n, seed=seed))
 
-        return Said(texts, *numbers, probs=[None] * len(keys), choose=choose)
-
-
-def prediction_text(spec: TaskSpec, classes: Sequence[str], found: Detections) -> str | None:
-    """What a version shows of an image, as its text; None when the config has other classes now."""
-    known = set(spec.classes)
-    if not spec.boxes or not set(classes) <= known:
-        return None
-    regions: list[dict[str, Any]] = [
-        {
-            "label": classes[int(found.label[n])],
-            "box": found.boxes[n].tolist(),
-            "p": float(found.p_right[n]),
-            "spread": found.spread[n].tolist(),
-            "entropy": float(found.total[n]),
-        }
-        for n in range(len(found))
-    ]
-    return texts_of.encode_prediction(regions, found.size)
+        total, aleatoric, epistemic = nats
+        return Said(texts, p_right, total, aleatoric, epistemic, [None] * len(keys), choose)

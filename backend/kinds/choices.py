@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,10 @@ class Choices:
         """See `Kind`."""
         return settings.backbone
 
+    def acquisition(self, settings: Settings) -> str:
+        """See `Kind`."""
+        return settings.acquisition
+
     def code(self, app: App) -> str:
         """See `Kind`."""
         return app.backbone_hash(app.settings.backbone)
@@ -40,7 +44,7 @@ class Choices:
 
     def read(
         self, app: App, items: Iterable[tuple[str, bytes]]
-    ) -> Iterator[tuple[list[str], dict[str, str]]]:
+    ) -> Generator[tuple[list[str], dict[str, str]], None, None]:
         """See `Kind`."""
         code = self.code(app)
         limit = app.settings.max_image_megapixels

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 from model.backbones.base import BackboneSpec

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.backbones.base import BackboneSpec
 from model.backbones.onnx_graph import Graph, value_info
@@ -46,7 +45,7 @@ def lite(*versions: int, size_px: int) -> BackboneSpec:
 
 
 def load_eager(version: int, size_px: int | tuple[int, int]) -> Any:
-    """Build one network in torch, in evaluation mode, padded for that input (side, or height and width).
+    """Build one network in torch, in evaluation mode, padded for that input: side, or both.
 
     Raises:
         BackboneError: torch or a weights package is missing, or the weights are not the known ones.

@@ -75,7 +75,7 @@ def canvas(width: int, height: int) -> tuple[int, int]:
     coarsest, (low, high) = STRIDES[-1], SIDES_PX
 
     def side(length: int) -> int:
-        return min(max(round(length * scale / coarsest) * coarsest, low), high)
+        return int(min(max(round(length * scale / coarsest) * coarsest, low), high))
 
     return side(width), side(height)
 

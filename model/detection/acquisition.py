@@ -52,9 +52,7 @@ class Pool:
         return Pool(**{name: value[rows] for name, value in vars(self).items()})
 
 
-def class_weights(
-    counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None
-) -> Floats:
+def class_weights(counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None) -> Floats:
     """``(C,)`` what doubt about each class counts, 1 on average.
 
     Args:
@@ -156,9 +154,7 @@ class PoolBuilder:
         return Pool(worth, vectors, confidence, entropy)
 
 
-def select_images(
-    name: str, pool: Pool, n: int, *, seed: int = 0
-) -> NDArray[np.int64]:
+def select_images(name: str, pool: Pool, n: int, *, seed: int = 0) -> NDArray[np.int64]:
     """Choose images, in the order in which they should be labelled.
 
     Args:

@@ -125,9 +125,7 @@ def _first_of_each(value: Tensor, group: Tensor, count: int) -> Tensor:
 
 def _inside(areas: Tensor, x: Tensor, y: Tensor, image: Tensor, images: int) -> Tensor:
     """``(B * L,)`` whether a location lies in one of the areas of its image."""
-    inside = (
-        (x >= areas[:, :1]) & (x <= areas[:, 2:3]) & (y >= areas[:, 1:2]) & (y <= areas[:, 3:])
-    )
+    inside = (x >= areas[:, :1]) & (x <= areas[:, 2:3]) & (y >= areas[:, 1:2]) & (y <= areas[:, 3:])
     found = torch.zeros(images, len(x), dtype=torch.bool, device=x.device)
     at_box, at = inside.nonzero(as_tuple=True)
     found[image[at_box], at] = True

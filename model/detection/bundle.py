@@ -98,7 +98,9 @@ class BoxBundle:
                     f"{folder} has format {facts['format']} of kind {facts.get('kind')}, expected "
                     f"{FORMAT} of {cls.KIND}"
                 )
-            shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
+            shape: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()
+            }
             parts: dict[str, dict[str, NDArray[Any]]] = {"head": {}, "calibrator": {}}
             for name, value in arrays.items():
                 part, _, rest = name.partition(".")

@@ -26,7 +26,7 @@ from model.detection.graph import write_head
 from model.detection.head import Head, Kept, LastLayers
 from model.detection.maps import ImageMaps
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings, mean_score
-from model.detection.shape import HeadShape, shape_for
+from model.detection.shape import shape_for
 from model.detection.types import BoxLabels, Detections, Floats
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError
 
@@ -44,11 +44,13 @@ class LabelledImages:
 
     Attributes:
         maps: of N images; read one by one, so a lazy sequence will do.
+        sizes: N times width and height of the upright image in pixels.
         drawn: N.
         random: ``(N,)`` bool, True where the image was drawn uniformly from the pool.
     """
 
     maps: Sequence[ImageMaps]
+    sizes: Sequence[tuple[int, int]]
     drawn: Sequence[BoxLabels]
     random: NDArray[np.bool_]
 
@@ -108,7 +110,7 @@ def fit(
 
     shape = shape_for(
         data.drawn,
-        [data.maps[n].size for n in range(len(data))],
+        data.sizes,
         len(classes),
         [level.shape[0] for level in data.maps[0].levels],
     )
@@ -183,12 +185,12 @@ def overlap_of(drawn: Sequence[BoxLabels]) -> float:
 
     Objects that lie over each other need room; elsewhere 0.5 is enough.
     """
-    most = [LEAST_OVERLAP]
+    most = [0.0]
     for one in drawn:
         rivals = iou_matrix(one.boxes, one.boxes)
         rivals[(one.labels[:, None] != one.labels[None, :]) | np.eye(len(one), dtype=bool)] = 0.0
         most.extend(rivals.max(axis=1, initial=0.0))
-    return float(min(np.quantile(most, 0.99) + 0.1, MOST_OVERLAP)) if len(most) > 1 else 0.6
+    return float(np.clip(np.quantile(most, 0.99) + 0.1, LEAST_OVERLAP, MOST_OVERLAP))
 
 
 @dataclass(frozen=True)
@@ -249,9 +251,9 @@ class OutOfFold:
         for part in (0, 1):
             others = np.flatnonzero(half != part)
             calibration = self.calibrated(others)
-            for n in np.flatnonzero(half == part):
-                size = self.data.maps[n].size
-                said[n] = detections_of(self.kept[n], self.readings[n], calibration, size)[0]
+            for n in np.flatnonzero(half == part).tolist():
+                kept, readings, size = self.kept[n], self.readings[n], self.data.sizes[n]
+                said[n] = detections_of(kept, readings, calibration, size)[0]
         found = [d for d in said if d is not None]
         right = np.array([self._outcome_of(d, n)[:2] == (0, 0) for n, d in enumerate(found)])
         stated = np.array([d.p_all_right for d in found])
@@ -347,7 +349,8 @@ class _Examples(Sequence[Any]):
 def _some(data: LabelledImages, rows: NDArray[np.int64]) -> LabelledImages:
     return replace(
         data,
-        maps=[data.maps[n] for n in rows],
+        maps=[],
+        sizes=[data.sizes[n] for n in rows],
         drawn=[data.drawn[n] for n in rows],
         random=data.random[rows],
     )
@@ -360,8 +363,9 @@ def _array(parameter: Any) -> NDArray[np.float32]:
 
 def _check(data: LabelledImages, classes: Sequence[str]) -> None:
     count = len(data.drawn)
-    if len(data.maps) != count:
-        raise ShapeError("maps", expected=f"({count},)", got=(len(data.maps),))
+    for name, given in (("maps", data.maps), ("sizes", data.sizes)):
+        if len(given) != count:
+            raise ShapeError(name, expected=f"({count},)", got=(len(given),))
     if data.random.shape != (count,):
         raise ShapeError("random", expected=f"({count},)", got=data.random.shape)
     if count < 2:

@@ -61,5 +61,3 @@ def extract_maps(
         finally:
             for future in waiting:
                 future.cancel()
-
-

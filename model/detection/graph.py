@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones.onnx_graph import Graph, value_info
-from model.detection.training import Standard
+from model.detection.shape import Standard
 
 if TYPE_CHECKING:
     from model.detection.network import HeadNetwork
@@ -105,13 +105,11 @@ def _block(
     constant = constant or _once()
     depthwise = block.depthwise.weight.detach().double().numpy()
     pointwise = block.pointwise.weight.detach().double().numpy()[:, :, None, None]
-    x = _conv(
-        graph, f"{name}.depthwise", x, depthwise, groups=len(depthwise), constant=constant
-    )
+    x = _conv(graph, f"{name}.depthwise", x, depthwise, groups=len(depthwise), constant=constant)
     x = _conv(graph, f"{name}.pointwise", x, pointwise, constant=constant)
     groups, width = block.norm.num_groups, block.norm.num_channels
     # Group norm is instance norm of the groups; then each channel has its gain and bias.
-    grouped = constant(graph, f"{name}.grouped", np.array([0, groups, -1], np.int64))  # type: ignore[arg-type]
+    grouped = constant(graph, f"{name}.grouped", np.array([0, groups, -1], np.int64))
     ones = constant(graph, f"{name}.ones", np.ones(groups, np.float32))
     zeros = constant(graph, f"{name}.zeros", np.zeros(groups, np.float32))
     y = graph.add("Reshape", [x, grouped])

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones.pyramid import STRIDES
-from model.detection.suppression import non_maximum_suppression
 from model.detection.maps import ImageMaps
 from model.detection.shape import LARGEST_LOG, REACH, HeadShape
+from model.detection.suppression import non_maximum_suppression
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -73,8 +73,8 @@ class Kept:
 
     def take(self, rows: NDArray[np.int64]) -> Kept:
         """Some of the regions, in that order."""
-        whole = {"canvas": self.canvas}
-        return Kept(**whole, **{k: v[rows] for k, v in vars(self).items() if k not in whole})
+        values: dict[str, Any] = dict(vars(self))
+        return Kept(**{k: v if k == "canvas" else v[rows] for k, v in values.items()})
 
 
 def sigmoid(x: NDArray[Any]) -> F64:

@@ -6,8 +6,10 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,16 +99,31 @@ class MapStore:
         Raises:
             MissingFeaturesError: they are not in the cache, or damaged.
         """
-        path = self._path(code, key)
-        try:
-            with safe_open(path, "numpy") as file:
-                names = sorted(file.keys())
-                width, height = json.loads(file.metadata()["size"])
-                return ImageMaps(tuple(file.get_tensor(n) for n in names), (width, height))
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
-            raise MissingFeaturesError(f"the maps of image {key} cannot be read: {exc}") from exc
+        with _opened(self._path(code, key), key) as file:
+            names = sorted(file.keys())
+            width, height = json.loads(file.metadata()["size"])
+            return ImageMaps(tuple(file.get_tensor(n) for n in names), (width, height))
+
+    def size(self, code: str, key: str) -> tuple[int, int]:
+        """Width and height of an upright image in pixels, without reading its maps.
+
+        Raises:
+            MissingFeaturesError: they are not in the cache, or damaged.
+        """
+        with _opened(self._path(code, key), key) as file:
+            width, height = json.loads(file.metadata()["size"])
+            return width, height
 
     def load_many(self, code: str, keys: Sequence[str]) -> Iterator[ImageMaps]:
         """Read images one by one, so that memory does not depend on how many there are."""
         for key in keys:
             yield self.load(code, key)
+
+
+@contextmanager
+def _opened(path: Path, key: str) -> Iterator[Any]:
+    try:
+        with safe_open(path, "numpy") as file:
+            yield file
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
+        raise MissingFeaturesError(f"the maps of image {key} cannot be read: {exc}") from exc

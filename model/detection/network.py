@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from model.detection.shape import HeadShape
 
-
 GROUPS = 8
 SIDES = 4
 START_LOGIT = -4.0  # of every class: objects are rare, as Lin et al. 2017 (arXiv:1708.02002) start

@@ -82,7 +82,7 @@ def doubt(scores: Floats) -> tuple[Floats, NDArray[np.float64], NDArray[np.float
     Returns:
         ``(R, C)`` mean probability of each class, then ``(R,)`` each.
     """
-    passes, regions, classes = scores.shape
+    _, regions, classes = scores.shape
     if not regions:
         none = np.zeros(0)
         return np.zeros((0, classes)), none, none, none

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from model.backbones.pyramid import STRIDES, canvas
 from model.detection.types import BoxLabels
 
+# Mean and standard deviation of every channel, of each level.
+Standard = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
+
 BOX_OUTPUTS = 9  # four sides, the box's quality, and the spread of four sides
 REACH = 3.0  # a side of reach * stride is what an output of 0 means
 LARGEST_LOG = 5.0

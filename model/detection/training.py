@@ -15,7 +15,7 @@ from model.backbones.pyramid import STRIDES
 from model.detection.assignment import Assigned, Batch, assign, box_iou
 from model.detection.maps import ImageMaps
 from model.detection.network import HeadNetwork
-from model.detection.shape import LARGEST_LOG, REACH, HeadShape
+from model.detection.shape import LARGEST_LOG, REACH, HeadShape, Standard
 from model.detection.types import BoxLabels
 
 RATE, LAST_RATE, DECAY, CLIP = 2e-3, 0.02, 0.01, 10.0
@@ -27,7 +27,6 @@ BOX_WEIGHT, QUALITY_WEIGHT, SPREAD_WEIGHT = 2.0, 0.5, 0.1
 NEGATIVE_WEIGHT = 0.75
 ACCEPTED_WEIGHT = 0.5  # of the sides of a box that was taken over as it was
 
-Standard = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 Progress = Callable[[float], None]
 
 
@@ -95,7 +94,8 @@ def train_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
-        network = HeadNetwork(shape).to(device, memory_format=torch.channels_last).train()
+        network = HeadNetwork(shape).to(device).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = [p.detach().clone() for p in network.parameters()]
         optimiser = torch.optim.AdamW(
             [
@@ -129,7 +129,8 @@ def train_head(
         with torch.no_grad():
             for mean, p in zip(average, network.parameters(), strict=True):
                 p.copy_(mean)
-    return network.cpu().eval()
+    network.cpu().eval()
+    return network
 
 
 def _rate(step: int, steps: int) -> float:
@@ -167,7 +168,11 @@ def collate(
         for c, s in zip(shape.channels, shape.strides, strict=True)
     ]
     valid = np.zeros((len(examples), len(grid)), bool)
-    boxes, labels, image, accepted, ignored, ignored_image = [], [], [], [], [], []
+    boxes: list[NDArray[np.float64]] = []
+    ignored: list[NDArray[np.float64]] = []
+    image: list[NDArray[np.int64]] = []
+    ignored_image: list[NDArray[np.int64]] = []
+    labels, accepted = [], []
     for n, example in enumerate(examples):
         flip = rng is not None and rng.random() < 0.5
         own = np.array(example.maps.levels[coarsest].shape[:0:-1]) * STRIDES[-1]  # width, height
@@ -217,7 +222,8 @@ def _loss(network: HeadNetwork, maps: list[Tensor], truth: Batch, grid: Tensor) 
     classes = _class_loss(logits, given, truth)
     total = given.target.sum().clamp(min=1.0)
     if not len(given.location):
-        return classes / total + 0.0 * outputs.sum()
+        alone: Tensor = classes / total + 0.0 * outputs.sum()
+        return alone
     found = boxes.reshape(-1, 4)[given.location]
     goal = truth.boxes[given.box]
     weight = given.target * torch.where(truth.accepted[given.box], ACCEPTED_WEIGHT, 1.0)
@@ -232,7 +238,8 @@ def _loss(network: HeadNetwork, maps: list[Tensor], truth: Batch, grid: Tensor) 
     log_scale = rest[:, 5:].clamp(-LARGEST_LOG, LARGEST_LOG)
     spread = (error * torch.exp(-log_scale) + log_scale).mean(1)
     extras = QUALITY_WEIGHT * quality + SPREAD_WEIGHT * spread
-    return (classes + BOX_WEIGHT * of_box + (weight * extras).sum()) / total
+    whole: Tensor = (classes + BOX_WEIGHT * of_box + (weight * extras).sum()) / total
+    return whole
 
 
 def _class_loss(logits: Tensor, given: Assigned, truth: Batch) -> Tensor:
@@ -245,7 +252,8 @@ def _class_loss(logits: Tensor, given: Assigned, truth: Batch) -> Tensor:
     unknown[given.location] = False
     weight = weight * ~unknown[:, None]
     loss: Tensor = nn.functional.binary_cross_entropy_with_logits(flat, target, reduction="none")
-    return (loss * weight).sum()
+    total: Tensor = (loss * weight).sum()
+    return total
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -254,4 +262,5 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
     shared = (high - low).clamp(min=0).prod(1)
     union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared
     hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
-    return shared / union.clamp(min=1e-9) - (hull - union) / hull.clamp(min=1e-9)
+    found: Tensor = shared / union.clamp(min=1e-9) - (hull - union) / hull.clamp(min=1e-9)
+    return found

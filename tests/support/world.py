@@ -15,6 +15,7 @@ from backend.jobs import perform
 from backend.scheduler import Scheduler
 from backend.settings import Settings
 from backend.testing import FakeLabelStudio, FakeMedia, InMemoryQueue
+from model.detection.maps import MapStore
 from model.features import FeatureStore
 
 CONFIG = """<View>
@@ -64,6 +65,7 @@ class World:
         self.queue = InMemoryQueue()
         self.settings = Settings.load({}, home=str(tmp_path), **{"quiet_s": 0.0} | settings)
         self.backbone = MeanColour()
+        self.pyramid = None
         self.app = App(
             settings=self.settings,
             database=Database("sqlite://"),
@@ -73,6 +75,8 @@ class World:
             media_for=lambda project: self.media,
             backbone_for=lambda name: self.backbone,
             backbone_hash=lambda name: self.backbone.hash,
+            maps=MapStore(tmp_path / "maps"),
+            pyramid_for=lambda name: self.pyramid,
         )
         for i in range(n):
             self.import_image(i % 3, i)

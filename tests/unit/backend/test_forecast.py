@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backend.forecast import forecast, pool_accuracy
+from backend.kinds import Fitted
 from backend.records import Score, Version
 from model.engine import fit
 from model.types import Labelled
@@ -60,6 +61,6 @@ def test_pool_accuracy_is_near_the_truth():
     scores = [
         Score(task_id=i, label="a", score=0.5, p_right=float(said.p_right[i])) for i in range(600)
     ]
-    found = pool_accuracy(bundle, data, scores, dict.fromkeys(range(150), "a"))
+    found = pool_accuracy(Fitted(bundle, data.random), scores, dict.fromkeys(range(150), "a"))
     truth = float((said.label[150:] == labels[150:]).mean())
     assert found["low"] < truth < found["high"]

@@ -65,7 +65,8 @@ def read_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> str:
             continue
         boxes.append(Drawn(label, box, _ORIGINS.get(str(mark.region.get("origin")), "drawn")))
     kept = _once(boxes)
-    covered = (ious(ignored, [d.box for d in kept]) >= SAME).any(axis=1).tolist()
+    overlaps = ious(ignored, [d.box for d in kept])
+    covered = np.asarray((overlaps >= SAME).any(axis=1))
     unclear = [area for area, is_object in zip(ignored, covered, strict=True) if not is_object]
     return encode(Drawing(tuple(kept), tuple(unclear)))
 
