@@ -17,7 +17,8 @@ Standard = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 BOX_OUTPUTS = 9  # four sides, the box's quality, and the spread of four sides
 REACH = 3.0  # a side of reach * stride is what an output of 0 means
 LARGEST_LOG = 5.0
-SMALL_PX = 50.0  # boxes below need the finest level
+CELLS = 4.0  # of the finest level that an object of the smallest class spans
+WIDTHS = (64, 96)  # with and without the level of stride 8
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,20 @@ class HeadShape:
 
 
 def shortest_sides(
-    labels: Sequence[BoxLabels], sizes: Sequence[tuple[int, int]]
+    labels: Sequence[BoxLabels], sizes: Sequence[tuple[int, int]], n_classes: int
 ) -> NDArray[np.float64]:
-    """``(B,)`` geometric mean of both sides of every box, in pixels of its image's canvas."""
-    found = []
+    """``(C,)`` median side of each class's boxes in pixels of their canvas; nan without one.
+
+    The side of a box is the geometric mean of its width and height.
+    """
+    found: list[list[float]] = [[] for _ in range(n_classes)]
     for drawn, (width, height) in zip(labels, sizes, strict=True):
         across, down = canvas(width, height)
         sides = drawn.boxes[:, 2:] - drawn.boxes[:, :2]
-        found.append(np.sqrt(sides[:, 0] * across * sides[:, 1] * down))
-    return np.concatenate(found) if found else np.zeros(0)
+        lengths = np.sqrt(sides[:, 0] * across * sides[:, 1] * down)
+        for label, length in zip(drawn.labels, lengths.tolist(), strict=True):
+            found[label].append(length)
+    return np.array([np.median(of_class) if of_class else np.nan for of_class in found])
 
 
 def shape_for(
@@ -74,16 +80,18 @@ def shape_for(
 ) -> HeadShape:
     """Levels and width from the sizes of the boxes.
 
-    Small objects need stride 8; where there are none, leaving it out halves the cost of a step,
-    which buys a wider head.
+    The finest level is the coarsest on which the smallest class still spans four cells: finer ones
+    help small objects, and where there are none they cost most of the time and are learnt worse
+    from few images. What that saves buys a wider head.
     """
-    sides = shortest_sides(labels, sizes)
-    small = len(sides) == 0 or float(np.quantile(sides, 0.05)) < SMALL_PX
-    first = 0 if small else 1
+    sides = shortest_sides(labels, sizes, n_classes)
+    smallest = float(np.nanmin(sides)) if not np.isnan(sides).all() else 0.0
+    fitting = [n for n, stride in enumerate(STRIDES) if smallest >= CELLS * stride]
+    first = max(fitting, default=0)
     return HeadShape(
         strides=STRIDES[first:],
         channels=tuple(channels[first:]),
-        width=64 if small else 96,
+        width=WIDTHS[min(first, 1)],
         depth=2,
         n_classes=n_classes,
     )

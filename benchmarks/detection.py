@@ -1,0 +1,344 @@
+"""Detection: what a head finds, how fast, how far its scores can be trusted, and what to ask next.
+
+    ./run bench detection --data ../shared/data/bccd --labels 10,100,all --out FILE
+    ./run bench detection --data ../shared/data/bccd --active 10,20,30,40,60 --seeds 5 --out FILE
+    ./run bench detection --data ../shared/data/bccd --costs --out FILE
+
+Random labels of the set's training part, fitted by the engine with its defaults and judged on the
+set's own test part, which nothing was chosen by. ``--active`` compares rules instead: every rule
+of a seed begins with the same random images. ``--costs`` measures what predicting takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _curves import areas, describe, mean_and_error, paired
+from _kept import Kept
+from _measured import over_seeds
+from common import CACHE, ROOT, header, write
+from numpy.typing import NDArray
+
+from model.backbones.pyramid import DEFAULT_PYRAMID, load_pyramid
+from model.datasets import Item, read_dataset
+from model.detection.acquisition import (
+    BOX_ACQUISITIONS,
+    PoolBuilder,
+    class_weights,
+    select_images,
+)
+from model.detection.bundle import BoxBundle, shown
+from model.detection.calibration import SHOWN
+from model.detection.engine import BoxConfig, LabelledImages, fit, judge
+from model.detection.evaluate import match, missed, recall_of_missed
+from model.detection.extract import extract_maps
+from model.detection.maps import ImageMaps, MapStore
+from model.detection.passes import BOX_ESTIMATORS
+from model.images import decode_image
+from model.simulation.boxes import BoxSet, box_set
+from model.simulation.data import list_images
+
+CODE = ("model", "benchmarks/detection.py")
+Ints = NDArray[np.int64]
+
+
+def main() -> None:
+    arguments = parse()
+    data = Images.of(arguments.data)
+    if arguments.costs:
+        found = costs(data, arguments.turns)
+    elif arguments.active:
+        found = active(data, arguments)
+    else:
+        found = quality(data, arguments)
+    facts = {"benchmark": "detection", "data": data.set.name, "pyramid": DEFAULT_PYRAMID}
+    write(header(**facts) | found, arguments.out)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="a packed set with boxes")
+    parser.add_argument("--labels", default="10,100,all", help="numbers of images, with commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--active", default="", help="numbers of images at which rules are judged")
+    parser.add_argument("--rules", default="random,auto,least-confidence,entropy")
+    parser.add_argument("--random-share", type=float, default=0.0)
+    parser.add_argument("--costs", action="store_true", help="measure predicting instead")
+    parser.add_argument("--turns", type=int, default=60, help="images that costs are measured on")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Images:
+    """A set with boxes whose maps are in memory."""
+
+    def __init__(self, found: BoxSet, maps: Sequence[ImageMaps], source: str) -> None:
+        self.set, self.maps, self.source = found, maps, source
+
+    @classmethod
+    def of(cls, source: str) -> Images:
+        """Read a set, computing what the cache lacks."""
+
+        def read() -> Iterator[Item]:
+            return read_dataset(source)
+
+        listing = list_images(read)
+        found = box_set(Path(source).name, listing)
+        pyramid = load_pyramid(DEFAULT_PYRAMID, CACHE)
+        store = MapStore(CACHE / "maps")
+        wanted = set(store.missing(pyramid.hash, found.keys))
+        names = dict(zip(listing.names, found.keys, strict=True))
+        items = ((names[i.name], i.data) for i in read() if names.get(i.name) in wanted)
+        for key, maps in extract_maps(pyramid, items):
+            if not isinstance(maps, ImageMaps):
+                raise SystemExit(f"{source} has an unreadable image: {maps}")
+            store.add(pyramid.hash, key, maps)
+        return cls(found, list(store.load_many(pyramid.hash, found.keys)), source)
+
+    def take(self, rows: Ints) -> LabelledImages:
+        """Some images with their labels, all of them drawn by chance."""
+        return LabelledImages(
+            maps=[self.maps[n] for n in rows],
+            sizes=[self.maps[n].size for n in rows],
+            drawn=[self.set.boxes[n] for n in rows],
+            random=np.ones(len(rows), bool),
+        )
+
+    @property
+    def test(self) -> LabelledImages:
+        return self.take(np.flatnonzero(self.set.test))
+
+
+def fitted(data: Images, rows: Ints, seed: int) -> tuple[BoxBundle, float]:
+    """A version, and the CPU-seconds that all of it took."""
+    begin = time.process_time()
+    bundle = fit(data.take(rows), data.set.classes, config=BoxConfig(seed=seed))
+    return bundle, time.process_time() - begin
+
+
+def quality(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Random labels at each number of images."""
+    pool = data.set.pool
+    kept = Kept(CACHE / "detection", ROOT)
+    result: dict[str, Any] = {}
+    for text in arguments.labels.split(","):
+        count = len(pool) if text == "all" else min(int(text), len(pool))
+        runs = []
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+
+            def run(seed: int = seed, count: int = count) -> dict[str, Any]:
+                rows = np.random.default_rng(seed).permutation(pool)[:count]
+                bundle, cpu = fitted(data, rows, seed)
+                return measure(data, bundle) | {"fit_cpu_s": cpu}
+
+            facts = {"data": data.set.digest, "count": count, "seed": seed}
+            runs.append(kept.run(facts, CODE, run))
+            say(f"{data.set.name} {count} seed {seed}: " + brief(runs[-1]))
+        flat = [{k: v for k, v in run.items() if not isinstance(v, dict)} for run in runs]
+        result[text] = {
+            "images": count,
+            **over_seeds(flat),
+            "ap50_per_class": over_seeds([run["ap50_per_class"] for run in runs]),
+            "runs": runs,
+        }
+    return {"test_images": int(data.set.test.sum()), "at": result}
+
+
+def brief(run: dict[str, Any]) -> str:
+    names = ("ap50", "map", "region_ece", "region_error_auroc", "missed_recall", "head_cpu_s")
+    return ", ".join(f"{n} {run[n]:.3f}" for n in names if run[n] is not None)
+
+
+def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
+    """A version on the test part."""
+    test = data.test
+    found = []
+    begin = time.process_time()
+    for maps in test.maps:
+        found.append(bundle.look(maps)[0])
+    look_s = (time.process_time() - begin) / len(found)
+    result = judge(found, test, data.set.classes)
+    for name in ("n_labels", "class_counts"):
+        result.pop(name)
+    gone = np.array([missed((d.boxes, d.label, d.p_right), t, threshold=SHOWN)
+                     for d, t in zip(found, test.drawn, strict=True)])  # fmt: skip
+    score = np.array([d.p_all_right for d in found])
+    by_score = recall_of_missed(np.argsort(score, kind="stable"), gone > 0)
+    wrong = np.array([anything_wrong(d, t) for d, t in zip(found, test.drawn, strict=True)])
+    return result | {
+        "missed_share": float((gone > 0).mean()),
+        "missed_recall_by_image_score": by_score,
+        "missed_recall_at_best": recall_of_missed(np.argsort(-gone, kind="stable"), gone > 0),
+        "images_right": float(1 - wrong.mean()),
+        "images_right_stated": float(score.mean()),
+        "head_cpu_s": bundle.metrics["head_cpu_seconds"],
+        "look_ms": 1e3 * look_s,
+        "steps": bundle.metrics["steps"],
+        "finest_stride": bundle.metrics["levels"][0],
+    }
+
+
+def anything_wrong(found: Any, truth: Any) -> bool:
+    visible = shown(found)
+    matches = match(visible.boxes, visible.label, visible.p_right, truth)
+    return bool((~matches.right & ~matches.ignored).any() or matches.right.sum() < len(truth))
+
+
+def active(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Rules against each other, at the same numbers of images."""
+    budgets = [int(n) for n in arguments.active.split(",")]
+    rules = arguments.rules.split(",")
+    kept = Kept(CACHE / "detection-active", ROOT)
+    runs: dict[str, dict[int, dict[str, Any]]] = {rule: {} for rule in rules}
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        for rule in rules:
+
+            def run(seed: int = seed, rule: str = rule) -> dict[str, Any]:
+                return replay(data, rule, budgets, arguments.random_share, seed)
+
+            facts = {
+                "data": data.set.digest, "rule": rule, "budgets": budgets, "seed": seed,
+                "share": arguments.random_share,
+            }  # fmt: skip
+            runs[rule][seed] = kept.run(facts, CODE, run)
+            curve = " ".join(f"{v:.3f}" for v in runs[rule][seed]["accuracy"])
+            say(f"{data.set.name} seed {seed} {rule}: {curve}")
+    random = runs["random"]
+    table = {}
+    for rule in rules:
+        row = describe(runs[rule], random, budgets[-1])
+        ahead = [
+            mean_and_error(
+                [runs[rule][s]["accuracy"][n] - random[s]["accuracy"][n] for s in random]
+            )
+            for n in range(len(budgets))
+        ]
+        per_class = np.array([[runs[rule][s]["per_class"]] for s in random], np.float64)
+        row |= {
+            "auc_ahead": paired(areas(runs[rule]), areas(random)),
+            "ahead": [{"mean": round(m, 4), "se": None if e is None else round(e, 4)}
+                      for m, e in ahead],
+            "ap50_per_class": {
+                name: np.nanmean(per_class[..., c], axis=(0, 1)).round(4).tolist()
+                for c, name in enumerate(data.set.classes)
+            },
+        }  # fmt: skip
+        table[rule] = row
+    return {"budgets": budgets, "random_share": arguments.random_share, "rules": table}
+
+
+def replay(
+    data: Images, rule: str, budgets: Sequence[int], share: float, seed: int
+) -> dict[str, Any]:
+    """One rule and one seed: AP50 on the test part at each number of images."""
+    pool = data.set.pool
+    order = np.random.default_rng(seed).permutation(pool)
+    labelled = order[: budgets[0]]
+    result: dict[str, Any] = {
+        "labels": list(budgets), "accuracy": [], "per_class": [], "query_s": [], "fit_s": [],
+        "objects": [],
+    }  # fmt: skip
+    for number, _ in enumerate(budgets):
+        bundle, cpu = remembered(data, tuple(sorted(labelled.tolist())), seed)
+        found = [bundle.look(maps)[0] for maps in data.test.maps]
+        judged = judge(found, data.test, data.set.classes)
+        result["accuracy"].append(judged["ap50"])
+        result["per_class"].append(list(judged["ap50_per_class"].values()))
+        result["fit_s"].append(cpu)
+        result["objects"].append(int(sum(len(data.set.boxes[n]) for n in labelled)))
+        if number + 1 == len(budgets):
+            return result
+        wanted = budgets[number + 1] - len(labelled)
+        begin = time.perf_counter()
+        labelled = np.concatenate(
+            [labelled, ask(data, bundle, rule, labelled, wanted, share, seed)]
+        )
+        result["query_s"].append(time.perf_counter() - begin)
+    return result
+
+
+@lru_cache(maxsize=8)
+def remembered(data: Images, rows: tuple[int, ...], seed: int) -> tuple[BoxBundle, float]:
+    """`fitted`, once for rules that share their first images."""
+    return fitted(data, np.array(rows), seed)
+
+
+def ask(
+    data: Images, bundle: BoxBundle, rule: str, labelled: Ints, n: int, share: float, seed: int
+) -> Ints:
+    """What a rule asks for next; a share of it is drawn before any score is looked at."""
+    rest = np.setdiff1d(data.set.pool, labelled)
+    order = np.random.default_rng(seed * 1000 + len(labelled)).permutation(rest)
+    drawn = order[: n if rule == "random" else round(share * n)]
+    rest = np.setdiff1d(rest, drawn)
+    if len(drawn) == n:
+        return drawn
+    counts = np.array(list(bundle.metrics["class_counts"].values()))
+    builder = PoolBuilder(class_weights(counts, list(bundle.metrics["ap50_per_class"].values())))
+    for row in rest:
+        found, kept = bundle.look(data.maps[row])
+        builder.add(found, kept, shown(found))
+    assert rule in BOX_ACQUISITIONS
+    chosen = select_images(rule, builder.pool(), n - len(drawn), seed=seed * 1000 + len(labelled))
+    return np.concatenate([drawn, rest[chosen]])
+
+
+def costs(data: Images, turns: int) -> dict[str, Any]:
+    """What one image costs: decoding and network, head, and passes, one thread, in turns."""
+    rows = np.random.default_rng(0).permutation(data.set.pool)[:40]
+    bundle, _ = fitted_quickly(data, rows)
+    pyramid = load_pyramid(DEFAULT_PYRAMID, CACHE)
+    wanted = set(np.array(data.set.names)[np.flatnonzero(data.set.test)[:turns]].tolist())
+    files = [i.data for i in read_dataset(data.source) if i.name in wanted]
+    seconds: dict[str, list[float]] = {"pyramid": [], "head": []} | {n: [] for n in BOX_ESTIMATORS}
+    for file in files:
+        begin = time.perf_counter()
+        image = decode_image(file)
+        maps = ImageMaps.of(pyramid.maps(image), image.size)
+        seconds["pyramid"].append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        kept = bundle.head.find(maps)
+        seconds["head"].append(time.perf_counter() - begin)
+        for name, estimator in BOX_ESTIMATORS.items():
+            begin = time.perf_counter()
+            readings = estimator(bundle.head, kept)
+            finish(bundle, kept, readings, maps.size)
+            seconds[name].append(time.perf_counter() - begin)
+    median = {name: float(np.median(values)) for name, values in seconds.items()}
+    forward = median["pyramid"] + median["head"]
+    return {
+        "images": len(files),
+        "milliseconds": {name: round(1e3 * value, 3) for name, value in median.items()},
+        "predict_over_forward": {
+            name: round((forward + median[name]) / forward, 4) for name in BOX_ESTIMATORS
+        },
+        "passes": {"softmax": 1, "mc-dropout": 10},
+    }
+
+
+def fitted_quickly(data: Images, rows: Ints) -> tuple[BoxBundle, float]:
+    begin = time.process_time()
+    bundle = fit(data.take(rows), data.set.classes, config=BoxConfig(steps=60))
+    return bundle, time.process_time() - begin
+
+
+def finish(bundle: BoxBundle, kept: Any, readings: Any, size: tuple[int, int]) -> None:
+    from model.detection.bundle import detections_of
+
+    detections_of(kept, readings, bundle.calibration, size)
+
+
+if __name__ == "__main__":
+    main()
