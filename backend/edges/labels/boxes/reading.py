@@ -65,9 +65,8 @@ def read_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> str:
             continue
         boxes.append(Drawn(label, box, _ORIGINS.get(str(mark.region.get("origin")), "drawn")))
     kept = _once(boxes)
-    overlaps = ious(ignored, [d.box for d in kept])
-    covered = np.asarray((overlaps >= SAME).any(axis=1))
-    unclear = [area for area, is_object in zip(ignored, covered, strict=True) if not is_object]
+    covered = ious(ignored, [d.box for d in kept]) >= SAME
+    unclear = [area for area, by in zip(ignored, covered, strict=True) if not by.any()]
     return encode(Drawing(tuple(kept), tuple(unclear)))
 
 
