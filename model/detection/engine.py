@@ -22,8 +22,8 @@ from model.detection.evaluate import (
     region_error_auroc,
 )
 from model.detection.geometry import iou_matrix
-from model.detection.graph import last_layers, write_head
-from model.detection.head import Head, Kept
+from model.detection.graph import write_head
+from model.detection.head import Head, Kept, LastLayers
 from model.detection.maps import ImageMaps
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings, mean_score
 from model.detection.shape import shape_for
@@ -129,8 +129,12 @@ def fit(
             steps=steps,
             progress=lambda share: progress(begin + (end - begin) * share, what),
         )
-        graph, last = write_head(network, standard), last_layers(network)
-        return Head(shape, graph, last, overlap=overlap)
+        last = LastLayers(
+            (_array(network.classify.weight).T.copy(), _array(network.classify.bias)),
+            (_array(network.regress.weight).T.copy(), _array(network.regress.bias)),
+            _array(network.scale),
+        )
+        return Head(shape, write_head(network, standard), last, overlap=overlap)
 
     everything = np.arange(len(data))
     fold = rng.permutation(len(data)) % FOLDS
@@ -350,6 +354,11 @@ def _some(data: LabelledImages, rows: NDArray[np.int64]) -> LabelledImages:
         drawn=[data.drawn[n] for n in rows],
         random=data.random[rows],
     )
+
+
+def _array(parameter: Any) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = parameter.detach().numpy().copy()
+    return found
 
 
 def _check(data: LabelledImages, classes: Sequence[str]) -> None:

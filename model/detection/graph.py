@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones.onnx_graph import Graph, value_info
-from model.detection.head import LastLayers
-from model.detection.shape import BOX_OUTPUTS, Standard
+from model.detection.shape import Standard
 
 if TYPE_CHECKING:
     from model.detection.network import HeadNetwork
@@ -32,12 +31,11 @@ def write_head(network: HeadNetwork, standard: Standard) -> bytes:
     for level in reversed(levels):
         mean, deviation = standard[level]
         conv: Any = network.lateral[level]
-        weight = conv.weight.detach().double().numpy() / deviation[:, None, None]
-        bias = conv.bias.detach().double().numpy() - weight.sum((2, 3)) @ mean
-        cells = shape.cells[level]
-        x = _conv(graph, f"lateral{level}", f"level{level}", weight, bias, stride=cells)
+        weight = conv.weight.detach().double().numpy()[:, :, 0, 0] / deviation
+        bias = conv.bias.detach().double().numpy() - weight @ mean
+        x = _conv(graph, f"lateral{level}", f"level{level}", weight[:, :, None, None], bias)
         if above is not None:
-            up = graph.add("Resize", [above, "", scales], mode="nearest") if cells == 1 else above
+            up = graph.add("Resize", [above, "", scales], mode="nearest")
             x = graph.add("Add", [x, up])
         above = x
         merged.insert(0, _block(graph, f"smooth{level}", x, network.smooth[level]))
@@ -64,24 +62,6 @@ def write_head(network: HeadNetwork, standard: Standard) -> bytes:
     return data
 
 
-def last_layers(network: HeadNetwork) -> LastLayers:
-    """The layers that are not in the graph, as arrays."""
-
-    def stacked(coarse: Any, fine: Any, outputs: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        weight, bias = [coarse.weight.detach().numpy().T], [coarse.bias.detach().numpy()]
-        if max(network.shape.cells) > 1:
-            weight += np.split(fine.weight.detach().numpy().T, 4, axis=1)
-            bias += np.split(fine.bias.detach().numpy(), 4)
-        assert bias[-1].shape == (outputs,)
-        return np.stack(weight).copy(), np.stack(bias).copy()
-
-    return LastLayers(
-        stacked(network.classify, network.classify_fine, network.shape.n_classes),
-        stacked(network.regress, network.regress_fine, BOX_OUTPUTS),
-        network.scale.detach().numpy().copy(),
-    )
-
-
 def _once() -> Callable[[Graph, str, NDArray[np.float32]], str]:
     """A weight that several nodes share is written once."""
     known: set[str] = set()
@@ -103,7 +83,6 @@ def _conv(
     bias: NDArray[np.float64] | None = None,
     *,
     groups: int = 1,
-    stride: int = 1,
     constant: Callable[[Graph, str, NDArray[np.float32]], str] | None = None,
 ) -> str:
     constant = constant or _once()
@@ -112,12 +91,7 @@ def _conv(
         names.append(constant(graph, f"{name}.bias", bias.astype(np.float32)))
     side = weight.shape[2]
     return graph.add(
-        "Conv",
-        [x, *names],
-        kernel_shape=[side, side],
-        pads=[side // 2 if stride == 1 else 0] * 4,
-        strides=[stride, stride],
-        group=groups,
+        "Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4, group=groups
     )
 
 

@@ -18,18 +18,15 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 BEFORE, AFTER = 300, 100  # locations an image that suppression is given, and leaves
 LEAST_SCORE = 0.02  # of what is kept at all
-SMALLEST = 1e-4  # share of the image's side that a box has at least
 
 
 @dataclass(frozen=True)
 class LastLayers:
     """The linear layers that turn a location's features into classes and a box.
 
-    There are P of them, see `HeadShape.places`: 1, or 5 with the level of stride 8.
-
     Attributes:
-        classify: ``(P, width, C)`` and ``(P, C)``.
-        regress: ``(P, width, 9)`` and ``(P, 9)``.
+        classify: ``(width, C)`` and ``(C,)``.
+        regress: ``(width, 9)`` and ``(9,)``.
         scale: ``(levels,)`` added to the four sides of each level.
     """
 
@@ -52,7 +49,6 @@ class Kept:
         of_box: ``(R, width)`` what `regress` read.
         grid: ``(R, 3)`` x, y, stride of each region's location in pixels of the canvas.
         level: ``(R,)``.
-        layer: ``(R,)`` which of the last layers read them.
         canvas: width and height in pixels.
     """
 
@@ -65,7 +61,6 @@ class Kept:
     of_box: F32
     grid: F32
     level: NDArray[np.int64]
-    layer: NDArray[np.int64]
     canvas: tuple[int, int]
 
     def __len__(self) -> int:
@@ -111,82 +106,57 @@ class Head:
         )
         self.shape, self.graph, self.last, self.overlap = shape, graph, last, overlap
         self._first = STRIDES.index(shape.strides[0])
-        self._known: dict[tuple[int, int], tuple[F32, NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._grids: dict[tuple[int, int], F32] = {}
 
-    def features(self, maps: ImageMaps) -> tuple[F32, F32, tuple[int, int]]:
-        """``(F, width)`` for classes and for boxes, and width and height of the canvas."""
+    def features(self, maps: ImageMaps) -> tuple[F32, F32, F32, tuple[int, int]]:
+        """``(L, width)`` for classes and for boxes, the grid ``(L, 3)``, and the canvas."""
         levels = maps.levels[self._first :]
         given = {f"level{n}": v[None].astype(np.float32) for n, v in enumerate(levels)}
         out = [x[0].reshape(x.shape[1], -1).T for x in self._session.run(None, given)]
         half = len(out) // 2
         height, width = (n * STRIDES[-1] for n in maps.levels[-1].shape[1:])
-        return np.concatenate(out[:half]), np.concatenate(out[half:]), (width, height)
+        if (height, width) not in self._grids:
+            self._grids[height, width] = self.shape.grid(height, width)
+        grid = self._grids[height, width]
+        return np.concatenate(out[:half]), np.concatenate(out[half:]), grid, (width, height)
 
     def find(self, maps: ImageMaps) -> Kept:
         """Regions of one image: at most 100, none below a score of 0.02."""
-        of_class, of_box, canvas = self.features(maps)
-        grid, cell, layer = self._places(canvas)
-        logits = self._logits(of_class, cell, layer)
+        of_class, of_box, grid, canvas = self.features(maps)
+        weight, bias = self.last.classify
+        logits = of_class @ weight + bias
         top = logits.max(axis=1)
         likely = np.flatnonzero(top > np.log(LEAST_SCORE / (1 - LEAST_SCORE)))
         likely = likely[np.argsort(-top[likely], kind="stable")[:BEFORE]]
         level = np.searchsorted(np.array(self.shape.strides), grid[likely, 2])
-        of_box = of_box[cell[likely]]
-        boxes, quality, spread = self.boxes(of_box, grid[likely], level, layer[likely])
+        boxes, quality, spread = self.boxes(of_box[likely], grid[likely], level)
         boxes = np.clip(boxes / np.array([*canvas, *canvas]), 0.0, 1.0)
-        label = logits[likely].argmax(axis=1).astype(np.int64)
-        whole = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1.0) > SMALLEST)
-        best = non_maximum_suppression(
-            boxes[whole],
-            top[likely[whole]].astype(np.float64),
-            label[whole],
-            overlap=self.overlap,
-        )
-        kept = whole[best[:AFTER]]
+        label = logits[likely].argmax(axis=1)
+        whole = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1.0) > 1e-4
+        order = np.flatnonzero(whole)
+        kept = order[
+            non_maximum_suppression(
+                boxes[order], top[likely][order], label[order], overlap=self.overlap
+            )[:AFTER]
+        ]
         rows = likely[kept]
         return Kept(
             boxes=boxes[kept],
-            label=label[kept],
+            label=label[kept].astype(np.int64),
             scores=sigmoid(logits[rows]),
             quality=quality[kept],
             spread=spread[kept] * np.tile(boxes[kept, 2:] - boxes[kept, :2], 2),
-            of_class=of_class[cell[rows]],
-            of_box=of_box[kept],
+            of_class=of_class[rows],
+            of_box=of_box[rows],
             grid=grid[rows],
             level=level[kept],
-            layer=layer[rows],
             canvas=canvas,
         )
 
-    def _places(self, canvas: tuple[int, int]) -> tuple[F32, NDArray[np.int64], NDArray[np.int64]]:
-        if canvas not in self._known:
-            width, height = canvas
-            grid = self.shape.grid(height, width)
-            self._known[canvas] = (grid, *self.shape.places(height, width))
-        return self._known[canvas]
-
-    def _logits(self, of_class: F32, cell: NDArray[np.int64], layer: NDArray[np.int64]) -> F32:
-        """``(L, C)`` of all locations."""
-        weight, bias = self.last.classify
-        logits = np.empty((len(cell), weight.shape[2]), np.float32)
-        for n in range(len(weight)):
-            rows = np.flatnonzero(layer == n)
-            logits[rows] = of_class[cell[rows]] @ weight[n] + bias[n]
-        return logits
-
-    def scores(self, of_class: F32, layer: NDArray[np.int64]) -> F64:
-        """``(..., R, C)`` scores from features ``(..., R, width)`` of kept regions."""
-        weight, bias = self.last.classify
-        logits = np.einsum("...rw,rwc->...rc", of_class, weight[layer], optimize=True)
-        return sigmoid(logits + bias[layer])
-
-    def boxes(
-        self, of_box: F32, grid: F32, level: NDArray[np.int64], layer: NDArray[np.int64]
-    ) -> tuple[F64, F64, F64]:
+    def boxes(self, of_box: F32, grid: F32, level: NDArray[np.int64]) -> tuple[F64, F64, F64]:
         """Boxes ``(..., R, 4)`` in pixels of the canvas, quality and relative spread."""
         weight, bias = self.last.regress
-        out = np.einsum("...rw,rwo->...ro", of_box, weight[layer], optimize=True) + bias[layer]
-        out = out.astype(np.float64)
+        out = (of_box @ weight + bias).astype(np.float64)
         sides = out[..., :4] + self.last.scale[level][:, None]
         reach = np.exp(np.clip(sides, -LARGEST_LOG, LARGEST_LOG)) * REACH * grid[:, 2:]
         boxes = np.concatenate([grid[:, :2] - reach[..., :2], grid[:, :2] + reach[..., 2:]], -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.detection.shape import BOX_OUTPUTS, HeadShape
+from model.detection.shape import HeadShape
 
 GROUPS = 8
 SIDES = 4
@@ -31,9 +31,7 @@ class HeadNetwork(nn.Module):
     """Maps to the features that the last, linear layers read.
 
     A feature pyramid (Lin et al. 2017, arXiv:1612.03144) of depthwise-separable blocks, and two
-    towers that all levels share, as in FCOS (Tian et al. 2019, arXiv:1904.01355). The level of
-    stride 8 is computed at stride 16, two by two locations at once, each with last layers of its
-    own: most of the time went there, and it finds small objects as well.
+    towers that all levels share, as in FCOS (Tian et al. 2019, arXiv:1904.01355).
 
     Args:
         shape: levels, width and classes.
@@ -43,23 +41,16 @@ class HeadNetwork(nn.Module):
         super().__init__()
         width = shape.width
         self.shape = shape
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(c, width, cells, stride=cells)
-            for c, cells in zip(shape.channels, shape.cells, strict=True)
-        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in shape.channels)
         self.smooth = nn.ModuleList(Block(width) for _ in shape.channels)
         self.class_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
         self.box_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
         self.classify = nn.Linear(width, shape.n_classes)
-        self.regress = nn.Linear(width, BOX_OUTPUTS)
-        fine = max(shape.cells) ** 2
-        self.classify_fine = nn.Linear(width, fine * shape.n_classes)
-        self.regress_fine = nn.Linear(width, fine * BOX_OUTPUTS)
+        self.regress = nn.Linear(width, shape.box_outputs)
         self.scale = nn.Parameter(torch.zeros(len(shape.channels)))
-        for layer in (self.classify, self.classify_fine):
-            nn.init.constant_(layer.bias, START_LOGIT)
-        for layer in (self.classify, self.classify_fine, self.regress, self.regress_fine):
-            nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(self.classify.bias, START_LOGIT)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.normal_(self.regress.weight, std=0.01)
 
     def towers(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Standardised maps, finest first, to what `classify` and `regress` read on each level."""
@@ -68,8 +59,7 @@ class HeadNetwork(nn.Module):
         for level in reversed(range(len(maps))):
             x = self.lateral[level](maps[level])
             if above is not None:
-                wider = x.shape[2] != above.shape[2]
-                x = x + (nn.functional.interpolate(above, scale_factor=2.0) if wider else above)
+                x = x + nn.functional.interpolate(above, scale_factor=2.0, mode="nearest")
             above = x
             merged.insert(0, self.smooth[level](x))
         return [self.class_tower(x) for x in merged], [self.box_tower(x) for x in merged]
@@ -83,26 +73,17 @@ class HeadNetwork(nn.Module):
                 of an image, so that the passes of Monte-Carlo dropout are functions of it.
         """
         of_class, of_box = self.towers(maps)
+        logits = torch.cat([x.flatten(2).transpose(1, 2) for x in of_class], 1)
+        flat = torch.cat([x.flatten(2).transpose(1, 2) for x in of_box], 1)
         if drop > 0:
-            masks = (torch.rand(2, *of_class[0].shape[:2]) >= drop) / (1 - drop)
-            for_class, for_box = masks.to(of_class[0])[..., None, None]
-            of_class = [x * for_class for x in of_class]
-            of_box = [x * for_box for x in of_box]
-        logits, outputs = [], []
-        for level, cells in enumerate(self.shape.cells):
-            classify, regress = (
-                (self.classify, self.regress)
-                if cells == 1
-                else (self.classify_fine, self.regress_fine)
-            )
-            logits.append(_at_locations(classify(of_class[level].permute(0, 2, 3, 1)), cells))
-            out = _at_locations(regress(of_box[level].permute(0, 2, 3, 1)), cells)
-            outputs.append(torch.cat([out[..., :SIDES] + self.scale[level], out[..., SIDES:]], 2))
-        return torch.cat(logits, 1), torch.cat(outputs, 1)
-
-
-def _at_locations(values: Tensor, cells: int) -> Tensor:
-    """``(B, H, W, cells * cells * V)`` to ``(B, cells * H * cells * W, V)``, row by row."""
-    count, rows, columns, _ = values.shape
-    spread = values.reshape(count, rows, columns, cells, cells, -1).transpose(2, 3)
-    return spread.reshape(count, rows * cells * columns * cells, -1)
+            for_class = torch.rand(len(logits), 1, logits.shape[2]) >= drop
+            for_box = torch.rand(len(flat), 1, flat.shape[2]) >= drop
+            logits = logits * (for_class / (1 - drop)).to(logits)
+            flat = flat * (for_box / (1 - drop)).to(flat)
+        out: Tensor = self.regress(flat)
+        lengths = [x.shape[2] * x.shape[3] for x in of_box]
+        scale = torch.repeat_interleave(
+            self.scale, torch.tensor(lengths, device=out.device), output_size=sum(lengths)
+        )
+        sides = out[..., :SIDES] + scale[:, None]
+        return self.classify(logits), torch.cat([sides, out[..., SIDES:]], 2)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.detection.head import Head, Kept
+from model.detection.head import Head, Kept, sigmoid
 from model.detection.types import Floats
 from model.registry import Registry
 from model.uncertainty.measures import decompose
@@ -57,8 +57,9 @@ def dropout(head: Head, kept: Kept) -> Readings:
     rng = np.random.default_rng(SEED)
     width = head.shape.width
     masks = (rng.random((2, PASSES, 1, width)) >= DROP).astype(np.float32) / (1 - DROP)
-    scores = head.scores(kept.of_class * masks[0], kept.layer)
-    boxes, _, _ = head.boxes(kept.of_box * masks[1], kept.grid, kept.level, kept.layer)
+    weight, bias = head.last.classify
+    scores = sigmoid((kept.of_class * masks[0]) @ weight + bias)
+    boxes, _, _ = head.boxes(kept.of_box * masks[1], kept.grid, kept.level)
     shares = np.clip(boxes / np.array([*kept.canvas, *kept.canvas]), 0.0, 1.0)
     return Readings(scores, shares)
 

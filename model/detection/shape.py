@@ -40,23 +40,9 @@ class HeadShape:
     n_classes: int
 
     @property
-    def cells(self) -> tuple[int, ...]:
-        """Of each level, how many locations a side are computed as one: 2 at stride 8, else 1."""
-        return tuple(2 if stride == STRIDES[0] else 1 for stride in self.strides)
-
-    def places(self, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """``(L,)`` row of the head's features that each location reads, and by which last layer.
-
-        Layer 0 is that of the coarse levels; 1 to 4 are those of two by two locations, row by row.
-        """
-        cell, layer, begin = [], [], 0
-        for stride, cells in zip(self.strides, self.cells, strict=True):
-            y, x = np.mgrid[: height // stride, : width // stride]
-            rows, columns = height // stride // cells, width // stride // cells
-            cell.append((begin + y // cells * columns + x // cells).reshape(-1))
-            layer.append(((1 + y % 2 * 2 + x % 2) if cells > 1 else 0 * y).reshape(-1))
-            begin += rows * columns
-        return np.concatenate(cell), np.concatenate(layer)
+    def box_outputs(self) -> int:
+        """Outputs of `regress`."""
+        return BOX_OUTPUTS
 
     def grid(self, height: int, width: int) -> NDArray[np.float32]:
         """``(L, 3)`` x, y and stride in pixels of all locations of a canvas."""
