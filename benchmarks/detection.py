@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ Ints = NDArray[np.int64]
 def main() -> None:
     arguments = parse()
     data = Images.of(arguments.data)
+    if arguments.develop:
+        data = data.without_test()
     if arguments.costs:
         found = costs(data, arguments.turns)
     elif arguments.active:
@@ -71,6 +74,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--active", default="", help="numbers of images at which rules are judged")
     parser.add_argument("--rules", default="random,auto,least-confidence,entropy")
     parser.add_argument("--random-share", type=float, default=0.0)
+    parser.add_argument(
+        "--develop", action="store_true", help="judge on a part of the training images instead"
+    )
     parser.add_argument("--costs", action="store_true", help="measure predicting instead")
     parser.add_argument("--turns", type=int, default=60, help="images that costs are measured on")
     parser.add_argument("--out", type=Path)
@@ -106,6 +112,19 @@ class Images:
                 raise SystemExit(f"{source} has an unreadable image: {maps}")
             store.add(pyramid.hash, key, maps)
         return cls(found, list(store.load_many(pyramid.hash, found.keys)), source)
+
+    def without_test(self) -> Images:
+        """The training images alone, a random 30 % of them to judge on."""
+        rows = np.random.default_rng(1).permutation(self.set.pool)
+        part = replace(
+            self.set,
+            keys=tuple(self.set.keys[n] for n in rows),
+            boxes=tuple(self.set.boxes[n] for n in rows),
+            names=tuple(self.set.names[n] for n in rows),
+            test=np.arange(len(rows)) < 0.3 * len(rows),
+            digest=self.set.digest + "-develop",
+        )
+        return Images(part, [self.maps[n] for n in rows], self.source)
 
     def take(self, rows: Ints) -> LabelledImages:
         """Some images with their labels, all of them drawn by chance."""

@@ -18,7 +18,7 @@ from model.detection.network import HeadNetwork
 from model.detection.shape import LARGEST_LOG, REACH, HeadShape, Standard
 from model.detection.types import BoxLabels
 
-RATE, LAST_RATE, DECAY, CLIP = 2e-3, 0.02, 0.01, 10.0
+RATE, LAST_RATE, DECAY, CLIP = 5e-3, 0.02, 0.01, 10.0
 WARM_UP = 50
 AVERAGE = 0.99
 DROP_MAPS = 0.1  # channels of the inputs
