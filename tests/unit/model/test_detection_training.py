@@ -267,7 +267,7 @@ def test_images_of_different_canvases_train_together() -> None:
     drawn = BoxLabels.of([[0.1, 0.2, 0.6, 0.9]], [1])
     sizes = [(2, 6), (6, 2), (3, 3), (2, 2)]
     some = [Example(painted(drawn, rows=r, columns=c), drawn) for r, c in sizes]
-    maps, truth, grid = collate(some, SHAPE, PLAIN, None)
+    maps, truth, _ = collate(some, SHAPE, PLAIN, None)
     assert [m.shape[2:] for m in maps] == [(24, 24), (12, 12), (6, 6)]
     for n, (rows, columns) in enumerate(sizes):
         assert truth.valid[n].sum() == rows * columns * (16 + 4 + 1)
