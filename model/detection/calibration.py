@@ -20,6 +20,7 @@ from model.detection.types import Floats
 
 SHOWN = 0.3  # P(right) from which a region is shown; what is below is expected to be missing
 LEAST, MOST = 1e-4, 1 - 1e-4
+LEAST_SLOPE = 0.05  # a higher score is never trusted less
 # Standard deviations of the prior; the middle is the score itself, unchanged.
 OF_SLOPE, OF_OFFSET, OF_QUALITY, OF_CLASS = 0.5, 2.0, 0.5, 0.5
 
@@ -82,7 +83,9 @@ class RegionCalibrator:
             gradient = np.concatenate([slack @ x, [slack.sum()], of_class])
             return value + 0.5 * float(off @ off), gradient + off / width
 
-        found = minimize(loss, middle, jac=True, method="L-BFGS-B").x
+        # By chance, few regions may say that those of low score are right.
+        bounds = [(LEAST_SLOPE, None)] + [(None, None)] * (len(middle) - 1)
+        found = minimize(loss, middle, jac=True, method="L-BFGS-B", bounds=bounds).x
         return cls(float(found[0]), float(found[1]), found[2] + found[3:])
 
 
@@ -147,7 +150,7 @@ class ImageCalibrator:
             return value, np.array([slack @ x, slack.sum()]) + off / width
 
         slope, offset = minimize(
-            loss, middle, jac=True, method="L-BFGS-B", bounds=[(0.05, None), (None, None)]
+            loss, middle, jac=True, method="L-BFGS-B", bounds=[(LEAST_SLOPE, None), (None, None)]
         ).x
         return cls(float(slope), float(offset), float(recall), unseen)
 

@@ -97,7 +97,7 @@ class MapStore:
         """Read one image's maps.
 
         Raises:
-            MissingFeaturesError: they are not in the cache, or damaged.
+            MissingFeaturesError: they are not in the cache, or damaged; then they are missing now.
         """
         with _opened(self._path(code, key), key) as file:
             names = sorted(file.keys())
@@ -125,5 +125,11 @@ def _opened(path: Path, key: str) -> Iterator[Any]:
     try:
         with safe_open(path, "numpy") as file:
             yield file
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as exc:
+    except OSError as exc:
         raise MissingFeaturesError(f"the maps of image {key} cannot be read: {exc}") from exc
+    except (SafetensorError, KeyError, ValueError, TypeError) as exc:
+        # Were it kept, it would not be missing, and every job that needs it would fail for ever.
+        path.unlink(missing_ok=True)
+        raise MissingFeaturesError(
+            f"the maps of image {key} were damaged, and are gone now: {exc}; read the image again"
+        ) from exc
