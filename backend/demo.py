@@ -312,13 +312,14 @@ class Demo:
 
     def _watch(self) -> int:
         """Show what happens until Ctrl-C."""
+        measured = ""
         with LiveView(self.console, self.state) as view:
             while True:
                 self._refresh()
                 version = self._live_version()
-                last = self.state.points[-1].version if self.state.points else ""
-                if self.data.held_out and version is not None and version.name != last:
+                if version is not None and version.name != measured:
                     self._measure(version.labels, view)
+                    measured = version.name
                 view.update()
                 self._pause(1.0)
 
