@@ -21,13 +21,14 @@ from backend.edges.webhooks import project_uid
 from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
 from backend.events import request_training
 from backend.forecast import forecast
+from backend.kinds import kind_of
+from backend.kinds.base import Model
 from backend.model_names import check_model_names
 from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
 from backend.settings import Settings
 from backend.supervisor import read_state
-from model.bundle import Bundle
 from model.engine import ACCURACY
 
 
@@ -138,8 +139,8 @@ def find_version(database: Database, project: Project, name: str) -> Version:
     )
 
 
-def live_bundle(settings: Settings, project: Project) -> Bundle | None:
-    """The trained bundle behind the live version; ``None`` before the first one."""
+def live_model(settings: Settings, project: Project) -> Model | None:
+    """The trained model behind the live version; ``None`` before the first one."""
     database = Database(settings.database)
     try:
         number = database.project(project.key).live_version
@@ -148,7 +149,8 @@ def live_bundle(settings: Settings, project: Project) -> Bundle | None:
         database.close()
     if version is None or version.bundle is None:
         return None
-    return Bundle.load(settings.artifacts / "versions" / project.key / version.bundle)
+    kind = kind_of(parse_config(project.label_config).spec)
+    return kind.load(settings.artifacts / "versions" / project.key / version.bundle)
 
 
 def diagnose(settings: Settings, project: Project) -> list[Finding]:

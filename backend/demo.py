@@ -14,30 +14,30 @@ import sys
 import time
 import webbrowser
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
 from backend import commands
-from backend.demo_curve import Point, checkpoints, labels_saved_ratio, random_curve
+from backend.demo_curve import Point, RandomCurve, labels_saved_ratio
 from backend.demo_data import (
     DemoData,
-    features_of,
+    DemoImage,
+    box_config,
     label_config,
     load_demo_data,
     original_name,
-)  # fmt: skip
+    true_result,
+)
+from backend.demo_judge import Judge, judge_of
 from backend.demo_view import LiveView, State, summary, write_result
 from backend.edges import label_studio_server
 from backend.edges.database import Database
-from backend.edges.labels.choices import to_result
-from backend.edges.labels.config import parse_config
+from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import FILES_PER_REQUEST, LabelStudio
 from backend.errors import BackendError, LaunchError, PlatformError, SettingError
 from backend.records import Project, Version
@@ -45,17 +45,17 @@ from backend.retraining import round_size
 from backend.scheduler import FINISHED, training_decision
 from backend.settings import Settings
 from backend.supervisor import Service, Stack, read_state, run_stack
-from model.backbones import load_backbone
-from model.errors import ModelError
-from model.features import FeatureStore
+from model.datasets import annotated_with
+from model.errors import ModelError, UnreadableImageError
 
 HOME = "~/.local/share/doubtless-demo"
 USER = "admin@example.com"
 # One trains at once while the other still deletes what an earlier version published.
 WORKERS = 2
-TRAINING_LIMIT_S = 300.0
 FIRST_ORDER_LIMIT_S = 1800.0
 PATIENCE = 10
+# Drawing all boxes of an image takes a person longer than choosing a label.
+QUIET_WITH_BOXES_S = 120.0
 
 
 @dataclass
@@ -115,8 +115,8 @@ class Options:
     home: str = HOME
     port: int = 9090
     ls_port: int = 8080
-    until: int = 200
-    seeds: int = 5
+    until: int | None = None
+    seeds: int | None = None
     limit: int | None = None
     classes: tuple[str, ...] = ()
     browser: bool = True
@@ -136,17 +136,28 @@ class Demo:
         self.home = Path(options.home).expanduser().resolve()
         self.settings = Settings.load(
             home=str(self.home / "doubtless"), port=options.port, host="127.0.0.1", workers=WORKERS,
-            public_url="", redis_url="", database_url="",
+            public_url="", redis_url="", database_url="", quiet_s=self._quiet_s(),
         )  # fmt: skip
         self.memory = Memory.load(self.home / "demo.json")
         self.data: DemoData
+        self.judge: Judge
         self.stack: Stack
         self.platform: LabelStudio
         self.project: Project
         self.database: Database
-        self.state = State(until=options.until if options.auto else 0)
+        self.state = State()
         self._starting = console.status("waiting for everything to answer")
-        self._test: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None
+
+    def _quiet_s(self) -> float | None:
+        """None leaves it to the environment and the default."""
+        if "DOUBTLESS_QUIET_S" in os.environ or annotated_with(self.options.data) != "boxes":
+            return None
+        return QUIET_WITH_BOXES_S
+
+    @property
+    def until(self) -> int:
+        """Labels that the played annotator gives."""
+        return self.judge.until if self.options.until is None else self.options.until
 
     @property
     def url(self) -> str:
@@ -164,10 +175,13 @@ class Demo:
         if running is None:  # otherwise the supervisor says so, with the process
             label_studio_server.require_port(options.ls_port, "--ls-port")
         self.data = load_demo_data(options.data, classes=options.classes, limit=options.limit)
+        self.judge = judge_of(self.data, self.settings)
+        self.state.until = self.until if options.auto else 0
+        self.state.metric, self.state.unit = self.judge.metric, self.judge.unit
         if options.auto and not self.data.truth:
             raise SettingError(
                 f"--auto submits the true labels and {options.data} has none; give a folder per "
-                "class, or leave --auto out"
+                "class or a packed set with boxes, or leave --auto out"
             )
         venv = label_studio_server.ensure_label_studio_env(self.say)
         folder = self.home / "label-studio"
@@ -241,7 +255,8 @@ class Demo:
             found = None
         if found is None:
             title = f"Doubtless demo: {Path(self.options.data).name}"[:50]
-            found = self.platform.create_project(title, label_config(self.data.classes))
+            config = (box_config if self.data.has_boxes else label_config)(self.data.classes)
+            found = self.platform.create_project(title, config)
             known.update({"id": int(found["id"]), "points": []})
             self.memory.save()
         project_id = int(found["id"])
@@ -276,8 +291,10 @@ class Demo:
             return
         after, quiet = self.settings.retrain_after, self.settings.quiet_s
         self.say("  1. Log in and press [bold]Label All Tasks[/bold]: the image that teaches most")
-        self.say("     comes first, with a label proposed once a version is trained.")
-        self.say(f"  2. After {after} labels, or {quiet:.0f} s without one, Doubtless trains and")
+        what = "boxes" if self.data.has_boxes else "a label"
+        self.say(f"     comes first, with {what} proposed once a version is trained.")
+        unit = self.judge.unit
+        self.say(f"  2. After {after} {unit}, or {quiet:.0f} s without one, Doubtless trains and")
         self.say("     orders the queue again; this terminal shows it.")
         self.say("  3. The tab [bold]Most doubtful first[/bold] shows every score.")
         self.say("  4. Labels, accuracy, what more labels would bring, in another terminal:")
@@ -295,13 +312,14 @@ class Demo:
 
     def _watch(self) -> int:
         """Show what happens until Ctrl-C."""
+        measured = ""
         with LiveView(self.console, self.state) as view:
             while True:
                 self._refresh()
                 version = self._live_version()
-                last = self.state.points[-1].version if self.state.points else ""
-                if self.data.held_out and version is not None and version.name != last:
-                    self._measure(version.labels)
+                if version is not None and version.name != measured:
+                    self._measure(version.labels, view)
+                    measured = version.name
                 view.update()
                 self._pause(1.0)
 
@@ -309,40 +327,64 @@ class Demo:
 
     def _play(self) -> int:
         began = time.monotonic()
-        self.state.points = [Point(**p) for p in self._remembered()["points"]]
+        self.state.points = self._remembered_points()
+        held_out = 0
         with LiveView(self.console, self.state) as view:
+            if self.data.held_out:
+                held_out = self.judge.prepare(self._progress(view))
             self._await_first_order(view)
             self._label_until_enough(view)
-        points = self.state.points
-        if not points or not self.data.held_out:
+            points = self.state.points
+            random = self._random_order(points, view) if points else None
+            self.state.doing = ""
+        if not points:
             self.say("There are no held-out images with labels, so there is no curve to show.")
             return 0
-        self.say("Computing what random order would have given …")
-        pool, pool_truth = self._matrix("pool")
-        test, test_truth = self._matrix("held_out")
-        random = random_curve(
-            pool, pool_truth, test, test_truth, self.data.classes,
-            labels=checkpoints(min(self.options.until, len(pool))),
-            seeds=self.options.seeds, estimator=self.settings.estimator,
-            progress=lambda done, total: self._check_stopping(),
+        judge = self.judge
+        self.console.print(
+            summary(
+                points, random,
+                held_out=held_out, until=self.until, metric=judge.metric, unit=judge.unit,
+            )
         )  # fmt: skip
-        self.console.print(summary(points, random, held_out=len(test), until=self.options.until))
-        ratio = labels_saved_ratio(points, random)
+        if random is not None and judge.compared(random):
+            self.say(judge.compared(random))
         if self.options.result is not None:
             result = {
-                "task": "classification", "metric": "accuracy", "data": self.options.data,
-                "backbone": self.settings.backbone, "classes": list(self.data.classes),
-                "pool": len(self.data.pool), "held_out": len(test), "until": self.options.until,
-                "points": [asdict(p) for p in points], "random": random.to_json(),
-                "labels_saved_ratio": ratio, "seconds": round(time.monotonic() - began, 1),
+                "task": judge.task, "metric": judge.metric, "data": self.options.data,
+                "backbone": judge.backbone, "classes": list(self.data.classes),
+                "pool": len(self.data.pool), "held_out": held_out, "until": self.until,
+                "points": self._points_as_json(),
+                "random": None if random is None else random.to_json(),
+                "labels_saved_ratio": random and labels_saved_ratio(points, random),
+                "seconds": round(time.monotonic() - began, 1),
             }  # fmt: skip
             write_result(self.options.result, result)
             self.say(f"Written to {self.options.result}")
         return 0
 
+    def _random_order(self, points: list[Point], view: LiveView) -> RandomCurve | None:
+        seeds = self.judge.seeds if self.options.seeds is None else self.options.seeds
+        if seeds == 0:
+            return None
+        self.say("Computing what random order would have given …")
+        labels = sorted({point.labels for point in points})
+        return self.judge.random(
+            labels, until=self.until, seeds=seeds, progress=self._progress(view)
+        )
+
+    def _progress(self, view: LiveView) -> Callable[[str], None]:
+        """Shows what is being done; raises `StoppedError` when it is to end."""
+
+        def progress(what: str) -> None:
+            self._check_stopping()
+            self.state.doing = what
+            view.update()
+
+        return progress
+
     def _await_first_order(self, view: LiveView) -> None:
         """Features are computed and the first order is published before anybody labels."""
-        self._test = self._matrix("held_out")
         deadline = time.monotonic() + FIRST_ORDER_LIMIT_S
         while self._live_version() is None:
             counts = self.database.task_counts(self.project.key)
@@ -362,17 +404,18 @@ class Demo:
         truth = self.data.truth
         submitted = self.database.label_count(self.project.key)
         stumbles = 0
-        while submitted < self.options.until:
+        while submitted < self.until:
             self._check_stopping()
             try:
                 task = self.platform.next_task(self.project.platform_id)
                 if task is None:
                     break
-                label = truth.get(original_name(str(task.data.get("image"))))
-                if label is None:
+                image = truth.get(original_name(str(task.data.get("image"))))
+                result = None if image is None else self._result_of(spec, image)
+                if result is None:
                     self.platform.skip(task.id)
                     continue
-                self.platform.submit(task.id, to_result(spec, label, None))
+                self.platform.submit(task.id, result)
             except PlatformError as exc:
                 # With SQLite, Label Studio answers 500 ("database is locked") when two writes
                 # meet, whoever they are from. A person tries again, and so do we.
@@ -396,22 +439,31 @@ class Demo:
             commands.train(self.settings, self.project, "the last labels of the demonstration")
             self._await_training(submitted, view)
         elif not self.state.points:
-            self._measure(submitted)
+            self._measure(submitted, view)
+
+    @staticmethod
+    def _result_of(spec: TaskSpec, image: DemoImage) -> list[dict[str, Any]] | None:
+        """What is submitted; None where an image has boxes and its size cannot be read."""
+        try:
+            return true_result(spec, image)
+        except UnreadableImageError:
+            return None
 
     def _await_training(self, submitted: int, view: LiveView) -> None:
         """Wait like somebody who labels slowly: until all labels so far are in a version."""
-        deadline = time.monotonic() + TRAINING_LIMIT_S
+        limit_s = self.judge.training_limit_s
+        deadline = time.monotonic() + limit_s
         while self._trained_labels() < submitted:
             self._refresh()
             view.update()
             if time.monotonic() > deadline:
                 raise LaunchError(
-                    f"{submitted} labels were not trained on within {TRAINING_LIMIT_S:.0f} s; "
+                    f"{submitted} labels were not trained on within {limit_s:.0f} s; "
                     f"the log {self.home / 'doubtless.log'} may say why"
                 )
             self._pause(0.2)
         self._refresh()
-        self._measure(submitted)
+        self._measure(submitted, view)
         view.update()
 
     # --- facts ---------------------------------------------------------------------------
@@ -445,42 +497,29 @@ class Demo:
         decision = training_decision(self.settings, self.database, project, versions, time.time())
         self.state.next_training = decision.reason
 
-    def _measure(self, labels: int) -> None:
-        """Accuracy of the live version on the held-out images."""
-        bundle = commands.live_bundle(self.settings, self.project)
-        version = self._live_version()
-        if bundle is None or version is None or not self.data.held_out:
+    def _measure(self, labels: int, view: LiveView) -> None:
+        """The live version on the held-out images."""
+        if not self.data.held_out:
             return
-        if self._test is None:
-            self._test = self._matrix("held_out")
-        features, truth = self._test
-        said = np.array([self.data.classes.index(c) for c in bundle.classes])
-        accuracy = float((said[bundle.predict(features).label] == truth).mean())
-        self.state.points.append(Point(labels, accuracy, version.name))
-        self._remembered()["points"] = [asdict(p) for p in self.state.points]
+        model = commands.live_model(self.settings, self.project)
+        version = self._live_version()
+        if model is None or version is None:
+            return
+        value = self.judge.measure(model, self._progress(view))
+        if value is None:
+            return
+        self.state.points.append(Point(labels, value, version.name))
+        self._remembered()["points"] = self._points_as_json()
         self.memory.save()
 
-    def _matrix(self, part: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features and classes of the labelled images of a part, computed where missing."""
-        images = [i for i in getattr(self.data, part) if i.label is not None]
-        settings = self.settings
+    def _points_as_json(self) -> list[dict[str, Any]]:
+        key = self.judge.metric.lower()
+        points = self.state.points
+        return [{"labels": p.labels, key: p.value, "version": p.version} for p in points]
 
-        def progress(done: int, total: int) -> None:
-            self._check_stopping()
-            self.state.doing = f"looking at the held-out images: {done} of {total}"
-
-        features, readable = features_of(
-            images,
-            FeatureStore(settings.artifacts / "features"),
-            settings.backbone,
-            lambda: load_backbone(
-                settings.backbone, settings.cache_path, threads=settings.thread_count()
-            ),
-            progress,
-        )
-        code = {name: n for n, name in enumerate(self.data.classes)}
-        truth = np.array([code[i.label] for i in images if i.label is not None], np.int64)
-        return features, truth[readable]
+    def _remembered_points(self) -> list[Point]:
+        key = self.judge.metric.lower()
+        return [Point(p["labels"], p[key], p["version"]) for p in self._remembered()["points"]]
 
     # --- waiting -------------------------------------------------------------------------
 
@@ -509,8 +548,15 @@ class Demo:
 @click.option("--home", default=HOME, show_default=True, help="Folder of all data.")
 @click.option("--port", default=9090, show_default=True, help="Port of Doubtless.")
 @click.option("--ls-port", default=8080, show_default=True, help="Port of Label Studio.")
-@click.option("--until", default=200, show_default=True, help="Labels to give with --auto.")
-@click.option("--seeds", default=5, show_default=True, help="Random orders to compare with.")
+@click.option(
+    "--until",
+    type=click.IntRange(2),
+    help="Labels to give with --auto [200; 40 images with boxes].",
+)
+@click.option(
+    "--seeds", type=click.IntRange(0),
+    help="Random orders to compare with [5; 1 with boxes, which trains as often again]; 0: none.",
+)  # fmt: skip
 @click.option("--limit", type=click.IntRange(10), help="Import no more images than this.")
 @click.option("--classes", default="", help="Classes of a folder without labels: cat,dog,…")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")

@@ -16,16 +16,16 @@ from model.types import Labelled
 
 @dataclass(frozen=True)
 class Point:
-    """One version on the held-out images."""
+    """One version on the held-out images: how many labels it had, and how good it is."""
 
     labels: int
-    accuracy: float
+    value: float
     version: str = ""
 
 
 @dataclass(frozen=True)
 class RandomCurve:
-    """Random order with the same head: mean and spread over seeds."""
+    """Random order with the same model: mean and spread over seeds."""
 
     labels: list[int]
     mean: list[float]
@@ -75,8 +75,8 @@ def random_curve(
     return RandomCurve(list(labels), found.mean(axis=0).tolist(), found.std(axis=0).tolist(), seeds)
 
 
-def labels_to_reach(points: Sequence[Point], accuracy: float) -> float | None:
-    """Labels at which a curve first reaches an accuracy, interpolated; ``None`` when never.
+def labels_to_reach(points: Sequence[Point], value: float) -> float | None:
+    """Labels at which a curve first reaches a value, interpolated; ``None`` when never.
 
     Example:
         >>> labels_to_reach([Point(10, 0.5), Point(20, 0.7)], 0.6)
@@ -84,15 +84,15 @@ def labels_to_reach(points: Sequence[Point], accuracy: float) -> float | None:
     """
     before: Point | None = None
     for point in points:
-        if point.accuracy >= accuracy:
-            if before is None or point.accuracy == before.accuracy:
+        if point.value >= value:
+            if before is None or point.value == before.value:
                 return float(point.labels)
-            share = (accuracy - before.accuracy) / (point.accuracy - before.accuracy)
+            share = (value - before.value) / (point.value - before.value)
             return before.labels + share * (point.labels - before.labels)
-        if before is None or point.accuracy >= before.accuracy:  # the running maximum
+        if before is None or point.value >= before.value:  # the running maximum
             before = point
         else:
-            before = Point(point.labels, before.accuracy)
+            before = Point(point.labels, before.value)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from rich.text import Text
 from backend.demo_curve import Point, RandomCurve, labels_saved_ratio, sparkline
 
 NO_VERSION = "none yet"
+# Without a terminal, what is being done is a line at most this often.
+EVERY_S = 5.0
 
 
 @dataclass
@@ -30,6 +33,8 @@ class State:
     points: list[Point] = field(default_factory=list)
     next_training: str = ""
     doing: str = ""
+    metric: str = "accuracy"
+    unit: str = "labels"
 
 
 class LiveView:
@@ -41,6 +46,7 @@ class LiveView:
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
         self._printed = 0
         self._said = ""
+        self._said_at = -EVERY_S
 
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
@@ -63,13 +69,14 @@ class LiveView:
         state = self.state
         for point in state.points[self._printed :]:
             self.console.print(
-                f"{point.version}: {point.labels} labels, accuracy {point.accuracy:.3f} on "
-                "held-out images",
+                f"{point.version}: {point.labels} {state.unit}, {state.metric} {point.value:.3f} "
+                "on held-out images",
                 highlight=False,
             )
         self._printed = len(state.points)
-        if state.doing != self._said and state.version == NO_VERSION:
-            self._said = state.doing
+        now = time.monotonic()
+        if state.doing not in ("", self._said) and now - self._said_at >= EVERY_S:
+            self._said, self._said_at = state.doing, now
             self.console.print(state.doing, highlight=False)
 
     def _render(self) -> RenderableType:
@@ -81,16 +88,16 @@ class LiveView:
             bar = ProgressBar(total=state.until, completed=state.labels, width=40)
             row = Table.grid(padding=(0, 2))
             row.add_row(bar, f"{state.labels} of {state.until}")
-            table.add_row("labels", row)
+            table.add_row(state.unit, row)
         else:
-            table.add_row("labels", str(state.labels))
+            table.add_row(state.unit, str(state.labels))
         table.add_row("version", state.version)
         if state.points:
             last = state.points[-1]
-            curve = sparkline([p.accuracy for p in state.points[-60:]])
+            curve = sparkline([p.value for p in state.points[-60:]])
             table.add_row(
-                "accuracy",
-                Text(f"{last.accuracy:.3f} ", style="bold green").append(
+                state.metric,
+                Text(f"{last.value:.3f} ", style="bold green").append(
                     f"on held-out images  {curve}", style="green"
                 ),
             )
@@ -101,32 +108,48 @@ class LiveView:
 
 
 def summary(
-    points: Sequence[Point], random: RandomCurve, *, held_out: int, until: int
+    points: Sequence[Point],
+    random: RandomCurve | None,
+    *,
+    held_out: int,
+    until: int,
+    metric: str = "accuracy",
+    unit: str = "labels",
 ) -> RenderableType:
-    """The two curves side by side, and the ratio of labels needed."""
-    table = Table(
-        "labels", "Doubtless", "random order",
-        title=f"Accuracy on {held_out} held-out images", title_justify="left",
-    )  # fmt: skip
-    mean = dict(zip(random.labels, random.mean, strict=True))
-    std = dict(zip(random.labels, random.std, strict=True))
-    ours = {p.labels: p.accuracy for p in points}
-    for count in sorted(ours.keys() | {n for n in mean if n % 20 == 0 or n == until}):
+    """The two curves side by side, and the ratio of labels needed.
+
+    Args:
+        points: the versions.
+        random: what random order gave; None where that was not measured.
+        held_out: how many images both were measured on.
+        until: labels given in all.
+        metric: name of what was measured.
+        unit: what is counted as a label.
+    """
+    title = f"{metric[0].upper()}{metric[1:]} on {held_out} held-out images"
+    table = Table(unit, "Doubtless", title=title, title_justify="left")
+    ours = {p.labels: p.value for p in points}
+    if random is None:
+        for count, value in sorted(ours.items()):
+            table.add_row(str(count), f"{value:.3f}")
+        return Group(table, Text("Random order was not measured (--seeds 0).", style="bold"))
+    table.add_column("random order")
+    several = random.seeds > 1
+    values = {
+        count: f"{mean:.3f} ± {std:.3f}" if several else f"{mean:.3f}"
+        for count, mean, std in zip(random.labels, random.mean, random.std, strict=True)
+    }
+    for count in sorted(ours.keys() | {n for n in values if n % 20 == 0 or n == until}):
         table.add_row(
-            str(count),
-            f"{ours[count]:.3f}" if count in ours else "",
-            f"{mean[count]:.3f} ± {std[count]:.3f}" if count in mean else "",
+            str(count), f"{ours[count]:.3f}" if count in ours else "", values.get(count, "")
         )
     ratio = labels_saved_ratio(points, random)
-    reached = f"{random.mean[-1]:.3f} with {random.labels[-1]} labels in random order"
-    verdict = (
-        f"Not reached: {reached} (mean of {random.seeds})."
-        if ratio is None
-        else (
-            f"{reached} (mean of {random.seeds}); Doubtless's order needs "
-            f"{random.labels[-1] / ratio:.0f} for that: {ratio:.2f} times fewer."
-        )
-    )
+    mean_of = f" (mean of {random.seeds})" if several else ""
+    reached = f"{random.mean[-1]:.3f} with {random.labels[-1]} {unit} in random order{mean_of}"
+    verdict = f"Not reached: {reached}."
+    if ratio is not None:
+        verdict = f"{reached}; Doubtless's order needs {random.labels[-1] / ratio:.0f} for that: "
+        verdict += f"{ratio:.2f} times fewer." if ratio >= 1 else f"{1 / ratio:.2f} times as many."
     return Group(table, Text(verdict, style="bold"))
 
 

@@ -27,7 +27,8 @@ VENV_VARIABLE = "DOUBTLESS_LABEL_STUDIO_VENV"
 USER = "admin@example.com"
 PASSWORD = "admin-pass-1"
 TOKEN = "doubtless-demo-token"
-FIRST_START_S = 300.0
+# Migrations take one to two minutes, and over five on a machine that is busy with other things.
+FIRST_START_S = 900.0
 _SIZE_MB = 1500
 
 Say = Callable[[str], None]

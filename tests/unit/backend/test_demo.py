@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import re
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
+from support.scenes import jpeg, scene, write_packed
 
-from backend.demo import Memory, main
+from backend import demo_boxes, demo_view
+from backend.demo import Memory, StoppedError, main
 from backend.demo_curve import (
     Point,
     RandomCurve,
@@ -22,12 +27,26 @@ from backend.demo_curve import (
     random_curve,
     sparkline,
 )
-from backend.demo_data import features_of, label_config, load_demo_data, original_name
+from backend.demo_data import (
+    DemoImage,
+    box_config,
+    features_of,
+    label_config,
+    load_demo_data,
+    original_name,
+    true_result,
+)
+from backend.demo_judge import judge_of
 from backend.demo_view import LiveView, State, summary, write_result
+from backend.edges.labels import boxes as drawings
 from backend.edges.labels.config import parse_config
 from backend.edges.processes import free_port
 from backend.errors import LaunchError, SettingError
+from backend.settings import Settings
 from model.backbones import backbone_hash
+from model.detection.bundle import BoxBundle
+from model.detection.maps import ImageMaps
+from model.detection.types import BoxLabels, Detections
 from model.features import FeatureStore
 
 
@@ -220,6 +239,203 @@ def test_the_summary_says_the_ratio() -> None:
 def test_the_result_is_json(tmp_path: Path) -> None:
     write_result(tmp_path / "new/result.json", {"labels_saved_ratio": None})
     assert json.loads((tmp_path / "new/result.json").read_text()) == {"labels_saved_ratio": None}
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed_boxes(tmp_path: Path) -> Path:
+    return write_packed(tmp_path / "scenes", 16)
+
+
+def test_a_set_with_boxes_asks_for_them(packed_boxes: Path) -> None:
+    data = load_demo_data(str(packed_boxes))
+    assert data.has_boxes
+    assert data.classes == ("disc", "rectangle")
+    assert (len(data.pool), len(data.held_out)) == (12, 4)
+    assert {len(image.boxes or ()) for image in data.truth.values()} <= {1, 2, 3}
+    assert len(data.truth) == 12
+
+
+def test_boxes_of_other_classes_than_the_chosen_are_background(packed_boxes: Path) -> None:
+    data = load_demo_data(str(packed_boxes), classes=["disc"])
+    assert data.classes == ("disc",)
+    assert {box.label for image in data.pool for box in image.boxes or ()} == {"disc"}
+    assert () in {image.boxes for image in data.pool}
+
+
+def test_a_set_without_a_box_needs_classes(tmp_path: Path) -> None:
+    packed = write_packed(tmp_path / "scenes", 4)
+    manifest = packed / "manifest.csv"
+    rows = [line.split(",")[:3] for line in manifest.read_text().splitlines()]
+    lines = [",".join([*row, "boxes" if n == 0 else "[]"]) for n, row in enumerate(rows)]
+    manifest.write_text("\n".join(lines))
+    with pytest.raises(SettingError, match=r"no image .* has a box; .*--classes"):
+        load_demo_data(str(packed))
+
+
+@pytest.mark.parametrize("classes", [["cell"], ["RBC", "WBC", "R&D"], ["a<b", 'say "hi"']], ids=str)
+def test_our_own_config_for_boxes_is_one_we_support(classes: list[str]) -> None:
+    config = box_config(classes)
+    spec = parse_config(config).require_spec()
+    assert spec.kind == "rectanglelabels"
+    assert spec.classes == tuple(classes)
+    assert len(set(re.findall("#[0-9a-f]{6}", config))) == len(classes), "a colour each"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_true_boxes_are_submitted_in_percent_of_the_upright_image(orientation: int) -> None:
+    spec = parse_config(box_config(["disc", "rectangle"])).require_spec()
+    drawn, truth = scene(1)
+    image = DemoImage("a.jpg", jpeg(drawn, orientation), None, truth)
+    result = true_result(spec, image)
+    assert {region["origin"] for region in result} == {"manual"}
+    assert {(r["original_width"], r["original_height"]) for r in result} == {(320, 240)}
+    assert len({region["id"] for region in result}) == len(truth)
+    assert result[0]["value"] == {
+        "x": pytest.approx(100 * truth[0].x0, abs=1e-3),
+        "y": pytest.approx(100 * truth[0].y0, abs=1e-3),
+        "width": pytest.approx(100 * (truth[0].x1 - truth[0].x0), abs=1e-3),
+        "height": pytest.approx(100 * (truth[0].y1 - truth[0].y0), abs=1e-3),
+        "rotation": 0,
+        "rectanglelabels": [truth[0].label],
+    }
+    read = drawings.decode(drawings.read_result(spec, result))
+    assert read is not None
+    assert {(d.label, d.origin) for d in read.boxes} == {(box.label, "drawn") for box in truth}
+    assert np.allclose(sorted(d.box for d in read.boxes), sorted(b[1:] for b in truth), atol=1e-5)
+
+
+def test_an_image_without_an_object_is_submitted_without_a_region() -> None:
+    spec = parse_config(box_config(["disc"])).require_spec()
+    assert true_result(spec, DemoImage("a.png", png(1), None, ())) == []
+
+
+class FakePyramid:
+    """One map a level whose values are the mean colour."""
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image, np.float32).mean(axis=(0, 1))
+
+    def forward(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.full((3, side, side), pixels[0], np.float32) for side in (4, 2, 1))
+
+
+class AllKnowing:
+    """A version that says the true boxes, or nothing, whatever the maps."""
+
+    def __init__(self, classes: tuple[str, ...], truth: list[BoxLabels]) -> None:
+        self.classes, self._truth = classes, iter(truth)
+
+    def look(self, maps: ImageMaps) -> tuple[Detections, None]:
+        truth = next(self._truth)
+        count = len(truth)
+        zeros, four = np.zeros(count), np.zeros((count, 4))
+        found = Detections(
+            truth.boxes, truth.labels, np.full(count, 0.9), np.zeros((count, 2)),
+            zeros, zeros, zeros, four, 0.9, 0.0, maps.size,
+        )  # fmt: skip
+        return found, None
+
+
+def test_versions_are_measured_by_average_precision_on_cached_maps(
+    packed_boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def load(name: str, *_: object, **__: object) -> FakePyramid:
+        loads.append(name)
+        return FakePyramid()
+
+    monkeypatch.setattr(demo_boxes, "load_pyramid", load)
+    settings = Settings.load({}, home=str(tmp_path / "home"))
+    data = load_demo_data(str(packed_boxes))
+    broken = DemoImage("broken.jpg", b"not an image", None, ())
+    said: list[str] = []
+    images = [*data.held_out, broken]
+    keys = demo_boxes.read_maps(images, settings, said.append)
+    assert keys == [image.key for image in data.held_out], "the unreadable one is left out"
+    assert said[-1] == "looking at the held-out images: 5 of 5"
+    assert demo_boxes.read_maps(data.held_out, settings, said.append) == keys
+    assert loads == ["efficientnet-lite0-pyramid"], "read once"
+
+    truth = demo_boxes.boxes_of(data, data.held_out)
+    nothing = BoxLabels.of([], [])
+    for given, expected in (([truth[key] for key in keys], 1.0), ([nothing] * 4, 0.0)):
+        model = cast(BoxBundle, AllKnowing(data.classes, given))
+        found = demo_boxes.average_precision_of(model, settings, keys, truth, said.append)
+        assert found == pytest.approx(expected)
+    judge = judge_of(data, settings)
+    assert (judge.task, judge.metric, judge.until, judge.seeds) == ("detection", "AP50", 40, 1)
+    assert judge.prepare(said.append) == 4
+
+
+def test_a_failure_in_random_order_is_one_sentence(packed_boxes: Path, tmp_path: Path) -> None:
+    """The process that trains there finds no maps."""
+    settings = Settings.load({}, home=str(tmp_path / "home"))
+    data = load_demo_data(str(packed_boxes))
+    said: list[str] = []
+    with pytest.raises(LaunchError, match="training in random order failed: the maps of image"):
+        demo_boxes.random_order_of_boxes(
+            data, settings,
+            pool=[image.key for image in data.pool], held_out=[], labels=[2], seeds=1,
+            progress=said.append,
+        )  # fmt: skip
+    assert said[0] == "random order: starting"
+
+
+def test_ctrl_c_ends_the_process_that_trains_in_random_order(
+    packed_boxes: Path, tmp_path: Path
+) -> None:
+    settings = Settings.load({}, home=str(tmp_path / "home"))
+    data = load_demo_data(str(packed_boxes))
+
+    def stop(what: str) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        demo_boxes.random_order_of_boxes(
+            data, settings, pool=[], held_out=[], labels=[2], seeds=1, progress=stop
+        )
+    assert multiprocessing.active_children() == []
+
+
+def test_the_summary_of_boxes_says_what_was_measured() -> None:
+    out = StringIO()
+    console = Console(file=out, width=200)
+    curve, random = points((10, 0.6), (20, 0.8)), RandomCurve([10, 20], [0.5, 0.7], [0.0, 0.0], 1)
+    said = {"held_out": 9, "until": 20, "metric": "AP50", "unit": "labelled images"}
+    console.print(summary(curve, random, **said))
+    assert "AP50 on 9 held-out images" in out.getvalue()
+    assert "0.700 with 20 labelled images in random order; Doubtless's order needs 15" in (
+        out.getvalue()
+    )
+    assert "±" not in out.getvalue()
+    console.print(summary(points((10, 0.6)), None, **said))
+    assert "not measured (--seeds 0)" in out.getvalue()
+
+
+def test_an_order_that_needs_more_labels_is_not_called_fewer() -> None:
+    out = StringIO()
+    random = RandomCurve([10, 20], [0.5, 0.7], [0.0, 0.0], 1)
+    curve = points((20, 0.6), (40, 0.8))
+    Console(file=out, width=200).print(summary(curve, random, held_out=9, until=40))
+    assert "needs 30 for that: 1.50 times as many." in out.getvalue()
+
+
+def test_long_work_is_a_line_now_and_then_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(demo_view.time, "monotonic", lambda: now[0])
+    out = StringIO()
+    state = State(version="v2")
+    with LiveView(Console(file=out, force_terminal=False, width=100), state) as view:
+        for second in range(11):
+            now[0], state.doing = float(second), f"training ({second} %)"
+            view.update()
+    assert out.getvalue().splitlines() == [f"training ({n} %)" for n in (0, 5, 10)]
 
 
 # --- what goes wrong ---------------------------------------------------------------------------

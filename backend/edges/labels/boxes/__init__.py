@@ -22,7 +22,12 @@ from backend.edges.labels.boxes.prediction import (
     is_prediction,
 )
 from backend.edges.labels.boxes.reading import read_result
-from backend.edges.labels.boxes.regions import box_result, check_box_region, id_problems
+from backend.edges.labels.boxes.regions import (
+    box_result,
+    check_box_region,
+    drawn_result,
+    id_problems,
+)
 
 __all__ = [
     "Box",
@@ -35,6 +40,7 @@ __all__ = [
     "check_box_region",
     "decode",
     "decode_prediction",
+    "drawn_result",
     "encode",
     "encode_prediction",
     "from_detections",

@@ -1,4 +1,4 @@
-"""Label Studio's regions of a prediction of boxes: writing them, checking what we send."""
+"""Label Studio's regions: of a prediction, of boxes drawn by hand; checking what we send."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend.edges.labels.boxes.drawing import Drawn
 from backend.edges.labels.boxes.geometry import DIGITS, Box, number
 from backend.edges.labels.boxes.prediction import Region, decode_prediction
 from backend.edges.labels.config import ELLIPSE_LABELS, RECTANGLE, TaskSpec
@@ -52,6 +53,33 @@ def box_result(spec: TaskSpec, text: str) -> list[dict[str, Any]]:
         place = _ellipse(region.box) if spec.kind == ELLIPSE_LABELS else _rectangle(region.box)
         for name, kind, labelled in _addresses(spec):
             value = {**place, kind: [region.label]} if labelled else place
+            result.append({"from_name": name, "type": kind, "value": value, **common})
+    return result
+
+
+def drawn_result(
+    spec: TaskSpec, drawn: Sequence[Drawn], size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """What the editor stores of boxes that somebody draws by hand.
+
+    Args:
+        spec: of the project.
+        drawn: the objects; none says that there is no object. Their origin does not count.
+        size: width and height of the upright image in pixels.
+    """
+    result = []
+    for order, (label, box, _) in enumerate(drawn):
+        common = {
+            "id": f"drawn-{order}",
+            "to_name": spec.object,
+            "original_width": size[0],
+            "original_height": size[1],
+            "image_rotation": 0,
+            "origin": "manual",
+        }
+        place = _ellipse(box) if spec.kind == ELLIPSE_LABELS else _rectangle(box)
+        for name, kind, labelled in _addresses(spec):
+            value = {**place, kind: [label]} if labelled else place
             result.append({"from_name": name, "type": kind, "value": value, **common})
     return result
 
