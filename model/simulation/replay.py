@@ -205,7 +205,7 @@ class Player(Protocol):
         """Ask the rule.
 
         Args:
-            wanted: images; of 0 the rule is not asked.
+            wanted: images, at least one.
             left: what may be chosen.
             taken: what was labelled before or is drawn in this round.
             known: what was labelled before.
