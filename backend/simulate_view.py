@@ -68,8 +68,4 @@ class Watching:
         """Print what a run found."""
         last = run.checkpoints[-1]
         seconds = sum(p.fit_s + p.acquire_s + p.score_pool_s for p in run.checkpoints)
-        metric = "accuracy" if last.macro_f1 is None else "subset accuracy"
-        self.note(
-            f"seed {run.seed} {run.acquisition:16} {metric} {last.accuracy:.4f} at {last.labels} "
-            f"labels ({seconds:.0f} s)"
-        )
+        self.note(f"seed {run.seed} {run.acquisition:16} {last.said} ({seconds:.0f} s)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +18,11 @@ from model.backbones.pyramid import PYRAMIDS
 from model.detection.acquisition import PoolBuilder, class_weights, select_images
 from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, LabelledImages, fit
-from model.detection.extract import extract_maps
-from model.detection.maps import ImageMaps, MapStore
+from model.detection.extract import cache_maps
+from model.detection.maps import StoredMaps
 
 if TYPE_CHECKING:
     from backend.app import App
-
-
-class StoredMaps(Sequence[ImageMaps]):
-    """Maps of images in the cache, read when they are asked for."""
-
-    def __init__(self, store: MapStore, code: str, keys: Sequence[str]) -> None:
-        self._store, self._code, self._keys = store, code, keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    @overload
-    def __getitem__(self, n: int) -> ImageMaps: ...
-    @overload
-    def __getitem__(self, n: slice) -> Sequence[ImageMaps]: ...
-    def __getitem__(self, n: int | slice) -> ImageMaps | Sequence[ImageMaps]:
-        """One image's maps, or some images' in the same way."""
-        if isinstance(n, slice):
-            return StoredMaps(self._store, self._code, self._keys[n])
-        return self._store.load(self._code, self._keys[n])
 
 
 class Boxes:
@@ -70,22 +50,14 @@ class Boxes:
         self, app: App, items: Iterable[tuple[str, bytes]]
     ) -> Generator[tuple[list[str], dict[str, str]], None, None]:
         """See `Kind`."""
-        code = self.code(app)
-        limit = app.settings.max_image_megapixels
-        done: list[str] = []
-        rows: list[NDArray[np.float32]] = []
-        try:
-            for key, found in extract_maps(app.pyramid(), items, max_megapixels=limit):
-                if isinstance(found, ImageMaps):
-                    app.maps.add(code, key, found)
-                    done.append(key)
-                    rows.append(found.pooled())
-                    yield [key], {}
-                else:
-                    yield [], {key: str(found)}
-        finally:
-            if done:
-                app.features.add(code, done, np.stack(rows))
+        yield from cache_maps(
+            app.pyramid(),
+            items,
+            code=self.code(app),
+            maps=app.maps,
+            features=app.features,
+            max_megapixels=app.settings.max_image_megapixels,
+        )
 
     def fit(
         self,

@@ -303,15 +303,8 @@ def judge(
         among the fifth that is expected to miss most.
     """
     truths = list(data.drawn)
-    p_right, right, gone = [], [], []
-    for one, truth in zip(found, truths, strict=True):
-        visible = take(one, one.p_right >= SHOWN)
-        matches = match(visible.boxes, visible.label, visible.p_right, truth)
-        p_right.append(visible.p_right[~matches.ignored])
-        right.append(matches.right[~matches.ignored])
-        gone.append(len(truth) - int(matches.right.sum()))
-    stated, happened = np.concatenate(p_right), np.concatenate(right)
-    missed, expected = np.array(gone), np.array([d.missed for d in found])
+    stated, happened, missed = shown_regions(found, truths)
+    expected = np.array([d.missed for d in found])
     precision = average_precision(
         [as_found(d) for d in found], truths, [d.size for d in found], len(classes)
     )
@@ -330,6 +323,23 @@ def judge(
         "missed_images": int((missed > 0).sum()),
         "missed_recall": recall_of_missed(np.argsort(-expected, kind="stable"), missed > 0),
     }
+
+
+def shown_regions(
+    found: Sequence[Detections], truths: Sequence[BoxLabels]
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+    """P(right) and truth of every region shown in N images, and ``(N,)`` objects missed in each.
+
+    Regions of which it is not known whether they are right are left out.
+    """
+    p_right, right, gone = [np.zeros(0)], [np.zeros(0, bool)], []
+    for one, truth in zip(found, truths, strict=True):
+        visible = take(one, one.p_right >= SHOWN)
+        matches = match(visible.boxes, visible.label, visible.p_right, truth)
+        p_right.append(visible.p_right[~matches.ignored])
+        right.append(matches.right[~matches.ignored])
+        gone.append(len(truth) - int(matches.right.sum()))
+    return np.concatenate(p_right), np.concatenate(right), np.array(gone, np.int64)
 
 
 class _Examples(Sequence[Any]):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,26 @@ class MapStore:
         """Read images one by one, so that memory does not depend on how many there are."""
         for key in keys:
             yield self.load(code, key)
+
+
+class StoredMaps(Sequence[ImageMaps]):
+    """Maps of images in the cache, read when they are asked for."""
+
+    def __init__(self, store: MapStore, code: str, keys: Sequence[str]) -> None:
+        self._store, self._code, self._keys = store, code, keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, n: int) -> ImageMaps: ...
+    @overload
+    def __getitem__(self, n: slice) -> Sequence[ImageMaps]: ...
+    def __getitem__(self, n: int | slice) -> ImageMaps | Sequence[ImageMaps]:
+        """One image's maps, or some images' in the same way."""
+        if isinstance(n, slice):
+            return StoredMaps(self._store, self._code, self._keys[n])
+        return self._store.load(self._code, self._keys[n])
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from model.backbones import BACKBONES, Backbone
 from model.datasets import Box, Item
+from model.engine import ACCURACY, SUBSET_ACCURACY
 from model.errors import DataError
 from model.extract import extract
 from model.features import FeatureStore
 from model.heads.problem import Labels, strata
+from model.simulation.classification import Classifier, accuracy_of_all
+from model.simulation.replay import Plan
+from model.uncertainty import ESTIMATORS
 
 TEST_SHARE = 0.3
 SPLIT_SEED = 20
@@ -149,25 +153,26 @@ def compute_features(
     wanted = set(store.missing(code, keys))
     if not wanted:
         return {}
-
-    def items() -> Iterator[tuple[str, bytes]]:
-        waiting = set(wanted)
-        for item in read():
-            key = hashlib.sha256(item.data).hexdigest()
-            if key in waiting:
-                waiting.discard(key)
-                yield key, item.data
-
     problems: dict[str, str] = {}
     done = 0
     progress(0, len(wanted))
-    for names, features, errors in extract(load(backbone), items()):
+    for names, features, errors in extract(load(backbone), items_of(read, wanted)):
         store.add(code, names, features)
         problems |= errors
         done += len(names) + len(errors)
         progress(done, len(wanted))
     store.compact(code)
     return problems
+
+
+def items_of(read: Read, keys: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Key and bytes of the images wanted, each once, in the set's order."""
+    waiting = set(keys)
+    for item in read():
+        key = hashlib.sha256(item.data).hexdigest()
+        if key in waiting:
+            waiting.discard(key)
+            yield key, item.data
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,33 @@ class LabelledSet:
             return self.classes[int(self.labels[row])]
         names = [name for name, yes in zip(self.classes, self.labels[row], strict=True) if yes]
         return ", ".join(names) or NO_LABEL
+
+    @property
+    def task(self) -> str:
+        """See `model.simulation.replay.Playable`."""
+        return "multilabel" if self.multi_label else "classification"
+
+    @property
+    def metric(self) -> str:
+        """See `Playable`."""
+        return SUBSET_ACCURACY if self.multi_label else ACCURACY
+
+    def kinds(self, row: int) -> tuple[str, ...]:
+        """See `Playable`."""
+        return (self.caption(row),)
+
+    def require_estimator(self, name: str) -> None:
+        """See `Playable`."""
+        ESTIMATORS[name]
+
+    def player(self, plan: Plan, acquisition: str, seed: int) -> Classifier:
+        """See `Playable`."""
+        return Classifier(self, plan, acquisition, seed)
+
+    def full(self, uncertainty: str, *, training_steps: int | None = None) -> dict[str, float]:
+        """See `Playable`."""
+        del training_steps
+        return accuracy_of_all(self, uncertainty)
 
     def save(self, folder: Path) -> None:
         """Write the arrays, so that other processes can map them."""

@@ -47,7 +47,7 @@ def play_all(
     Args:
         jobs: what is wanted, in this order.
         plan: what they share.
-        data: folder that `LabelledSet.save` wrote.
+        data: folder that a set's `save` wrote.
         out: folder of the `RunStore`.
         processes: at most so many, one thread each.
         on_point: called after each round of any run.
@@ -125,11 +125,7 @@ class _Process:
             thread.start()
 
     def give(self, job: Job, plan: Plan) -> None:
-        body = (
-            {"uncertainty": plan.uncertainty}
-            if job.acquisition is None
-            else {"plan": asdict(plan), **asdict(job)}
-        )
+        body = {"plan": asdict(plan)} | ({} if job.acquisition is None else asdict(job))
         with suppress(BrokenPipeError):  # it has died, and `_listen` says so
             self._stdin.write(json.dumps(body) + "\n")
             self._stdin.flush()

@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("numpy", "scipy", "onnxruntime", "pillow", "torch", "scikit-learn")
 _GIT_TIMEOUT_S = 10.0
-_PLAYS = frozenset(("data.py", "replay.py"))
+_PLAYS = frozenset(("boxes.py", "classification.py", "data.py", "detection.py", "replay.py"))
 
 
 def machine() -> dict[str, Any]:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.acquisition import ACQUISITIONS, select
-from model.acquisition.base import mean_row
-from model.bundle import Bundle
-from model.calibration.metrics import augrc, brier, ece, error_auroc, macro_f1
-from model.engine import MIN_LABELS, EngineConfig, fit
+from model.engine import MIN_LABELS
 from model.errors import DataError, ModelError
-from model.heads.plain import PlainHead
-from model.simulation.data import LabelledSet
-from model.types import Labelled, agree, label_counts
-from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
+from model.uncertainty import DEFAULT_ESTIMATOR
 
 Ints = NDArray[np.int64]
 RANDOM = "random"
@@ -36,6 +29,8 @@ class Plan:
         rounds: rounds after the initial labels.
         random_share: part of each round drawn uniformly, before any score is looked at.
         uncertainty: name of the estimator.
+        training_steps: of the optimiser where a head is trained by steps, as detectors are; None
+            leaves it to the engine.
     """
 
     initial: int
@@ -43,6 +38,7 @@ class Plan:
     rounds: int
     random_share: float = 0.2
     uncertainty: str = DEFAULT_ESTIMATOR
+    training_steps: int | None = None
 
     @property
     def budget(self) -> int:
@@ -59,7 +55,7 @@ class Plan:
                 steps.append(size)
         return steps
 
-    def check(self, data: LabelledSet) -> None:
+    def check(self, data: Playable) -> None:
         """Refuse what cannot be replayed.
 
         Raises:
@@ -75,7 +71,7 @@ class Plan:
                 raise ModelError(f"{name} is {value}; it must be at least {low}")
         if not 0.0 <= self.random_share <= 1.0:
             raise ModelError(f"random share is {self.random_share}; it must be from 0 to 1")
-        ESTIMATORS[self.uncertainty]
+        data.require_estimator(self.uncertainty)
         pool = len(data.pool)
         if self.initial + self.batch > pool:
             raise DataError(
@@ -113,6 +109,173 @@ class Checkpoint:
     plain_accuracy: float | None = None
     macro_f1: float | None = None
 
+    METRIC: ClassVar[str] = "accuracy"
+    QUALITY: ClassVar[tuple[str, ...]] = ("ece", "error_auroc", "augrc", "brier")
+
+    @property
+    def said(self) -> str:
+        """The figure that curves are of, for people."""
+        name = "accuracy" if self.macro_f1 is None else "subset accuracy"
+        return f"{name} {self.accuracy:.4f} at {self.labels} labels"
+
+
+@dataclass(frozen=True)
+class BoxCheckpoint:
+    """The same of a detector; see `model.detection.evaluate`.
+
+    Attributes:
+        labels: images with their boxes drawn.
+        ap50: 0 where nothing could be fitted yet, as without any object.
+        map: mean over IoU 0.5 to 0.95.
+        ap50_per_class: None of a class that no held-out image has.
+        ece: of the regions shown; None without any.
+        error_auroc: of the regions shown; None when all or none were right.
+        missed_recall: share of the images with a missed object that are among the fifth said to
+            miss most; None when nothing was missed.
+        regions: shown on the held-out images.
+        missed_objects: that no region shown covers.
+        objects: drawn so far.
+    """
+
+    labels: int
+    ap50: float
+    map: float
+    ap50_per_class: Mapping[str, float | None]
+    ece: float | None
+    error_auroc: float | None
+    missed_recall: float | None
+    regions: int
+    missed_objects: int
+    objects: int
+    score_pool_s: float
+    acquire_s: float
+    fit_s: float
+
+    METRIC: ClassVar[str] = "ap50"
+    QUALITY: ClassVar[tuple[str, ...]] = ("ece", "error_auroc", "missed_recall", "map")
+
+    @property
+    def said(self) -> str:
+        """The figure that curves are of, for people."""
+        return f"AP50 {self.ap50:.4f} at {self.labels} images"
+
+
+Point = Checkpoint | BoxCheckpoint
+
+
+def _point(body: Mapping[str, Any]) -> Point:
+    kind = BoxCheckpoint if BoxCheckpoint.METRIC in body else Checkpoint
+    return kind(**body)
+
+
+class Seconds(NamedTuple):
+    """What the steps of one round took."""
+
+    score_pool: float
+    acquire: float
+    fit: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule chose: positions in what it was given, and the seconds of both steps."""
+
+    rows: Ints
+    score_s: float = 0.0
+    acquire_s: float = 0.0
+
+    @classmethod
+    def of_nothing(cls) -> Choice:
+        """Where nothing is wanted of the rule."""
+        return cls(np.zeros(0, np.int64))
+
+
+class Judged(NamedTuple):
+    """A checkpoint, and what was stated and true of each held-out image, or each region shown."""
+
+    point: Point
+    p_right: NDArray[np.float64]
+    right: NDArray[np.bool_]
+
+
+class Player(Protocol):
+    """One rule on one set: what it has learnt so far. All rows are positions in the pool."""
+
+    def choose(self, wanted: int, *, left: Ints, taken: Ints, known: Ints, seed: int) -> Choice:
+        """Ask the rule.
+
+        Args:
+            wanted: images, at least one.
+            left: what may be chosen.
+            taken: what was labelled before or is drawn in this round.
+            known: what was labelled before.
+            seed: of everything random.
+        """
+
+    def learn(self, labelled: Ints, is_random: NDArray[np.bool_]) -> float:
+        """Fit to these labels; gives the seconds."""
+
+    def look(self, labelled: Ints, seconds: Seconds) -> Judged:
+        """Judge on the held-out images what was learnt from these labels."""
+
+
+class Playable(Protocol):
+    """A labelled set with a part held out: what a rule can be played through."""
+
+    @property
+    def name(self) -> str:
+        """Of the set, for people."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def test(self) -> NDArray[np.bool_]:
+        """``(N,)`` whether an image is held out."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """``(N,)`` of the images."""
+
+    @property
+    def digest(self) -> str:
+        """Changes when an image, a label or the split does."""
+
+    @property
+    def split(self) -> str:
+        """Where the held-out images come from, for people."""
+
+    @property
+    def task(self) -> str:
+        """As in ``result.json``."""
+
+    @property
+    def metric(self) -> str:
+        """As in ``result.json``."""
+
+    @property
+    def pool(self) -> Ints:
+        """Rows that may be asked for."""
+
+    def caption(self, row: int) -> str:
+        """What is known of an image, for people."""
+
+    def kinds(self, row: int) -> tuple[str, ...]:
+        """What of the set's variety an image shows."""
+
+    def require_estimator(self, name: str) -> None:
+        """Raise UnknownNameError where no estimator has that name."""
+
+    def player(self, plan: Plan, acquisition: str, seed: int) -> Player:
+        """One that has learnt nothing; raises UnknownNameError as `require_estimator` does."""
+
+    def full(self, uncertainty: str, *, training_steps: int | None = None) -> dict[str, float]:
+        """The metrics when everything that may be asked for is labelled."""
+
+    def save(self, folder: Path) -> None:
+        """Write what players need, for other processes."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -124,13 +287,13 @@ class Run:
         checkpoints: one a round.
         asked: rows of the set in the order in which they were labelled.
         is_random: whether each was drawn rather than chosen.
-        p_right: of the held-out images after the last round.
+        p_right: of the held-out images after the last round, or of the regions shown on them.
         right: whether they were.
     """
 
     acquisition: str
     seed: int
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[Point, ...]
     asked: tuple[int, ...]
     is_random: tuple[bool, ...]
     p_right: tuple[float, ...]
@@ -150,81 +313,71 @@ class Run:
         return cls(
             acquisition=body["acquisition"],
             seed=body["seed"],
-            checkpoints=tuple(Checkpoint(**point) for point in body["checkpoints"]),
+            checkpoints=tuple(_point(point) for point in body["checkpoints"]),
             **{name: tuple(body[name]) for name in ("asked", "is_random", "p_right", "right")},
         )
 
 
 def replay(
-    data: LabelledSet,
+    data: Playable,
     plan: Plan,
     acquisition: str,
     seed: int,
     *,
-    progress: Callable[[Checkpoint], None] = lambda point: None,
+    progress: Callable[[Point], None] = lambda point: None,
 ) -> Run:
     """Play one rule through a set.
 
     Args:
         data: the set; of its labels only those asked for are used, and the held-out ones to judge.
         plan: how much is asked for, and how.
-        acquisition: one of `ACQUISITIONS`.
+        acquisition: a rule for sets of this kind.
         seed: of everything random. The initial labels of one seed are the same for every rule.
         progress: called after each round.
 
     Raises:
         UnknownNameError: no rule or estimator has that name.
     """
-    ACQUISITIONS[acquisition]
+    player = data.player(plan, acquisition, seed)
     rows = data.pool
-    pool, truth = data.features[rows], data.labels[rows]
     rng = np.random.default_rng(seed)
     labelled = np.zeros(0, np.int64)
     is_random = np.zeros(0, bool)
-    bundle: Bundle | None = None
-    judge = _Judge(data, plain=acquisition == RANDOM)
-    points: list[Checkpoint] = []
+    judged: Judged | None = None
+    points: list[Point] = []
     for number, size in enumerate(plan.steps(len(rows))):
         rest = np.setdiff1d(np.arange(len(rows)), labelled)
         all_random = acquisition == RANDOM or (number == 0 and plan.initial > 0)
         share = size if all_random else _share(plan, len(labelled), size)
         drawn = rng.permutation(rest)[:share]  # before any score is looked at
         left = np.setdiff1d(rest, drawn)
-        with_drawn = np.concatenate([labelled, drawn])
-        choice = _choose(
-            acquisition,
-            size - share,
-            pool=pool[left] if share < size else pool[:0],
-            labelled=pool[with_drawn],
-            label_counts=label_counts(truth[labelled], len(data.classes)),
-            bundle=bundle,
-            seed=seed * 1000 + len(labelled),
-        )
+        taken = np.concatenate([labelled, drawn])
+        choice = Choice.of_nothing()
+        if share < size:
+            choice = player.choose(
+                size - share,
+                left=left,
+                taken=taken,
+                known=labelled,
+                seed=seed * 1000 + len(labelled),
+            )
         chosen = left[choice.rows]
-        labelled = np.concatenate([with_drawn, chosen])
+        labelled = np.concatenate([taken, chosen])
         is_random = np.concatenate([is_random, np.ones(share, bool), np.zeros(len(chosen), bool)])
-        begin = time.perf_counter()
-        known = Labelled(pool[labelled], truth[labelled], is_random)
-        bundle = fit(
-            known,
-            data.classes,
-            pool=pool,
-            config=EngineConfig(estimator=plan.uncertainty, acquisition=acquisition, seed=seed),
-        )
-        seconds = time.perf_counter() - begin
-        point, p_right, right = judge.look(
-            bundle, rows[labelled], seconds=(choice.score_s, choice.acquire_s, seconds)
-        )
-        points.append(point)
-        progress(point)
+        fit_s = player.learn(labelled, is_random)
+        judged = player.look(labelled, Seconds(choice.score_s, choice.acquire_s, fit_s))
+        points.append(judged.point)
+        progress(judged.point)
+    if judged is None:
+        raise DataError(f"{data.name} has no image to learn from")
     return Run(
         acquisition=acquisition,
         seed=seed,
         checkpoints=tuple(points),
         asked=tuple(rows[labelled].tolist()),
         is_random=tuple(is_random.tolist()),
-        p_right=tuple(np.round(p_right, 6).tolist()),
-        right=tuple(right.tolist()),
+        p_right=tuple(np.round(judged.p_right, 6).tolist()),
+        right=tuple(judged.right.tolist()),
     )
 
 
@@ -237,96 +390,8 @@ def _share(plan: Plan, labelled: int, size: int) -> int:
     return draws(labelled + size) - draws(labelled)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    rows: Ints
-    score_s: float = 0.0
-    acquire_s: float = 0.0
-
-
-def _choose(
-    acquisition: str,
-    wanted: int,
-    *,
-    pool: NDArray[np.float32],
-    labelled: NDArray[np.float32],
-    label_counts: Ints,
-    bundle: Bundle | None,
-    seed: int,
-) -> _Choice:
-    """Ask the rule: the only place that calls `select`."""
-    if wanted <= 0:
-        return _Choice(np.zeros(0, np.int64))
-    begin = time.perf_counter()
-    predictions = bundle.predict(pool) if bundle else None
-    middle = time.perf_counter()
-    choice = select(
-        acquisition,
-        pool=pool,
-        n=wanted,
-        labelled=labelled,
-        label_counts=label_counts,
-        predictions=predictions,
-        sample=bundle.sample if bundle else None,
-        seed=seed,
-    )
-    return _Choice(choice.rows, middle - begin, time.perf_counter() - middle)
-
-
-class _Judge:
-    """Measures versions on the held-out images, which it picks out once."""
-
-    def __init__(self, data: LabelledSet, *, plain: bool) -> None:
-        self._data = data
-        self._truth = data.labels[data.test]
-        self._features = data.features[data.test]
-        self._has_plain = plain and data.plain is not None
-        if self._has_plain and data.plain is not None:
-            self._plain_centre = mean_row(data.plain[data.pool])
-            self._plain_features = data.plain[data.test]
-
-    def look(
-        self, bundle: Bundle, asked: Ints, *, seconds: tuple[float, float, float]
-    ) -> tuple[Checkpoint, NDArray[np.float64], NDArray[np.bool_]]:
-        """A checkpoint, and P(right) and the truth of each held-out image."""
-        found = bundle.predict(self._features)
-        right = found.right(self._truth)
-        point = Checkpoint(
-            labels=len(asked),
-            accuracy=float(right.mean()),
-            ece=ece(found.p_right, right),
-            brier=brier(found.probs, self._truth),
-            error_auroc=error_auroc(found.p_right, right),
-            augrc=augrc(found.p_right, right),
-            score_pool_s=seconds[0],
-            acquire_s=seconds[1],
-            fit_s=seconds[2],
-            plain_accuracy=self.plain_accuracy(asked),
-            macro_f1=(
-                macro_f1(found.label.astype(bool), self._truth.astype(bool))
-                if found.multi_label
-                else None
-            ),
-        )
-        return point, found.p_right, right
-
-    def plain_accuracy(self, asked: Ints) -> float | None:
-        """Of the plain head on these rows of the set; None when it is not compared with."""
-        data = self._data
-        if not self._has_plain or data.plain is None:
-            return None
-        head = PlainHead.fit(
-            data.plain[asked], data.labels[asked], len(data.classes), centre=self._plain_centre
-        )
-        return float(agree(head.guess(self._plain_features), self._truth).mean())
-
-
-def with_all_labels(data: LabelledSet, uncertainty: str) -> dict[str, float]:
-    """Accuracy when everything that may be asked for is labelled, of our head and the plain one."""
-    rows = data.pool
-    known = Labelled(data.features[rows], data.labels[rows], np.ones(len(rows), bool))
-    bundle = fit(known, data.classes, config=EngineConfig(estimator=uncertainty))
-    right = bundle.predict(data.features[data.test]).right(data.labels[data.test])
-    result = {"accuracy": float(right.mean())}
-    plain = _Judge(data, plain=True).plain_accuracy(rows)
-    return result if plain is None else result | {"plain_accuracy": plain}
+def with_all_labels(
+    data: Playable, uncertainty: str, *, training_steps: int | None = None
+) -> dict[str, float]:
+    """What everything that may be asked for gives when it is labelled; see `Playable.full`."""
+    return data.full(uncertainty, training_steps=training_steps)

@@ -17,7 +17,17 @@ from model.simulation import charts, tables
 from model.simulation.charts import Axis, Series, line_chart, nice_axis
 from model.simulation.page import page
 from model.simulation.replay import RANDOM, Run
-from model.simulation.summary import AUTO, headline, metric_of, outlook, reliability, remarks
+from model.simulation.summary import (
+    AUTO,
+    Words,
+    at_start,
+    headline,
+    key_of,
+    outlook,
+    reliability,
+    remarks,
+    words_of,
+)
 
 FIRST_IMAGES = 24
 THUMBNAIL_PX = 112
@@ -30,14 +40,16 @@ class Shown:
     """An image that a rule asked for early.
 
     Attributes:
-        label: its class.
+        label: its class, or what it shows.
         name: its file.
         thumbnail: a ``data:`` address; empty when it cannot be shown.
+        kinds: what of the set's variety it shows; its label without.
     """
 
     label: str
     name: str
     thumbnail: str
+    kinds: tuple[str, ...] | None = None
 
 
 class Look(NamedTuple):
@@ -91,7 +103,8 @@ def _main(names: Collection[str]) -> str:
 
 
 def curves_chart(result: Mapping[str, Any]) -> str:
-    """Accuracy against labels, with a band of one standard deviation over the seeds."""
+    """The metric against labels, with a band of one standard deviation over the seeds."""
+    words = words_of(result)
     curves: Mapping[str, Any] = result["curves"]
     look, main, banded = looks(list(curves)), _main(curves), _banded(result)
     series = [
@@ -108,11 +121,11 @@ def curves_chart(result: Mapping[str, Any]) -> str:
             0, Series("plain", plain["labels"], plain["mean"], "r", dots=False, classes="thin")
         )
     labels = next(iter(curves.values()))["labels"]
-    full = result.get("full", {}).get("accuracy")
+    full = result.get("full", {}).get(key_of(result))
     values += [full] if full is not None else []
-    x = nice_axis("labels", 0.0, float(labels[-1]))
+    x = nice_axis(words.axis, 0.0, float(labels[-1]))
     x = replace(x, high=float(labels[-1]), ticks=[t for t in x.ticks if t <= labels[-1]])
-    y = nice_axis(f"{metric_of(result)} on held-out images", min(values), max(values))
+    y = nice_axis(f"{words.metric} on held-out images", min(values), max(values))
     goal = curves[RANDOM]["mean"][-1]
 
     def extra(px: Any, py: Any) -> str:
@@ -128,7 +141,8 @@ def curves_chart(result: Mapping[str, Any]) -> str:
             )
         return "".join(parts)
 
-    return line_chart(series, x, y, label="Accuracy against number of labels", extra=extra)
+    label = f"{at_start(words.figure)} against number of {words.axis}"
+    return line_chart(series, x, y, label=label, extra=extra)
 
 
 def _banded(result: Mapping[str, Any]) -> list[str]:
@@ -175,16 +189,16 @@ def render(
 
 
 def _setting(result: Mapping[str, Any]) -> str:
-    images = result["images"]
+    images, counted = result["images"], words_of(result).counted
     seeds = int(result["seeds"])
     start = (
-        f"the same {result['initial']} random labels first, then"
+        f"the same {result['initial']} random {counted} first, then"
         if result["initial"]
-        else "from no labels,"
+        else f"from no {counted},"
     )
     return (
         f"{images['pool']} images to choose from, {images['test']} held out to judge on, "
-        f"{images['classes']} classes; {start} {result['batch']} labels a round, "
+        f"{images['classes']} classes; {start} {result['batch']} {counted} a round, "
         f"{result['random_share']:.0%} of them drawn at random; "
         f"{seeds} seed{'s' if seeds > 1 else ''}."
     )
@@ -201,7 +215,7 @@ def _legend(names: Mapping[str, Look], *, extra: Sequence[str] = ()) -> str:
 
 
 def _curves_section(result: Mapping[str, Any]) -> str:
-    names = list(result["curves"])
+    names, words = list(result["curves"]), words_of(result)
     look = looks(names)
     if "plain" in result:
         look |= {"random, plain head": Look("r", "thin")}
@@ -211,17 +225,18 @@ def _curves_section(result: Mapping[str, Any]) -> str:
         whose = "" if len(banded) == len(names) else f" of {escape(' and '.join(banded))}"
         band = f" The band{whose} is one standard deviation over the seeds."
     return (
-        '<section class="two"><div><h2>Accuracy for labels</h2>'
+        f'<section class="two"><div><h2>{at_start(words.figure)} for {words.axis}</h2>'
         + _legend(look)
         + curves_chart(result)
         + f'<p class="quiet">Dotted: what random order reaches at the end.{band}</p>'
         + tables.curves_table(result)
-        + f"</div><div><h2>Labels saved</h2>{tables.saved_table(result)}</div></section>"
+        + f"</div><div><h2>{at_start(words.counted)} saved</h2>{tables.saved_table(result)}"
+        + f"{tables.classes_table(result)}</div></section>"
     )
 
 
 def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]], main: str) -> str:
-    look = looks(list(result["curves"]))
+    look, words = looks(list(result["curves"])), words_of(result)
     tenths = Axis("stated probability of being right", 0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1])
     right = Axis("share that is right", 0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1])
     series = []
@@ -249,16 +264,18 @@ def _scores_section(result: Mapping[str, Any], runs: Mapping[str, Sequence[Run]]
         '<section class="two"><div><h2>Do the probabilities mean what they say?</h2>'
         + _legend(look)
         + diagram
-        + '<p class="quiet">On the dotted line they do. Tenths of the held-out images by stated '
+        + f'<p class="quiet">On the dotted line they do. Tenths of the {words.where} by stated '
         f"probability, after the last round; bars: 95 % intervals of {escape(main)}.</p>"
         + "</div><div>"
-        + _errors_chart(reliability(runs[main]), main, look[main])
+        + _errors_chart(reliability(runs[main]), main, look[main], words)
         + tables.quality_table(result)
         + "</div></section>"
     )
 
 
-def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, look: Look) -> str:
+def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, look: Look, words: Words) -> str:
+    if not bins:
+        return f"<h2>Where the errors are</h2><p>There are no {words.where}.</p>"
     wrong = [1.0 - b["right"] for b in bins]
     expected = [1.0 - b["stated"] for b in bins]
     highest = max([*wrong, *expected, *(1.0 - b["low"] for b in bins)])
@@ -276,9 +293,9 @@ def _errors_chart(bins: Sequence[Mapping[str, float]], main: str, look: Look) ->
     )
     return (
         f"<h2>Where the errors are</h2>{_legend({main: look})}{chart}"
-        '<p class="quiet">Bars: how often a tenth of the images was wrong; thick dashes: how often '
-        "its score says it should be. Falling to the right is what makes looking at the most "
-        "doubtful first worth it.</p>"
+        f'<p class="quiet">Bars: how often a tenth of the {words.judged} was wrong; thick dashes: '
+        "how often its score says it should be. Falling to the right is what makes looking at the "
+        "most doubtful first worth it.</p>"
     )
 
 
@@ -295,7 +312,12 @@ def _images_section(
     ]
     for name in sorted(first, key=lambda name: (name != main, name == RANDOM)):
         shown = first[name]
-        classes = len({image.label for image in shown})
+        met = {
+            kind
+            for image in shown
+            for kind in ((image.label,) if image.kinds is None else image.kinds)
+        }
+        classes = len(met)
         of_classes = f"{classes} of {result['images']['classes']} classes"
         is_open = "" if folded and name not in (main, RANDOM) else " open"
         parts.append(
@@ -319,7 +341,7 @@ def _figure(image: Shown) -> str:
 
 
 def _details(result: Mapping[str, Any]) -> str:
-    machine = result["machine"]
+    machine, words = result["machine"], words_of(result)
     rows = {
         "backbone": result["backbone"],
         "uncertainty": result["uncertainty"],
@@ -343,7 +365,9 @@ def _details(result: Mapping[str, Any]) -> str:
         '<details class="foot"><summary>How this was measured</summary>'
         "<dl>" + listed + "</dl>"
         '<p class="quiet">Every rule starts from the same images and the same draws of each seed, '
-        "is fitted by the same engine and judged on the same held-out images. Labels saved is the "
-        "budget divided by the labels at which the rule's mean curve (running maximum, straight "
-        "lines between rounds) reaches random order's mean accuracy at the end.</p></details>"
+        "is fitted by the same engine and judged on the same held-out images. "
+        f"{at_start(words.counted)} saved is the budget divided by the {words.counted} at which "
+        "the rule's mean curve (running maximum, straight lines between rounds) reaches random "
+        f"order's mean {words.figure} at the end."
+        "</p></details>"
     )

@@ -3,23 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration.metrics import proportion_interval
-from model.simulation.replay import RANDOM, Run
+from model.simulation.replay import RANDOM, BoxCheckpoint, Checkpoint, Run
 from model.stopping import fit_curve
 
 F64 = NDArray[np.float64]
-QUALITY = ("ece", "error_auroc", "augrc", "brier")
 F1 = "macro_f1"  # where an image may have several labels
 SECONDS = ("fit", "acquire", "score_pool")
 AUTO = "auto"
 NEARLY_ALL = 0.95
 MORE, TARGET = 100, 0.95  # labels and accuracy that the outlook is about
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a report calls things.
+
+    Attributes:
+        metric: what curves are of, in full.
+        figure: the same in short.
+        counted: what a budget is counted in.
+        axis: the same below a chart.
+        judged: what has a stated probability.
+        where: which of them.
+    """
+
+    metric: str
+    figure: str = "accuracy"
+    counted: str = "labels"
+    axis: str = "labels"
+    judged: str = "images"
+    where: str = "held-out images"
+
+
+_OF_BOXES = Words(
+    metric="AP50",
+    figure="AP50",
+    counted="images",
+    axis="labelled images",
+    judged="regions",
+    where="regions shown on held-out images",
+)
+
+
+def at_start(text: str) -> str:
+    """A text at the start of a sentence.
+
+    Example:
+        >>> at_start("subset accuracy"), at_start("AP50")
+        ('Subset accuracy', 'AP50')
+    """
+    return text[:1].upper() + text[1:]
+
+
+def words_of(result: Mapping[str, Any]) -> Words:
+    """The words for what a result is about."""
+    return _OF_BOXES if key_of(result) == BoxCheckpoint.METRIC else Words(metric_of(result))
+
+
+def key_of(result: Mapping[str, Any]) -> str:
+    """What its curves are of, as ``full`` and checkpoints name it."""
+    of_boxes = metric_of(result) == BoxCheckpoint.METRIC
+    return BoxCheckpoint.METRIC if of_boxes else Checkpoint.METRIC
 
 
 def ratio(labels: NDArray[Any], curve: F64, goal: float, budget: int) -> float | None:
@@ -64,63 +115,88 @@ def summarise(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         JSON-able; the keys as in ``result.json``. A ratio is None when the rule never gets there.
     """
     table = {name: _table(found) for name, found in runs.items()}
+    kind = type(runs[RANDOM][0].checkpoints[0])
+    metric = kind.METRIC
     labels = table[RANDOM]["labels"][0]
     budget = int(labels[-1])
-    goal = float(table[RANDOM]["accuracy"][:, -1].mean())
-    plain = table[RANDOM]["plain_accuracy"]
-    has_plain = not np.isnan(plain).any()
+    goal = float(table[RANDOM][metric][:, -1].mean())
+    plain = table[RANDOM].get("plain_accuracy")
     chosen = [name for name in table if name != RANDOM]
     result: dict[str, Any] = {
         "curves": {
-            name: {"labels": labels.astype(int).tolist(), **_mean_and_std(values["accuracy"])}
+            name: {"labels": labels.astype(int).tolist(), **_mean_and_std(values[metric])}
             for name, values in table.items()
         },
-        "mean_accuracy": {
-            name: round(float(values["accuracy"].mean()), 4) for name, values in table.items()
+        f"mean_{metric}": {
+            name: round(float(values[metric].mean()), 4) for name, values in table.items()
         },
         "labels_saved_ratio": {},
         "labels_saved_per_seed": {},
         "labels_saved_vs_plain": {},
         "labels_needed": {},
-        "gain": {name: _gain(table[name], table[RANDOM]) for name in chosen},
+        "gain": {name: _gain(table[name][metric], table[RANDOM][metric]) for name in chosen},
         "quality": {
             name: {
                 "labels": labels.astype(int).tolist(),
-                **{key: _means(values[key]) for key in QUALITY},
-                **({} if np.isnan(values[F1]).all() else {F1: _means(values[F1])}),
+                **{key: _means(values[key]) for key in kind.QUALITY},
+                **({F1: _means(values[F1])} if _is_known(values.get(F1)) else {}),
             }
             for name, values in table.items()
         },
-        "forecast": {name: _forecast(table[name], len(runs[name][0].right)) for name in table},
+        "forecast": {},
         "seconds": _seconds([table[name] for name in chosen] or [table[RANDOM]]),
     }
+    if kind is Checkpoint:
+        # Average precision is no share of images, so its error is not what a forecast builds on.
+        result["forecast"] = {n: _forecast(table[n], len(runs[n][0].right)) for n in table}
+    else:
+        result |= _of_boxes(runs, table)
     for name in chosen:
-        accuracy = table[name]["accuracy"]
-        mean = accuracy.mean(axis=0)
+        values = table[name][metric]
+        mean = values.mean(axis=0)
         result["labels_saved_ratio"][name] = ratio(labels, mean, goal, budget)
         result["labels_saved_per_seed"][name] = [
-            ratio(labels, curve, goal, budget) for curve in accuracy
+            ratio(labels, curve, goal, budget) for curve in values
         ]
         result["labels_needed"][name] = labels_needed(labels, mean, goal)
-    if has_plain:
+    if plain is not None and not np.isnan(plain).any():
         final = float(plain[:, -1].mean())
         result["plain"] = {"labels": labels.astype(int).tolist(), **_mean_and_std(plain)}
         result["labels_saved_vs_plain"] = {
-            name: ratio(labels, values["accuracy"].mean(axis=0), final, budget)
+            name: ratio(labels, values[metric].mean(axis=0), final, budget)
             for name, values in table.items()
         }
     return result
 
 
 def _table(runs: Sequence[Run]) -> dict[str, F64]:
-    """``(seeds, rounds)`` of every measurement; NaN where there is none."""
-    names = vars(runs[0].checkpoints[0])
+    """``(seeds, rounds)`` of every measurement that is a number; NaN where there is none."""
+    names = [k for k, v in vars(runs[0].checkpoints[0]).items() if not isinstance(v, Mapping)]
     return {
         name: np.array(
             [[getattr(point, name) for point in run.checkpoints] for run in runs], np.float64
         )
         for name in names
     }
+
+
+def _is_known(values: F64 | None) -> bool:
+    return values is not None and not np.isnan(values).all()
+
+
+def _of_boxes(runs: Mapping[str, Sequence[Run]], table: Mapping[str, Any]) -> dict[str, Any]:
+    """What only detectors have: objects drawn, and the average precision of each class."""
+    found: dict[str, Any] = {"objects": {}, "ap50_per_class": {}}
+    for name, of_rule in runs.items():
+        found["objects"][name] = _means(table[name]["objects"])
+        points = [[p for p in run.checkpoints if isinstance(p, BoxCheckpoint)] for run in of_rule]
+        found["ap50_per_class"][name] = {
+            label: _means(
+                np.array([[p.ap50_per_class[label] for p in run] for run in points], np.float64)
+            )
+            for label in points[0][0].ap50_per_class
+        }
+    return found
 
 
 def _mean_and_std(values: F64) -> dict[str, list[float]]:
@@ -139,9 +215,9 @@ def _rounded(values: F64) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def _gain(ours: Mapping[str, F64], random: Mapping[str, F64]) -> dict[str, float | None]:
-    """Mean accuracy over all rounds above random's, paired by seed, and its standard error."""
-    differences = (ours["accuracy"] - random["accuracy"]).mean(axis=1)
+def _gain(ours: F64, random: F64) -> dict[str, float | None]:
+    """Mean metric over all rounds above random's, paired by seed, and its standard error."""
+    differences = (ours - random).mean(axis=1)
     count = len(differences)
     error = float(differences.std(ddof=1) / np.sqrt(count)) if count > 1 else None
     return {
@@ -164,11 +240,13 @@ def _forecast(values: Mapping[str, F64], held_out: int) -> dict[str, Any]:
 
 
 def outlook(result: Mapping[str, Any]) -> str:
-    """What more labels would bring, of the rule that the headline is about.
+    """What more labels would bring, of the rule that the headline is about; empty if not known.
 
     Args:
         result: as `summarise` gives it.
     """
+    if not result["forecast"]:
+        return ""
     needed: Mapping[str, float | None] = result["labels_needed"]
     said = result["forecast"][_subject(needed) if needed else RANDOM]
     sentences = [said["gain"]["sentence"], said["labels_needed"]["sentence"]]
@@ -195,7 +273,7 @@ def headline(result: Mapping[str, Any]) -> str:
     rule with the largest ratio.
 
     Args:
-        result: as `summarise` gives it, with ``seeds``.
+        result: as `summarise` gives it, with ``seeds``, and ``metric`` where that is not accuracy.
     """
     needed: Mapping[str, float | None] = result["labels_needed"]
     if not needed:
@@ -208,27 +286,32 @@ def headline(result: Mapping[str, Any]) -> str:
     budget, goal = random["labels"][-1], random["mean"][-1]
     count = needed[name]
     final = result["curves"][name]["mean"][-1]
-    metric = metric_of(result)
-    what = f"{'an' if metric[0] in 'aeiou' else 'a'} {metric}"
-    if len(random["labels"]) == 1:
+    words = words_of(result)
+    what = f"{'an' if words.metric[0] in 'aeiouA' else 'a'} {words.metric}"
+    if goal <= 0.0:
         said = (
-            f"{budget} labels chosen by {name} gave {what} of {final:.3f}, {budget} random "
-            f"ones {goal:.3f}; what choosing saves takes more than one round to see."
+            f"{budget} random {words.counted} gave {what} of 0, {budget} chosen by {name} "
+            f"{final:.3f}; what choosing saves takes more rounds to see."
+        )
+    elif len(random["labels"]) == 1:
+        said = (
+            f"{budget} {words.counted} chosen by {name} gave {what} of {final:.3f}, {budget} "
+            f"random ones {goal:.3f}; what choosing saves takes more than one round to see."
         )
     elif count is None:
         said = (
-            f"Choosing saved nothing here: {budget} labels chosen by {name} gave {what} of "
-            f"{final:.3f}, {budget} random ones {goal:.3f}."
+            f"Choosing saved nothing here: {budget} {words.counted} chosen by {name} gave {what} "
+            f"of {final:.3f}, {budget} random ones {goal:.3f}."
         )
     elif count > NEARLY_ALL * budget:
         said = (
-            f"Choosing saved next to nothing here: {name} needed {int(np.ceil(count))} labels for "
-            f"what {budget} random ones gave, {what} of {goal:.3f}."
+            f"Choosing saved next to nothing here: {name} needed {int(np.ceil(count))} "
+            f"{words.counted} for what {budget} random ones gave, {what} of {goal:.3f}."
         )
     else:
         said = (
-            f"With {int(np.ceil(count))} labels chosen by {name} you would have had what {budget} "
-            f"random ones gave: {what} of {goal:.3f}."
+            f"With {int(np.ceil(count))} {words.counted} chosen by {name} you would have had what "
+            f"{budget} random ones gave: {what} of {goal:.3f}."
         )
     return said
 
@@ -276,8 +359,9 @@ def _better(needed: Mapping[str, float | None], name: str) -> str:
 def reliability(runs: Sequence[Run], *, bins: int = 10) -> list[dict[str, float]]:
     """Stated probability against the share that was right, after the last round.
 
-    Items of all seeds are sorted by the stated probability and cut into bins of equal mass. The
-    interval (95 %) counts an image once, however many seeds judged it.
+    Images of all seeds, or regions, are sorted by the stated probability and cut into bins of equal
+    mass. The interval (95 %) counts an image once, however many seeds judged it, and of regions as
+    many as one seed shows on average.
 
     Args:
         runs: of one rule.
@@ -285,12 +369,14 @@ def reliability(runs: Sequence[Run], *, bins: int = 10) -> list[dict[str, float]
 
     Returns:
         For each bin ``stated``, ``right``, ``low``, ``high``, ``lowest`` and ``highest`` (stated),
-        ascending.
+        ascending; nothing where nothing was stated.
     """
     stated = np.concatenate([np.array(run.p_right) for run in runs])
     right = np.concatenate([np.array(run.right, bool) for run in runs])
     order = np.argsort(stated, kind="stable")
-    found = []
+    found: list[dict[str, float]] = []
+    if not len(order):
+        return found
     for part in np.array_split(order, min(bins, max(1, len(order) // 5))):
         share = float(right[part].mean())
         images = max(1, round(len(part) / len(runs)))

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from model.simulation.replay import RANDOM
-from model.simulation.summary import F1, metric_of
+from model.simulation.replay import RANDOM, BoxCheckpoint
+from model.simulation.summary import F1, at_start, key_of, words_of
 
 
 def saved_table(result: Mapping[str, Any]) -> str:
     """Labels that each rule needed for what random order reached: random first, then the best."""
-    has_plain = "plain" in result
+    has_plain, words = "plain" in result, words_of(result)
     budget = result["curves"][RANDOM]["labels"][-1]
-    heads = ["rule", "labels needed", "saved"]
+    heads = ["rule", f"{words.counted} needed", "saved"]
     heads += ["saved against plain"] if has_plain else []
-    heads += [f"final {metric_of(result)}"]
+    heads += [f"final {words.metric}"]
     rows = []
     for name in best_first(result):
         cells = [escape(name), *_saved(result, name, budget)]
@@ -31,8 +31,9 @@ def saved_table(result: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"{_as_table('Labels saved', heads, rows)}"
-        f'<p class="quiet">Labels needed for the {metric_of(result)} that {budget} random ones '
+        f"{_as_table(f'{at_start(words.counted)} saved', heads, rows)}"
+        f'<p class="quiet">{at_start(words.counted)} needed for the {words.metric} that '
+        f"{budget} random ones "
         f"give; 2x: half as many do. Below it: the worst and the best seed.{plain}</p>"
     )
 
@@ -51,7 +52,13 @@ def best_first(result: Mapping[str, Any]) -> list[str]:
 
 def quality_table(result: Mapping[str, Any]) -> str:
     """How good the stated probabilities were after the last round."""
-    heads = {"ece": "ECE", "error_auroc": "error AUROC", "augrc": "AUGRC", "brier": "Brier"}
+    heads = {"ece": "ECE", "error_auroc": "error AUROC"}
+    if key_of(result) == BoxCheckpoint.METRIC:
+        heads |= {"missed_recall": "missed found", "map": "mAP"}
+        note = _OF_BOXES
+    else:
+        heads |= {"augrc": "AUGRC", "brier": "Brier"}
+        note = _OF_IMAGES
     if any(F1 in quality for quality in result["quality"].values()):
         heads |= {F1: "macro F1"}
     rows = [
@@ -60,10 +67,36 @@ def quality_table(result: Mapping[str, Any]) -> str:
     ]
     return (
         _as_table("Quality of the stated probabilities", ["rule", *heads.values()], rows)
-        + '<p class="quiet">After the last round. ECE: how far the stated probabilities are off. '
-        "Error AUROC: how well they find errors; 0.5 is chance, 1 is perfect. AUGRC and Brier: "
-        "smaller is better.</p>"
+        + f'<p class="quiet">{note}</p>'
     )
+
+
+_OF_IMAGES = (
+    "After the last round. ECE: how far the stated probabilities are off. "
+    "Error AUROC: how well they find errors; 0.5 is chance, 1 is perfect. AUGRC and Brier: "
+    "smaller is better."
+)
+_OF_BOXES = (
+    "After the last round. ECE: how far the stated probabilities of the regions shown are off. "
+    "Error AUROC: how well they find wrong regions; 0.5 is chance, 1 is perfect. Missed found: of "
+    "the images where an object was missed, how many are among the fifth that is said to miss "
+    "most; 0.2 is chance. mAP: mean over IoU 0.5 to 0.95."
+)
+
+
+def classes_table(result: Mapping[str, Any]) -> str:
+    """How well each class is found in the end; empty where it is not measured for each."""
+    per_class: Mapping[str, Mapping[str, Any]] = result.get("ap50_per_class", {})
+    if not per_class:
+        return ""
+    names = best_first(result)
+    rows = [
+        [escape(label), *(_number(per_class[name][label][-1]) for name in names)]
+        for label in per_class[RANDOM]
+    ]
+    objects = [f"{values[-1]:.0f}" for values in (result["objects"][name] for name in names)]
+    table = _as_table("AP50 of each class", ["class", *names], [*rows, ["objects drawn", *objects]])
+    return f"<details><summary>AP50 of each class, after the last round</summary>{table}</details>"
 
 
 def curves_table(result: Mapping[str, Any]) -> str:
@@ -72,13 +105,13 @@ def curves_table(result: Mapping[str, Any]) -> str:
     curves = {name: result["curves"][name] for name in names}
     if "plain" in result:
         curves["random, plain head"] = result["plain"]
-    labels = curves[RANDOM]["labels"]
+    labels, words = curves[RANDOM]["labels"], words_of(result)
     rows = [
         [str(count), *(f"{curve['mean'][number]:.3f}" for curve in curves.values())]
         for number, count in enumerate(labels)
     ]
     table = _as_table(
-        f"{metric_of(result).capitalize()} after each round", ["labels", *map(str, curves)], rows
+        f"{at_start(words.metric)} after each round", [words.counted, *map(str, curves)], rows
     )
     return f"<details><summary>These curves in numbers</summary>{table}</details>"
 

@@ -1,10 +1,9 @@
 """``python -m model.simulation.worker SET OUT``: plays the runs named on its standard input.
 
-One job a line (JSON ``{"plan", "acquisition", "seed"}``, or ``{"uncertainty"}`` for all labels at
-once); a finished run is written to OUT by this process itself. It answers in lines of JSON on
-standard output: ``{"point"}`` after each round, ``{"done"}`` or ``{"error"}`` after each job. A
-process of its own, started and not forked, so that its threads are its own whatever the parent has
-loaded.
+One job a line (JSON ``{"plan", "acquisition", "seed"}``; without a rule, all labels at once); a
+finished run is written to OUT by this process itself. It answers in lines of JSON on standard
+output: ``{"point"}`` after each round, ``{"done"}`` or ``{"error"}`` after each job. A process of
+its own, started and not forked, so that its threads are its own whatever the parent has loaded.
 """
 
 from __future__ import annotations
@@ -16,19 +15,27 @@ from typing import Any
 
 from model.errors import ModelError
 from model.simulation.data import LabelledSet
-from model.simulation.replay import Plan, replay, with_all_labels
+from model.simulation.replay import Plan, Playable, replay, with_all_labels
 from model.simulation.store import RunStore
 
 
-def play(data: LabelledSet, store: RunStore, job: dict[str, Any], say: Any) -> None:
+def load(folder: Path) -> Playable:
+    """What a set's `save` wrote, of either kind."""
+    from model.simulation.detection import SET_FILE, DetectionSet
+
+    return DetectionSet.load(folder) if (folder / SET_FILE).is_file() else LabelledSet.load(folder)
+
+
+def play(data: Playable, store: RunStore, job: dict[str, Any], say: Any) -> None:
     """Do one job and keep its result."""
+    plan = Plan(**job["plan"])
     if "acquisition" not in job:
-        store.save_full(with_all_labels(data, job["uncertainty"]))
+        store.save_full(with_all_labels(data, plan.uncertainty, training_steps=plan.training_steps))
         say({"point": True})
     else:
         run = replay(
             data,
-            Plan(**job["plan"]),
+            plan,
             job["acquisition"],
             job["seed"],
             progress=lambda point: say({"point": True}),
@@ -38,7 +45,7 @@ def play(data: LabelledSet, store: RunStore, job: dict[str, Any], say: Any) -> N
 
 def main(folder: str, out: str) -> None:
     """Serve jobs until the input ends."""
-    data, store = LabelledSet.load(Path(folder)), RunStore(Path(out))
+    data, store = load(Path(folder)), RunStore(Path(out))
 
     def say(message: dict[str, Any]) -> None:
         print(json.dumps(message), flush=True)
