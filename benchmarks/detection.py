@@ -38,7 +38,13 @@ from model.detection.acquisition import (
 from model.detection.bundle import BoxBundle, shown
 from model.detection.calibration import SHOWN
 from model.detection.engine import BoxConfig, LabelledImages, fit, judge
-from model.detection.evaluate import match, missed, recall_of_missed
+from model.detection.evaluate import (
+    detection_ece,
+    match,
+    missed,
+    recall_of_missed,
+    region_error_auroc,
+)
 from model.detection.extract import extract_maps
 from model.detection.maps import ImageMaps, MapStore
 from model.detection.passes import BOX_ESTIMATORS
@@ -196,7 +202,12 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     score = np.array([d.p_all_right for d in found])
     by_score = recall_of_missed(np.argsort(score, kind="stable"), gone > 0)
     wrong = np.array([anything_wrong(d, t) for d, t in zip(found, test.drawn, strict=True)])
+    stated, right = regions(found, test)
     return result | {
+        "regions_03": int((stated >= 0.3).sum()),
+        "region_ece_03": detection_ece(stated, right, threshold=0.3),
+        "region_error_auroc_03": region_error_auroc(stated, right, threshold=0.3),
+        "region_ece_all": detection_ece(stated, right),
         "missed_share": float((gone > 0).mean()),
         "missed_recall_by_image_score": by_score,
         "missed_recall_at_best": recall_of_missed(np.argsort(-gone, kind="stable"), gone > 0),
@@ -207,6 +218,14 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
         "steps": bundle.metrics["steps"],
         "finest_stride": bundle.metrics["levels"][0],
     }
+
+
+def regions(found: Sequence[Any], test: LabelledImages) -> tuple[Any, Any]:
+    """P(right) of all regions, and whether they were; matched by COCO among all of them."""
+    parts = [match(d.boxes, d.label, d.p_right, t) for d, t in zip(found, test.drawn, strict=True)]
+    known = [~part.ignored for part in parts]
+    stated = np.concatenate([d.p_right[k] for d, k in zip(found, known, strict=True)])
+    return stated, np.concatenate([p.right[k] for p, k in zip(parts, known, strict=True)])
 
 
 def anything_wrong(found: Any, truth: Any) -> bool:

@@ -62,7 +62,7 @@ class BoxBundle:
         return detections_of(kept, readings, self.calibration, maps.size)
 
     def predict(self, maps: ImageMaps) -> Detections:
-        """The regions worth showing: those that are right with a probability of 0.3 or more."""
+        """The regions worth showing: those that are right with a probability of 1/6 or more."""
         found, _ = self.look(maps)
         return shown(found)
 

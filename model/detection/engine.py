@@ -87,8 +87,7 @@ def fit(
     """Fit, calibrate and measure one version.
 
     Calibrated and measured on regions that heads found on images they were not fitted to: two of
-    them, each fitted to half of the images with half of the steps, which costs as much again as
-    the version's own head.
+    them, each fitted to half of the images, and where steps are dear with half of them.
 
     Args:
         data: the labels.
@@ -106,7 +105,13 @@ def fit(
     begin = time.perf_counter()
     _check(data, classes)
     BOX_ESTIMATORS[config.estimator]
-    from model.detection.training import Example, standard_of, steps_for, train_head  # needs torch
+    from model.detection.training import (  # needs torch
+        Example,
+        standard_of,
+        steps_for,
+        steps_to_calibrate,
+        train_head,
+    )
 
     shape = shape_for(
         data.drawn,
@@ -143,7 +148,7 @@ def fit(
         part = 0.45 / FOLDS
         head = head_on(
             everything[fold != number],
-            max(steps // FOLDS, 1),
+            steps_to_calibrate(steps, shape),
             number * part,
             (number + 1) * part,
             f"training to calibrate, {number + 1} of {FOLDS}",
