@@ -13,14 +13,13 @@ import numpy as np
 from backend.demo_curve import RandomCurve
 from backend.demo_data import DemoData, DemoImage
 from backend.errors import LaunchError
-from backend.kinds.boxes import StoredMaps
 from backend.settings import Settings
 from model.backbones.pyramid import PYRAMIDS, load_pyramid
 from model.detection.bundle import BoxBundle, as_found
 from model.detection.engine import BoxConfig, LabelledImages, fit
 from model.detection.evaluate import average_precision
 from model.detection.extract import extract_maps
-from model.detection.maps import ImageMaps, MapStore
+from model.detection.maps import ImageMaps, MapStore, StoredMaps
 from model.detection.types import BoxLabels
 from model.errors import ModelError
 

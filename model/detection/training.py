@@ -66,7 +66,7 @@ def steps_for(images: int, shape: HeadShape) -> int:
     longer to learn than where small ones are.
     """
     few = 220 if shape.strides[0] == STRIDES[0] else 600
-    return min(round(few * max(1.0, images / 100) ** 0.5), 3 * few)
+    return min(round(few * math.sqrt(max(1.0, images / 100))), 3 * few)
 
 
 def steps_to_calibrate(steps: int, shape: HeadShape) -> int:
