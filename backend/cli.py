@@ -28,6 +28,9 @@ from backend.records import Project
 from backend.settings import Settings
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
+from model.backbones.pyramid import PYRAMIDS
+from model.detection.acquisition import BOX_ACQUISITIONS
+from model.detection.passes import BOX_ESTIMATORS
 from model.errors import ModelError
 from model.uncertainty import ESTIMATORS
 
@@ -304,7 +307,8 @@ def rollback(
     "--data",
     required=True,
     metavar="DIR|EXPORT.json",
-    help="One folder for each class, a packed set, a Label Studio JSON export, or 'digits'.",
+    help="One folder for each class, a packed set, a Label Studio JSON export, or 'digits'; with "
+    "labels or with boxes.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
@@ -314,36 +318,45 @@ def rollback(
     type=click.Path(path_type=Path),
     help="Folder of an export's images; without, the export's own.",
 )
-@click.option("--control", help="Choices tag of an export; without, the one answered most.")
+@click.option(
+    "--control",
+    help="Choices tag of an export, or the tag that labels its boxes; without, all boxes, or the "
+    "Choices tag answered most.",
+)
 @click.option(
     "--task",
-    type=click.Choice(["auto", "classification"]),
+    type=click.Choice(["auto", "classification", "multilabel", "detection"]),
     default="auto",
     show_default=True,
-    help="What the labels are; detection and segmentation cannot be replayed yet.",
+    help="What the set has to be for; with auto, what it is. Segmentation cannot be replayed yet.",
 )
 @click.option(
     "--acquisition",
-    help="Rules to compare, with commas (DOUBTLESS_ACQUISITION); random is always there. One or "
-    f"more of: {', '.join(sorted(ACQUISITIONS))}.",
+    help="Rules to compare, with commas (DOUBTLESS_ACQUISITION, of boxes "
+    "DOUBTLESS_BOX_ACQUISITION); random is always there. One or more of: "
+    f"{', '.join(sorted(ACQUISITIONS))}. Of boxes: {', '.join(sorted(BOX_ACQUISITIONS))}.",
 )
 @click.option(
     "--uncertainty",
-    help=f"Estimator (DOUBTLESS_ESTIMATOR), one of: {', '.join(sorted(ESTIMATORS))}.",
+    help=f"Estimator (DOUBTLESS_ESTIMATOR), one of: {', '.join(sorted(ESTIMATORS))}. Of boxes "
+    f"(DOUBTLESS_BOX_ESTIMATOR): {', '.join(sorted(BOX_ESTIMATORS))}.",
 )
 @click.option(
     "--backbone",
-    help=f"Pretrained network (DOUBTLESS_BACKBONE), one of: {', '.join(sorted(BACKBONES))}.",
+    help=f"Pretrained network (DOUBTLESS_BACKBONE), one of: {', '.join(sorted(BACKBONES))}. Of "
+    f"boxes (DOUBTLESS_PYRAMID): {', '.join(sorted(PYRAMIDS))}.",
 )
 @click.option(
     "--initial",
     type=int,
     default=0,
     show_default=True,
-    help="Random labels to start from, the same for all rules; with 0 each rule chooses its first "
-    "batch itself, as in a new project.",
+    help="Random labels (of boxes: images) to start from, the same for all rules; with 0 each rule "
+    "chooses its first batch itself, as in a new project.",
 )
-@click.option("--batch", type=int, help="Labels a round; without, 2 % of the images, 5 to 40.")
+@click.option(
+    "--batch", type=int, help="Labels, or images, a round; without, 2 % of the images, 5 to 40."
+)
 @click.option("--rounds", type=int, help="Rounds; without, 13, or half the images.")
 @click.option("--seeds", type=int, default=3, show_default=True, help="Repetitions.")
 @click.option(
@@ -365,11 +378,9 @@ def simulate(as_json: bool, **given: Any) -> None:
     from backend.simulate_view import Watching
 
     rules, share = given.pop("acquisition"), given.pop("random_share")
-    settings = Settings.load(estimator=given.pop("uncertainty"), backbone=given.pop("backbone"))
+    settings = Settings.load()
     options = Options(
-        acquisitions=tuple((rules or settings.acquisition).split(",")),
-        uncertainty=settings.estimator,
-        backbone=settings.backbone,
+        acquisitions=tuple(rules.split(",")) if rules else (),
         random_share=settings.random_share if share is None else share,
         jobs=given.pop("jobs") or os.cpu_count() or 1,
         **given,

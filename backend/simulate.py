@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,12 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backend.edges.export import CLASSIFICATION, LeftOut
+from backend.edges.export import CLASSIFICATION, DETECTION, LeftOut
 from backend.settings import Settings
 from backend.simulate_source import Source, open_source
+from backend.simulate_tasks import BoxTask, Names, Step, Task
 from model.acquisition import require
-from model.backbones import BACKBONES, load_backbone
-from model.engine import ACCURACY, SUBSET_ACCURACY
+from model.backbones import BACKBONES, Backbone, load_backbone
+from model.backbones.pyramid import load_pyramid
+from model.detection.maps import MapStore
 from model.errors import DataError, ModelError
 from model.features import FeatureStore
 from model.heads.plain import PLAIN_BACKBONE
@@ -34,13 +36,15 @@ from model.simulation.data import (
 )
 from model.simulation.parallel import Job, play_all
 from model.simulation.provenance import commit, machine, program_digest
-from model.simulation.replay import RANDOM, Plan, Run
+from model.simulation.replay import RANDOM, Plan, Playable, Run
 from model.simulation.report import Shown, first_rows, plot_file, render, thumbnail
 from model.simulation.store import RunStore, write_atomically, writing
 from model.simulation.summary import headline, outlook, remarks, summarise
-from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
+from model.uncertainty import ESTIMATORS
 
 FORMAT = 1
+AUTO, MULTILABEL = "auto", "multilabel"
+TASKS = (AUTO, CLASSIFICATION, MULTILABEL, DETECTION)
 RESULT_FILE, PLOT_FILE, REPORT_FILE = "result.json", "plot.svg", "report.html"
 _SET_PREFIX = ".set-"
 MOST_BATCH, LEAST_BATCH, ROUNDS = 40, 5, 13
@@ -50,16 +54,20 @@ _STARTS_WITH_PLAIN = f"{PLAIN_BACKBONE}+"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What was asked for on the command line; None leaves the choice to the size of the set."""
+    """What was asked for on the command line.
+
+    None leaves the choice to the size of the set, or, of a name, to the settings for its kind. The
+    steps a detector is trained for cannot be asked for there: the engine knows them best.
+    """
 
     data: str
     out: Path
     images: Path | None = None
     control: str | None = None
-    task: str = "auto"
-    acquisitions: tuple[str, ...] = ("auto",)
-    uncertainty: str = DEFAULT_ESTIMATOR
-    backbone: str = "efficientnet-lite2"
+    task: str = AUTO
+    acquisitions: tuple[str, ...] = ()
+    uncertainty: str | None = None
+    backbone: str | None = None
     initial: int = 0
     batch: int | None = None
     rounds: int | None = None
@@ -68,6 +76,7 @@ class Options:
     full: bool = False
     jobs: int = 1
     fresh: bool = False
+    training_steps: int | None = None
 
 
 class Watcher(Protocol):
@@ -92,8 +101,10 @@ def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str
         BackendError: the export cannot be used.
         ModelError: the set, a name or a number cannot be used, or `out` holds another replay.
     """
-    rules = _check_names(options)
-    source = _opened(options, settings, watcher)
+    source = _opened(options, settings)
+    task = _task(source, options, settings)
+    for note in source.notes:
+        watcher.note(note)
     store = RunStore(options.out)
     with store.alone():
         watcher.note(f"reading {source.name}")
@@ -102,44 +113,139 @@ def simulate(options: Options, settings: Settings, watcher: Watcher) -> dict[str
         if unlabelled and listing.keys:
             watcher.note(f"{unlabelled} images without a label are not used")
         # Before minutes of features: whether the set is of any use.
-        empty = np.zeros((len(listing.keys), 0), np.float32)
-        _plan(options, labelled_set(source.name, listing, empty))
-        data, left_out = _with_features(source, listing, options, settings, watcher)
-        plan = _plan(options, data)
-        store.begin(_identity(options, plan, data), fresh=options.fresh)
+        outline = task.outline(source.name, listing)
+        _check_task(options, outline.task)
+        _plan(options, task.names, outline)
+        data, left_out = _with_features(task, source, listing, options, settings, watcher)
+        plan = _plan(options, task.names, data)
+        store.begin(_identity(task.names, plan, data), fresh=options.fresh)
+        rules = task.names.rules
         wanted = [Job(rule, seed) for seed in range(options.seeds) for rule in rules]
         _play(wanted, plan, data, options, store, watcher)
         runs = {rule: [_finished(store, rule, s) for s in range(options.seeds)] for rule in rules}
-        result = _result(options, plan, data, runs, store, left_out)
+        result = _result(options, task.names, plan, data, runs, store, left_out)
         _write(options.out, result, runs, _first_images(source, data, runs))
     return result
 
 
-def _opened(options: Options, settings: Settings, watcher: Watcher) -> Source:
-    source = open_source(options.data, settings, images=options.images, control=options.control)
-    if source.task != CLASSIFICATION:
-        raise DataError(
-            f"{options.data} is annotated with boxes, a set for {source.task}; simulate replays "
-            "classification so far"
-        )
-    for note in source.notes:
-        watcher.note(note)
+def _opened(options: Options, settings: Settings) -> Source:
+    source = open_source(
+        options.data,
+        settings,
+        images=options.images,
+        control=options.control,
+        task=options.task,
+    )
+    if DETECTION in (source.task, options.task):
+        _check_task(options, source.task)
     return source
 
 
-def _check_names(options: Options) -> list[str]:
-    """The rules to compare, `random` first, each once."""
-    BACKBONES[options.backbone]
-    family = ESTIMATORS[options.uncertainty]
-    rules = list(dict.fromkeys([RANDOM, *filter(None, map(str.strip, options.acquisitions))]))
-    for rule in rules:
-        require(rule, passes=family.passes, joint=family.joint)
+def _check_task(options: Options, found: str) -> None:
+    if options.task in (AUTO, found):
+        return
+    has = {
+        CLASSIFICATION: "its images have one label each",
+        MULTILABEL: "its images may have several labels, or none",
+        DETECTION: "its images have boxes",
+    }[found]
+    raise DataError(
+        f"{options.data} is a set for {found}, not {options.task}: {has}; leave --task out, or "
+        f"say --task {found}"
+    )
+
+
+def _task(source: Source, options: Options, settings: Settings) -> Task:
+    """The kind of set it is, with the names checked."""
     if options.seeds < 1:
         raise ModelError(f"seeds is {options.seeds}; it must be at least 1")
-    return rules
+    features = FeatureStore(settings.cache_path / "features")
+    if source.task == DETECTION:
+        return BoxTask(
+            _rules(options, settings.box_acquisition),
+            options.uncertainty or settings.box_estimator,
+            options.backbone or settings.pyramid,
+            maps=MapStore(settings.cache_path / "maps"),
+            features=features,
+            load=lambda name: load_pyramid(name, settings.cache_path, threads=options.jobs),
+        )
+    return LabelTask(
+        _rules(options, settings.acquisition),
+        options.uncertainty or settings.estimator,
+        options.backbone or settings.backbone,
+        features=features,
+        load=lambda name: load_backbone(name, settings.cache_path, threads=options.jobs),
+    )
 
 
-def _plan(options: Options, data: LabelledSet) -> Plan:
+def _rules(options: Options, default: str) -> list[str]:
+    """The rules to compare, `random` first, each once."""
+    named = options.acquisitions or default.split(",")
+    return list(dict.fromkeys([RANDOM, *filter(None, map(str.strip, named))]))
+
+
+class LabelTask:
+    """Classification, with one label an image or several; see `Task`.
+
+    Args:
+        rules: names of `ACQUISITIONS`.
+        uncertainty: one of `ESTIMATORS`.
+        backbone: one of `BACKBONES`.
+        features: cache of features.
+        load: gives a backbone.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[str],
+        uncertainty: str,
+        backbone: str,
+        *,
+        features: FeatureStore,
+        load: Callable[[str], Backbone],
+    ) -> None:
+        self.names = Names(rules, uncertainty, backbone, BACKBONES[backbone].hash)
+        family = ESTIMATORS[uncertainty]
+        for rule in rules:
+            require(rule, passes=family.passes, joint=family.joint)
+        self._features, self._load = features, load
+        # The first of networks side by side is the plain head's own.
+        self._shared = backbone == PLAIN_BACKBONE or backbone.startswith(_STARTS_WITH_PLAIN)
+
+    def outline(self, name: str, listing: Listing) -> LabelledSet:
+        """See `Task`."""
+        return labelled_set(name, listing, np.zeros((len(listing.keys), 0), np.float32))
+
+    def compute(self, source: Source, keys: Sequence[str], step: Step) -> dict[str, str]:
+        """See `Task`."""
+        backbone = self.names.backbone
+        broken: dict[str, str] = {}
+        for name in [backbone] if self._shared else [backbone, PLAIN_BACKBONE]:
+            broken |= compute_features(
+                source.read,
+                keys,
+                backbone=name,
+                store=self._features,
+                load=self._load,
+                progress=partial(step, f"{name} features"),
+            )
+        return broken
+
+    def assemble(self, name: str, listing: Listing) -> LabelledSet:
+        """See `Task`."""
+        features = self._features.load(self.names.code, listing.keys)
+        plain = features
+        if self.names.backbone != PLAIN_BACKBONE:
+            spec = BACKBONES[PLAIN_BACKBONE]
+            plain = (
+                features[:, : spec.dim]
+                if self._shared
+                else self._features.load(spec.hash, listing.keys)
+            )
+        return labelled_set(name, listing, features, plain)
+
+
+def _plan(options: Options, names: Names, data: Playable) -> Plan:
     """Fill in what was not said: a batch of 2 % of the pool, and half the pool at most."""
     pool = len(data.pool)
     batch = options.batch
@@ -153,32 +259,27 @@ def _plan(options: Options, data: LabelledSet) -> Plan:
         batch=batch,
         rounds=rounds,
         random_share=options.random_share,
-        uncertainty=options.uncertainty,
+        uncertainty=names.uncertainty,
+        training_steps=options.training_steps,
     )
     plan.check(data)
     return plan
 
 
 def _with_features(
-    source: Source, listing: Listing, options: Options, settings: Settings, watcher: Watcher
-) -> tuple[LabelledSet, list[LeftOut]]:
-    """The set with features of its readable images, and what is left out."""
-    store = FeatureStore(settings.cache_path / "features")
-    shared = options.backbone == PLAIN_BACKBONE or options.backbone.startswith(_STARTS_WITH_PLAIN)
-    broken: dict[str, str] = {}
-    for name in [options.backbone] if shared else [options.backbone, PLAIN_BACKBONE]:
-        with (
-            _seconds_kept(options.out),
-            writing(settings.cache_path, "set DOUBTLESS_CACHE to another one"),
-        ):
-            broken |= compute_features(
-                source.read,
-                listing.keys,
-                backbone=name,
-                store=store,
-                load=lambda name: load_backbone(name, settings.cache_path, threads=options.jobs),
-                progress=partial(watcher.step, f"{name} features"),
-            )
+    task: Task,
+    source: Source,
+    listing: Listing,
+    options: Options,
+    settings: Settings,
+    watcher: Watcher,
+) -> tuple[Playable, list[LeftOut]]:
+    """The set as networks see its readable images, and what is left out."""
+    with (
+        _seconds_kept(options.out),
+        writing(settings.cache_path, "set DOUBTLESS_CACHE to another one"),
+    ):
+        broken = task.compute(source, listing.keys, watcher.step)
     left_out = [
         LeftOut(name, broken[key])
         for name, key in zip(listing.names, listing.keys, strict=True)
@@ -191,15 +292,7 @@ def _with_features(
     listing = listing.without(set(broken))
     if not listing.keys:
         raise DataError(f"none of the labelled images of {source.name} can be read")
-    features = store.load(BACKBONES[options.backbone].hash, listing.keys)
-    plain = features
-    if options.backbone != PLAIN_BACKBONE:
-        plain = (
-            features[:, : BACKBONES[PLAIN_BACKBONE].dim]
-            if shared
-            else store.load(BACKBONES[PLAIN_BACKBONE].hash, listing.keys)
-        )
-    return labelled_set(source.name, listing, features, plain), [*source.left_out, *left_out]
+    return task.assemble(source.name, listing), [*source.left_out, *left_out]
 
 
 @contextmanager
@@ -216,12 +309,12 @@ def _seconds_kept(out: Path) -> Iterator[None]:
             write_atomically(path, repr(before + time.perf_counter() - begin))
 
 
-def _identity(options: Options, plan: Plan, data: LabelledSet) -> dict[str, Any]:
+def _identity(names: Names, plan: Plan, data: Playable) -> dict[str, Any]:
     """All that two runs must share to be compared; seeds and rules may be added later."""
     return {
         "format": FORMAT,
         "data": data.digest,
-        "backbone": f"{options.backbone} ({BACKBONES[options.backbone].hash})",
+        "backbone": f"{names.backbone} ({names.code})",
         **asdict(plan),
         "program": program_digest(),
     }
@@ -230,7 +323,7 @@ def _identity(options: Options, plan: Plan, data: LabelledSet) -> dict[str, Any]
 def _play(
     wanted: Sequence[Job],
     plan: Plan,
-    data: LabelledSet,
+    data: Playable,
     options: Options,
     store: RunStore,
     watcher: Watcher,
@@ -286,8 +379,9 @@ def _finished(store: RunStore, rule: str, seed: int) -> Run:
 
 def _result(
     options: Options,
+    names: Names,
     plan: Plan,
-    data: LabelledSet,
+    data: Playable,
     runs: Mapping[str, Sequence[Run]],
     store: RunStore,
     left_out: Sequence[LeftOut],
@@ -297,10 +391,10 @@ def _result(
     features_s = float((options.out / "runs" / ".features").read_text())
     seconds = {"features": round(features_s, 1), **found.pop("seconds")}
     result: dict[str, Any] = {
-        "task": "multilabel" if data.multi_label else "classification",
-        "metric": SUBSET_ACCURACY if data.multi_label else ACCURACY,
+        "task": data.task,
+        "metric": data.metric,
         "data": data.name,
-        "backbone": options.backbone,
+        "backbone": names.backbone,
         "seeds": options.seeds,
         "uncertainty": plan.uncertainty,
         "initial": plan.initial,
@@ -327,7 +421,7 @@ def _result(
 
 
 def _first_images(
-    source: Source, data: LabelledSet, runs: Mapping[str, Sequence[Run]]
+    source: Source, data: Playable, runs: Mapping[str, Sequence[Run]]
 ) -> dict[str, list[Shown]]:
     """Thumbnails of what each rule asked for first, in one pass over the set."""
     rows = {rule: first_rows(found[0]) for rule, found in runs.items()}
@@ -344,6 +438,7 @@ def _first_images(
                 data.caption(row),
                 data.names[row],
                 pictures.get(data.names[row], ""),
+                data.kinds(row),
             )
             for row in chosen
         ]

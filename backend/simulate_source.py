@@ -35,7 +35,12 @@ class Source:
 
 
 def open_source(
-    data: str, settings: Settings, *, images: Path | None = None, control: str | None = None
+    data: str,
+    settings: Settings,
+    *,
+    images: Path | None = None,
+    control: str | None = None,
+    task: str = "",
 ) -> Source:
     """Find out what `data` is.
 
@@ -44,6 +49,7 @@ def open_source(
         settings: limits of images inside an export.
         images: folder of an export's images.
         control: Choices tag of an export, or the tag that labels its boxes.
+        task: what an export is taken for that has both, where no tag is named; boxes without.
 
     Raises:
         BackendError: the export cannot be used, or options of one were given with something else.
@@ -51,7 +57,7 @@ def open_source(
     """
     path = Path(data).expanduser()
     if path.is_file():
-        export = LabelStudioExport(path, settings, images=images, control=control)
+        export = LabelStudioExport(path, settings, images=images, control=control, task=task)
         return Source(
             export.name,
             export.read,

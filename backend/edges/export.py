@@ -70,6 +70,8 @@ class LabelStudioExport:
         images: folder the images lie in, at any depth; that of the export without.
         control: name of a Choices tag, or of a tag that labels boxes. Without, all boxes where
             there are any, and else the Choices tag with the most answers.
+        task: where there are boxes and choices and no tag is named, ``classification`` or
+            ``multilabel`` takes the choices.
 
     Attributes:
         name: of the export's file.
@@ -89,6 +91,7 @@ class LabelStudioExport:
         *,
         images: Path | None = None,
         control: str | None = None,
+        task: str = "",
     ) -> None:
         self.name = path.stem
         self.left_out: list[LeftOut] = []
@@ -98,7 +101,7 @@ class LabelStudioExport:
         tasks = _tasks(path)
         contents = _contents(tasks)
         self._require_answers(contents, len(tasks))
-        self.task = self._choose_task(contents, control)
+        self.task = self._choose_task(contents, control, task)
         self._box_tag: str | None = None
         self._control = ""
         if self.task == DETECTION:
@@ -149,7 +152,7 @@ class LabelStudioExport:
                 "Choices tag, or boxes"
             )
 
-    def _choose_task(self, contents: _Contents, wanted: str | None) -> str:
+    def _choose_task(self, contents: _Contents, wanted: str | None, task: str) -> str:
         if wanted is not None and wanted not in contents.choices | contents.boxes:
             if contents.boxes:
                 known = ", ".join(sorted({*contents.choices, *contents.boxes}))
@@ -159,6 +162,8 @@ class LabelStudioExport:
             known = ", ".join(sorted(contents.choices))
             raise ExportError(f"no Choices tag '{wanted}' has answers in {self._path}; {known} has")
         boxed = bool(contents.boxes) if wanted is None else wanted in contents.boxes
+        if wanted is None and contents.choices and task in ("classification", "multilabel"):
+            boxed = False
         return DETECTION if boxed else CLASSIFICATION
 
     def _choose_box_tag(self, contents: _Contents, wanted: str | None) -> str | None:

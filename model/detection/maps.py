@@ -59,12 +59,12 @@ class MapStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def _path(self, code: str, key: str) -> Path:
         if len(key) != 64 or not all(c in "0123456789abcdef" for c in key):
             raise ModelError(f"{key[:80]!r} is not a SHA-256; a key has 64 hex digits")
-        return self._root / code / key[:2] / f"{key}.safetensors"
+        return self.root / code / key[:2] / f"{key}.safetensors"
 
     def add(self, code: str, key: str, maps: ImageMaps) -> None:
         """Store one image's maps; adding a key again is harmless.

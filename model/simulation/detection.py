@@ -103,18 +103,17 @@ class DetectionSet(BoxSet):
         """Without maps: enough to plan a replay, not to play it."""
         return cls(**vars(found))
 
-    def with_maps(self, maps: Path, features: FeatureStore, code: str) -> DetectionSet:
+    def with_maps(self, maps: MapStore, features: FeatureStore, code: str) -> DetectionSet:
         """The same with what `compute_maps` has kept.
 
         Raises:
             MissingFeaturesError: it has not.
         """
-        store = MapStore(maps)
         return replace(
             self,
             features=features.load(code, self.keys),
-            sizes=tuple(store.size(code, key) for key in self.keys),
-            maps=maps,
+            sizes=tuple(maps.size(code, key) for key in self.keys),
+            maps=maps.root,
             code=code,
         )
 

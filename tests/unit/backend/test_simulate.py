@@ -19,6 +19,9 @@ import backend.simulate
 from backend.cli import main
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
+from model.backbones.pyramid import PYRAMIDS
+from model.detection.acquisition import BOX_ACQUISITIONS
+from model.detection.passes import BOX_ESTIMATORS
 from model.simulation.data import LabelledSet
 from model.simulation.store import RunStore
 from model.uncertainty import ESTIMATORS
@@ -209,7 +212,14 @@ def test_an_export_is_replayed(colour: ColourBackbone, tmp_path: Path) -> None:
         (["--data", "one"], "all 20 labels are 'red'"),
         (["--data", "flat"], "none of its 20 images has a label"),
         (["--data", "empty"], "no image below it"),
-        (["--data", "boxes"], "annotated with boxes"),
+        (["--data", "boxes"], "no image is annotated; draw boxes"),
+        (["--data", "boxes", "--acquisition", "margin"], "images with boxes 'margin'"),
+        (["--data", "boxes", "--uncertainty", "sofmax"], "estimator of boxes 'sofmax'"),
+        (["--data", "boxes", "--backbone", "colour"], "unknown pyramid 'colour'"),
+        (["--data", "boxes", "--task", "classification"], "is a set for detection, not class"),
+        (["--data", "boxes", "--task", "multilabel"], "boxes is a set for detection, not multi"),
+        (["--data", "colours", "--task", "detection"], "one label each; leave --task out"),
+        (["--data", "colours", "--task", "multilabel"], "or say --task classification"),
         (["--data", "masks"], "annotated with mask"),
         (["--data", "export.json"], "no annotation that was submitted"),
         (["--data", "colours", "--images", "flat"], "belong to a Label Studio export"),
@@ -253,8 +263,13 @@ def test_bad_input_is_one_sentence_and_costs_no_features(
 
 
 def test_a_task_that_comes_later_is_refused_by_name(colour: ColourBackbone) -> None:
-    done = run("--data", "digits", "--out", "out", "--task", "detection", code=2)
-    assert "'detection' is not one of" in done.output
+    done = run("--data", "digits", "--out", "out", "--task", "segmentation", code=2)
+    assert "'segmentation' is not one of" in done.output
+
+
+def test_what_may_be_said_is_what_can_be_replayed() -> None:
+    task = next(p for p in main.commands["simulate"].params if p.name == "task")
+    assert tuple(task.type.choices) == backend.simulate.TASKS
 
 
 def test_an_interrupt_leaves_finished_runs_and_no_process(tmp_path: Path) -> None:
@@ -345,5 +360,5 @@ def test_brackets_in_what_is_refused_are_printed(colour: ColourBackbone) -> None
 
 def test_help_lists_what_may_be_named() -> None:
     said = " ".join(run("--help").output.split())
-    for names in (ACQUISITIONS, ESTIMATORS, BACKBONES):
+    for names in (ACQUISITIONS, ESTIMATORS, BACKBONES, BOX_ACQUISITIONS, BOX_ESTIMATORS, PYRAMIDS):
         assert ", ".join(sorted(names)).replace("- ", "-") in said.replace("- ", "-")

@@ -1,0 +1,105 @@
+"""What differs between sets with labels and sets with boxes when they are replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from backend.simulate_source import Source
+from model.backbones.pyramid import PYRAMIDS, Pyramid
+from model.detection.acquisition import BOX_ACQUISITIONS
+from model.detection.maps import MapStore
+from model.detection.passes import BOX_ESTIMATORS
+from model.features import FeatureStore
+from model.simulation.boxes import box_set
+from model.simulation.data import Listing
+from model.simulation.detection import DetectionSet, compute_maps
+from model.simulation.replay import Playable
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Names:
+    """What was asked for by name, or the settings' choice.
+
+    Attributes:
+        rules: to compare.
+        uncertainty: the estimator.
+        backbone: the network.
+        code: its hash.
+    """
+
+    rules: Sequence[str]
+    uncertainty: str
+    backbone: str
+    code: str
+
+
+class Task(Protocol):
+    """One kind of set, with the names for it; made anew for each replay.
+
+    Making one raises UnknownNameError, or NeedsError where a rule and the estimator do not fit.
+    """
+
+    names: Names
+
+    def outline(self, name: str, listing: Listing) -> Playable:
+        """The set without what networks see; raises DataError where it is of no use."""
+
+    def compute(self, source: Source, keys: Sequence[str], step: Step) -> dict[str, str]:
+        """Fill the caches; gives the reason for each key that cannot be read."""
+
+    def assemble(self, name: str, listing: Listing) -> Playable:
+        """The set as it is played, all of it in the caches."""
+
+
+class BoxTask:
+    """Detection; see `Task`.
+
+    Args:
+        rules: names of `BOX_ACQUISITIONS`.
+        uncertainty: one of `BOX_ESTIMATORS`.
+        backbone: one of `PYRAMIDS`.
+        maps: cache of maps.
+        features: cache of their means.
+        load: gives a pyramid.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[str],
+        uncertainty: str,
+        backbone: str,
+        *,
+        maps: MapStore,
+        features: FeatureStore,
+        load: Callable[[str], Pyramid],
+    ) -> None:
+        self.names = Names(rules, uncertainty, backbone, PYRAMIDS[backbone].hash)
+        BOX_ESTIMATORS[uncertainty]
+        for rule in rules:
+            BOX_ACQUISITIONS[rule]
+        self._maps, self._features, self._load = maps, features, load
+
+    def outline(self, name: str, listing: Listing) -> DetectionSet:
+        """See `Task`."""
+        return DetectionSet.of(box_set(name, listing))
+
+    def compute(self, source: Source, keys: Sequence[str], step: Step) -> dict[str, str]:
+        """See `Task`."""
+        backbone = self.names.backbone
+        return compute_maps(
+            source.read,
+            keys,
+            pyramid=backbone,
+            maps=self._maps,
+            features=self._features,
+            load=self._load,
+            progress=lambda done, total: step(f"{backbone} maps", done, total),
+        )
+
+    def assemble(self, name: str, listing: Listing) -> DetectionSet:
+        """See `Task`."""
+        return self.outline(name, listing).with_maps(self._maps, self._features, self.names.code)
