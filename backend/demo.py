@@ -490,7 +490,8 @@ class Demo:
             self.state.version = f"{live.name}, {live.labels} labels"
         runs = [r for r in self.database.runs(project.key) if r.status == "running"]
         if runs:
-            stage = f"{runs[-1].kind}: {runs[-1].stage or 'starting'} ({runs[-1].progress:.0%})"
+            run = next((r for r in runs if r.kind == "train"), runs[-1])
+            stage = f"{run.kind}: {run.stage or 'starting'} ({run.progress:.0%})"
             self.state.doing = self.state.doing if keep_doing else stage
         elif not keep_doing:
             self.state.doing = "labelling" if self.options.auto else "waiting for labels"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from support.real import Project, Server, until
 from support.scenes import CLASSES, SIZE, jpeg, scene
@@ -20,7 +18,9 @@ pytestmark = pytest.mark.acceptance
 SCENES = 24
 TURNED = 3  # the scene that is shown in every orientation; not one of the others
 LABELS = 10
-OUTLINER = "[class*='outliner']"
+# In the Regions panel: a region, and the number beside it.
+REGION = ".lsf-outliner-item"
+NUMBER = ".lsf-outliner-item__control_type_score"
 
 
 class ProjectOfBoxes(Project):
@@ -143,15 +143,15 @@ def show_region_scores(page, project, prediction: dict, path) -> None:
     page.goto(f"{project.server.url}/projects/{project.id}/data?task={prediction['task']}")
     scores = [f"{region['score']:.2f}" for region in prediction["result"]]
     page.wait_for_function(
-        "([selector, score]) => [...document.querySelectorAll(selector)]"
-        ".some(found => found.innerText.includes(score))",
-        arg=[OUTLINER, scores[0]],
+        "([selector, count]) => [...document.querySelectorAll(selector)]"
+        ".filter(found => /[01][.][0-9]{2}/.test(found.innerText)).length >= count",
+        arg=[NUMBER, len(scores)],
         timeout=60_000,
     )
     page.wait_for_timeout(2000)  # the image
     page.screenshot(path=path)
-    panel = page.inner_text(OUTLINER)
-    shown = re.findall(r"\b[01]\.\d\d\b", panel)
-    assert sorted(shown) == sorted(scores), panel
+    shown = page.eval_on_selector_all(NUMBER, "found => found.map(one => one.innerText.trim())")
+    assert sorted(filter(None, shown)) == sorted(scores)
+    panel = " ".join(page.eval_on_selector_all(REGION, "found => found.map(one => one.innerText)"))
     for region in prediction["result"]:
         assert region["value"]["rectanglelabels"][0] in panel
