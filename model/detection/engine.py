@@ -22,8 +22,8 @@ from model.detection.evaluate import (
     region_error_auroc,
 )
 from model.detection.geometry import iou_matrix
-from model.detection.graph import write_head
-from model.detection.head import Head, Kept, LastLayers
+from model.detection.graph import last_layers, write_head
+from model.detection.head import Head, Kept
 from model.detection.maps import ImageMaps
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings, mean_score
 from model.detection.shape import shape_for
@@ -103,61 +103,28 @@ def fit(
     """
     config = config or BoxConfig()
     begin = time.perf_counter()
-    _check(data, classes)
-    BOX_ESTIMATORS[config.estimator]
-    from model.detection.training import (  # needs torch
-        Example,
-        standard_of,
-        steps_for,
-        steps_to_calibrate,
-        train_head,
-    )
-
-    shape = shape_for(
-        data.drawn,
-        data.sizes,
-        len(classes),
-        [level.shape[0] for level in data.maps[0].levels],
-    )
+    recipe = _recipe(data, classes, config)
     rng = np.random.default_rng(config.seed)
-    some = rng.permutation(len(data))[:STANDARD_IMAGES]
-    standard = standard_of([data.maps[n] for n in some], shape.strides)
-    overlap = overlap_of(data.drawn)
-    steps = config.steps or steps_for(len(data), shape)
-
-    def head_on(rows: NDArray[np.int64], steps: int, begin: float, end: float, what: str) -> Head:
-        network = train_head(
-            _Examples(data, rows, Example),
-            shape,
-            standard,
-            seed=config.seed,
-            steps=steps,
-            progress=lambda share: progress(begin + (end - begin) * share, what),
-        )
-        last = LastLayers(
-            (_array(network.classify.weight).T.copy(), _array(network.classify.bias)),
-            (_array(network.regress.weight).T.copy(), _array(network.regress.bias)),
-            _array(network.scale),
-        )
-        return Head(shape, write_head(network, standard), last, overlap=overlap)
-
-    everything = np.arange(len(data))
     fold = rng.permutation(len(data)) % FOLDS
     seen: dict[int, tuple[Kept, Readings]] = {}
     for number in range(FOLDS):
-        part = 0.45 / FOLDS
-        head = head_on(
-            everything[fold != number],
-            steps_to_calibrate(steps, shape),
-            number * part,
-            (number + 1) * part,
-            f"training to calibrate, {number + 1} of {FOLDS}",
-        )
-        for n in everything[fold == number]:
+        what = f"training to calibrate, {number + 1} of {FOLDS}"
+        first, part = number * 0.45 / FOLDS, 0.45 / FOLDS
+
+        def say(share: float, first: float = first, part: float = part, what: str = what) -> None:
+            progress(first + part * share, what)
+
+        head = recipe.train(data, np.flatnonzero(fold != number), recipe.calibrating_steps, say)
+        for n in np.flatnonzero(fold == number).tolist():
             kept = head.find(data.maps[n])
-            seen[int(n)] = kept, BOX_ESTIMATORS[config.estimator](head, kept)
+            seen[n] = kept, BOX_ESTIMATORS[config.estimator](head, kept)
     trained = time.process_time()
-    head = head_on(everything, steps, 0.45, 0.95, "training")
+    head = recipe.train(
+        data,
+        np.arange(len(data)),
+        recipe.steps,
+        lambda share: progress(0.45 + share / 2, "training"),
+    )
     head_cpu_s = time.process_time() - trained
     progress(0.95, "calibrating")
     found = OutOfFold(
@@ -167,9 +134,9 @@ def fit(
     metrics = found.measure(classes, seed=config.seed)
     stated, right = metrics.pop("stated"), metrics.pop("right")
     metrics |= {
-        "levels": list(shape.strides),
-        "steps": steps,
-        "overlap": overlap,
+        "levels": list(recipe.shape.strides),
+        "steps": recipe.steps,
+        "overlap": recipe.overlap,
         "head_cpu_seconds": head_cpu_s,
         "seconds": time.perf_counter() - begin,
     }
@@ -182,6 +149,74 @@ def fit(
         metrics=metrics,
         out_of_fold_right=right,
         out_of_fold_p_right=stated,
+    )
+
+
+def fit_head(
+    data: LabelledImages, classes: Sequence[str], *, config: BoxConfig | None = None
+) -> Head:
+    """Only the head of a version: what it finds, without P(right) and without metrics.
+
+    Raises:
+        NotEnoughLabelsError, ShapeError, ModelError: as `fit`.
+    """
+    recipe = _recipe(data, classes, config or BoxConfig())
+    return recipe.train(data, np.arange(len(data)), recipe.steps, lambda share: None)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What all heads of one fit share."""
+
+    shape: HeadShape
+    standard: Standard
+    overlap: float
+    steps: int
+    calibrating_steps: int
+    seed: int
+
+    def train(
+        self,
+        data: LabelledImages,
+        rows: NDArray[np.int64],
+        steps: int,
+        progress: Callable[[float], None],
+    ) -> Head:
+        """A head fitted to some of the images."""
+        from model.detection.training import Example, train_head  # needs torch
+
+        network = train_head(
+            _Examples(data, rows, Example),
+            self.shape,
+            self.standard,
+            seed=self.seed,
+            steps=steps,
+            progress=progress,
+        )
+        graph, last = write_head(network, self.standard), last_layers(network)
+        return Head(self.shape, graph, last, overlap=self.overlap)
+
+
+def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> _Recipe:
+    _check(data, classes)
+    BOX_ESTIMATORS[config.estimator]
+    from model.detection.training import (  # needs torch
+        standard_of,
+        steps_for,
+        steps_to_calibrate,
+    )
+
+    channels = [level.shape[0] for level in data.maps[0].levels]
+    shape = shape_for(data.drawn, data.sizes, len(classes), channels)
+    some = np.random.default_rng(config.seed).permutation(len(data))[:STANDARD_IMAGES]
+    steps = config.steps or steps_for(len(data), shape)
+    return _Recipe(
+        shape=shape,
+        standard=standard_of([data.maps[n] for n in some], shape.strides),
+        overlap=overlap_of(data.drawn),
+        steps=steps,
+        calibrating_steps=steps_to_calibrate(steps, shape),
+        seed=config.seed,
     )
 
 
@@ -369,11 +404,6 @@ def _some(data: LabelledImages, rows: NDArray[np.int64]) -> LabelledImages:
         drawn=[data.drawn[n] for n in rows],
         random=data.random[rows],
     )
-
-
-def _array(parameter: Any) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = parameter.detach().numpy().copy()
-    return found
 
 
 def _check(data: LabelledImages, classes: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones.onnx_graph import Graph, value_info
+from model.detection.head import LastLayers
 from model.detection.shape import Standard
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ def write_head(network: HeadNetwork, standard: Standard) -> bytes:
     )
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def last_layers(network: HeadNetwork) -> LastLayers:
+    """The layers that are not in the graph, as arrays."""
+
+    def arrays(layer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()
+
+    scale = network.scale.detach().numpy().copy()
+    return LastLayers(arrays(network.classify), arrays(network.regress), scale)
 
 
 def _once() -> Callable[[Graph, str, NDArray[np.float32]], str]:

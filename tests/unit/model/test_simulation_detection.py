@@ -159,7 +159,9 @@ def test_rounds_without_an_object_count_as_nothing_and_the_replay_goes_on(
     seed = next(
         s
         for s in range(50)
-        if not any(len(data.boxes[n]) for n in data.pool[np.random.default_rng(s).permutation(pool)[:4]])
+        if not any(
+            len(data.boxes[n]) for n in data.pool[np.random.default_rng(s).permutation(pool)[:4]]
+        )
     )
     run = replay(data, plan(initial=2, batch=2, rounds=7, random_share=1.0), "auto", seed)
     points = [p for p in run.checkpoints if isinstance(p, BoxCheckpoint)]
