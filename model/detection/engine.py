@@ -26,7 +26,7 @@ from model.detection.graph import last_layers, write_head
 from model.detection.head import Head, Kept
 from model.detection.maps import ImageMaps
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings, mean_score
-from model.detection.shape import shape_for
+from model.detection.shape import HeadShape, Standard, shape_for
 from model.detection.types import BoxLabels, Detections, Floats
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError
 

@@ -66,7 +66,8 @@ def steps_for(images: int, shape: HeadShape) -> int:
     longer to learn than where small ones are.
     """
     few = 260 if _is_fine(shape) else 600
-    return min(round(few * max(1.0, images / 100) ** 0.8), 3 * few)
+    more: float = max(1.0, images / 100) ** 0.8
+    return min(round(few * more), 3 * few)
 
 
 def rate_for(shape: HeadShape) -> float:
