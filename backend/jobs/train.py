@@ -130,7 +130,10 @@ def _judge(
         return compare(candidate, None)
     # Out of fold for labels the live version was trained on; what it published for newer ones.
     said = database.scores(project.key, live.number, list(candidate))
-    known = {i: s.label == labels[i] for i, s in said.items() if s.label is not None}
+    kind = kind_of(spec)
+    known = {
+        i: kind.is_right(spec, s.label, labels[i]) for i, s in said.items() if s.label is not None
+    }
     known |= database.judgements(project.key, live.number)
-    is_current = live.is_of(spec.config_hash, kind_of(spec).backbone(job.app.settings))
+    is_current = live.is_of(spec.config_hash, kind.backbone(job.app.settings))
     return compare(candidate, known, outdated=not is_current)

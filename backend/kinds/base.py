@@ -132,6 +132,15 @@ class Kind(Protocol):
             progress: called with a share from 0 to 1 and what is being done.
         """
 
+    def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
+        """Whether nothing of what a version said of an image is wrong, by a person's answer.
+
+        Args:
+            spec: of the project.
+            said: text of a version, see `Said.label`.
+            answer: text of the labels.
+        """
+
     def load(self, folder: Path) -> Model:
         """A stored version."""
 

@@ -18,6 +18,7 @@ from model.backbones.pyramid import PYRAMIDS
 from model.detection.acquisition import PoolBuilder, class_weights, select_images
 from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, LabelledImages, fit
+from model.detection.evaluate import match
 from model.detection.extract import cache_maps
 from model.detection.maps import StoredMaps
 
@@ -81,6 +82,20 @@ class Boxes:
         )
         config = BoxConfig(estimator=app.settings.box_estimator)
         return Fitted(fit(data, spec.classes, config=config, progress=progress), random)
+
+    def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
+        """See `Kind`; as out of fold: every region shown is right and no object is missed."""
+        regions = drawings.decode_prediction(said)
+        if regions is None or any(r.label not in spec.classes for r in regions.regions):
+            return False
+        truth = drawings.to_box_labels(answer, spec.classes)
+        found = match(
+            np.array([r.box for r in regions.regions], np.float64).reshape(-1, 4),
+            np.array([spec.classes.index(r.label) for r in regions.regions], np.int64),
+            np.array([r.p for r in regions.regions], np.float64),
+            truth,
+        )
+        return bool((found.right | found.ignored).all()) and int(found.right.sum()) == len(truth)
 
     def load(self, folder: Path) -> BoxBundle:
         """See `Kind`."""

@@ -85,6 +85,11 @@ class Choices:
         bundle = fit(data, spec.classes, pool=pool, config=config, progress=progress)
         return Fitted(bundle, random)
 
+    def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
+        """See `Kind`."""
+        del spec
+        return said == answer
+
     def load(self, folder: Path) -> Bundle:
         """See `Kind`."""
         return Bundle.load(folder)

@@ -17,6 +17,7 @@ from backend.settings import Settings
 from backend.testing import FakeLabelStudio, FakeMedia, InMemoryQueue
 from model.detection.maps import MapStore
 from model.features import FeatureStore
+from support.boxes import ColourPyramid
 
 CONFIG = """<View>
   <Image name="image" value="$image"/>
@@ -65,7 +66,7 @@ class World:
         self.queue = InMemoryQueue()
         self.settings = Settings.load({}, home=str(tmp_path), **{"quiet_s": 0.0} | settings)
         self.backbone = MeanColour()
-        self.pyramid = None
+        self.pyramid = ColourPyramid()
         self.app = App(
             settings=self.settings,
             database=Database("sqlite://"),

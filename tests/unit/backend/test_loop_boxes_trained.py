@@ -1,0 +1,174 @@
+"""The whole loop with boxes: people draw, a version learns, its regions come back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.boxes import NOTHING, picture_of, random_drawing, rectangle
+from support.world import World
+
+from backend.edges.labels import boxes
+from backend.edges.labels.boxes import Drawing, Drawn, Region
+from backend.edges.labels.config import parse_config
+from backend.edges.labels.results import check_prediction
+from backend.jobs import base
+from backend.kinds import kind_of
+from backend.predictor import Predictor
+from model.detection.types import BoxLabels
+
+pytest.importorskip("torch", reason="needs doubtless[train]")
+
+from model.detection import training
+
+NAMES = ("cup", "key")
+
+
+class WorldOfObjects(World):
+    """Pictures with coloured rectangles, each image drawn as it is by whoever labels it."""
+
+    config = (
+        '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
+        '<Label value="cup"/><Label value="key"/></RectangleLabels></View>'
+    )
+
+    def import_image(self, colour: int, seed: int) -> int:
+        rng = np.random.default_rng(seed)
+        drawn = NOTHING if seed % 6 == 5 else random_drawing(rng)
+        name = f"/data/{seed}.png"
+        self.media.files[name] = picture_of(drawn, seed=seed)
+        task = self.platform.add_task({"image": name})
+        self.truth[task] = drawn
+        return task
+
+    @property
+    def spec(self):
+        return parse_config(self.config).require_spec()
+
+    def submit(self, task: int, *, tell: bool = True, user: int = 1) -> None:
+        drawn: BoxLabels = self.truth[task]
+        result = [
+            rectangle(NAMES[label], box)
+            for label, box in zip(drawn.labels, drawn.boxes, strict=True)
+        ]
+        record = self.platform.annotate(task, result, user=user)
+        if tell:
+            row = {
+                "annotation_id": record.id, "task_id": task,
+                "label": boxes.read_result(self.spec, result), "cancelled": False,
+                "completed_by": user, "updated_at": record.updated_at,
+            }  # fmt: skip
+            self.database.put_annotations(self.key, [row])
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> WorldOfObjects:
+    monkeypatch.setattr(training, "steps_for", lambda images, shape: 6)
+    # The database in memory is one connection, which a second thread would share.
+    monkeypatch.setattr(base, "HEARTBEAT_S", 1e6)
+    world = WorldOfObjects(tmp_path, 24)
+    world.work()
+    return world
+
+
+def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
+    assert world.versions() == ["cold-1 live"]
+    world.label(10)
+    said = world.work()
+    assert world.versions() == ["cold-1 superseded", "v2 live"], said
+    live = world.platform.live()
+    assert len(live) == 24
+    stored = world.database.scores(world.key, 2)
+    for task, prediction in live.items():
+        assert check_prediction(world.spec, prediction) == []
+        text = stored[task].label
+        assert prediction["result"] == boxes.box_result(world.spec, text)
+        assert 0 < prediction["score"] < 1
+        assert 0 < stored[task].p_right < 1
+        for region in prediction["result"]:
+            assert 0.3 <= region["score"] <= 1
+    metrics = world.database.versions(world.key)[-1].metrics
+    assert metrics["n_labels"] == 10
+    assert set(metrics["class_counts"]) == set(NAMES)
+    assert metrics["pool_accuracy"]["low"] <= metrics["pool_accuracy"]["high"]
+
+    # A task nobody has asked about yet.
+    drawn = random_drawing(np.random.default_rng(99))
+    world.media.files["/data/new.png"] = picture_of(drawn, seed=99)
+    asked = [{"id": 9999, "data": {"image": "/data/new.png"}}, {"id": 1, "data": {}}]
+    new, old = Predictor(world.app).predict(world.project, asked)
+    assert new["model_version"] == old["model_version"] == "v2"
+    assert 0 < new["score"] < 1
+    assert check_prediction(world.spec, {"task": 9999, **new}) == []
+    assert old["result"] == boxes.box_result(world.spec, stored[1].label)
+
+    # Maps that were lost, and some that were damaged, are read again; another version follows.
+    lost, damaged, *_ = sorted((world.settings.home_path / "maps").rglob("*.safetensors"))
+    lost.unlink()
+    damaged.write_bytes(b"torn")
+    world.label(10)
+    world.work()
+    for _ in range(3):  # the training finds the damaged one, then waits for its image
+        world.later(1000)
+        world.work()
+    assert lost.stat().st_size == damaged.stat().st_size > 100
+    last = world.database.versions(world.key)[-1]
+    assert (last.name, last.status, last.labels) == ("v3", "live", 20)
+    judged = world.database.judgements(world.key, 3)
+    drawn_by_chance = world.database.draws(world.key).keys()
+    assert set(judged) == drawn_by_chance & world.database.labels(world.key).keys()
+    assert judged
+
+    # Back to the version before.
+    world.database.add_run(world.key, "republish", reason="", payload={"version": 2})
+    world.work()
+    assert world.versions()[-1] == "v4 live"
+    again = world.database.scores(world.key, 4)
+    assert {i: s.label for i, s in again.items()} == {i: s.label for i, s in stored.items()}
+    assert world.database.judgements(world.key, 4) == world.database.judgements(world.key, 2)
+
+
+def test_drawings_without_an_object_wait_for_one(world) -> None:
+    empty = [task for task, drawn in world.truth.items() if not len(drawn)]
+    for task in empty[:2]:
+        world.submit(task)
+    said = world.work()
+    assert any("none of the 2 labelled images has an object" in line for line in said)
+    assert world.versions() == ["cold-1 live"]
+    for task in [t for t, drawn in world.truth.items() if len(drawn)][:4]:
+        world.submit(task)
+    world.work()
+    world.later(1000)
+    world.work()
+    assert world.versions()[-1] == "v2 live"
+
+
+def region(label: str, box: tuple[float, ...], p: float = 0.9) -> Region:
+    return Region(label, box, p, (1.0, 1.0, 1.0, 1.0), 0.1)
+
+
+LEFT, RIGHT = (0.1, 0.1, 0.4, 0.5), (0.6, 0.1, 0.9, 0.5)
+NEAR = (0.1, 0.1, 0.4, 0.45)  # IoU 0.875 with LEFT
+
+
+@pytest.mark.parametrize(
+    ("said", "drawn", "ignored", "right"),
+    [
+        ([], [], [], True),
+        ([("cup", NEAR)], [("cup", LEFT)], [], True),
+        ([("key", NEAR)], [("cup", LEFT)], [], False),
+        ([("cup", RIGHT)], [("cup", LEFT)], [], False),
+        ([("cup", NEAR), ("cup", LEFT)], [("cup", LEFT)], [], False),
+        ([("cup", NEAR)], [("cup", LEFT), ("key", RIGHT)], [], False),
+        ([("cup", NEAR), ("key", RIGHT)], [("cup", LEFT)], [RIGHT], True),
+        ([("cup", NEAR)], [], [], False),
+        ([], [("cup", LEFT)], [], False),
+        ([("gone", NEAR)], [("cup", LEFT)], [], False),
+    ],
+)
+def test_a_version_is_judged_by_what_was_drawn_later(said, drawn, ignored, right) -> None:
+    """The texts of a prediction and of a drawing never are equal; what they say may be."""
+    spec = parse_config(WorldOfObjects.config).require_spec()
+    text = boxes.encode_prediction([region(*r) for r in said], (96, 96))
+    answer = boxes.encode(Drawing(tuple(Drawn(*d) for d in drawn), tuple(ignored)))
+    assert kind_of(spec).is_right(spec, text, answer) is right
+    assert not kind_of(spec).is_right(spec, "no prediction", answer)
