@@ -29,7 +29,7 @@ class Settings:
     )
     cache: str = knob(
         "~/.cache/doubtless",
-        "Folder of exported backbones, and of the features of `simulate`; safe to delete.",
+        "Folder of exported backbones, and of the features and maps of `simulate`; safe to delete.",
     )
     database_url: str = knob(
         "", "SQLAlchemy URL, such as postgresql+psycopg://…; empty: SQLite in `home`."
