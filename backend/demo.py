@@ -404,6 +404,7 @@ class Demo:
         truth = self.data.truth
         submitted = self.database.label_count(self.project.key)
         stumbles = 0
+        self._train_when_due(submitted, view)  # it was stopped while it waited for this
         while submitted < self.until:
             self._check_stopping()
             try:
@@ -428,13 +429,7 @@ class Demo:
             submitted += 1
             self.state.labels, self.state.doing = submitted, "labelling"
             view.update()
-            trained = self._trained_labels()
-            rules = self.settings
-            due = round_size(
-                submitted, retrain_after=rules.retrain_after, retrain_growth=rules.retrain_growth
-            )
-            if submitted - trained >= due:
-                self._await_training(submitted, view)
+            self._train_when_due(submitted, view)
         if submitted > self._trained_labels():
             commands.train(self.settings, self.project, "the last labels of the demonstration")
             self._await_training(submitted, view)
@@ -448,6 +443,15 @@ class Demo:
             return true_result(spec, image)
         except UnreadableImageError:
             return None
+
+    def _train_when_due(self, submitted: int, view: LiveView) -> None:
+        """Wait for a version where the labels so far are enough for a training."""
+        rules = self.settings
+        due = round_size(
+            submitted, retrain_after=rules.retrain_after, retrain_growth=rules.retrain_growth
+        )
+        if submitted - self._trained_labels() >= due:
+            self._await_training(submitted, view)
 
     def _await_training(self, submitted: int, view: LiveView) -> None:
         """Wait like somebody who labels slowly: until all labels so far are in a version."""

@@ -78,7 +78,7 @@ def test_boxes_are_learnt_published_shown_and_the_same_in_every_orientation(
     cold = project.wait_for_version(prefix="cold", seconds=240)
     ours = project.our_order(stack, key, LABELS)
     assert project.label(LABELS) == ours
-    version = project.wait_for_version(cold, prefix="v", seconds=600)
+    version = project.wait_for_version(cold, prefix="v", seconds=1200)
     until(lambda: not stack.database.runs(key), 120, "published", every=0.5)
     stack.database.update_project(key, paused=True)  # this is the version that is looked at
 
