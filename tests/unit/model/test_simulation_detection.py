@@ -158,15 +158,8 @@ def test_rounds_without_an_object_count_as_nothing_and_the_replay_goes_on(
     drawn = np.array([len(data.boxes[n]) for n in data.pool])
     seed = next(
         s
-<<<<<<< HEAD
-        for s in range(50)
-        if not any(
-            len(data.boxes[n]) for n in data.pool[np.random.default_rng(s).permutation(pool)[:4]]
-        )
-=======
         for s in range(99)
         if not drawn[np.random.default_rng(s).permutation(len(drawn))[:2]].any()
->>>>>>> boxes-c
     )
     run = replay(data, plan(initial=2, batch=2, rounds=7, random_share=1.0), "auto", seed)
     points = [p for p in run.checkpoints if isinstance(p, BoxCheckpoint)]
