@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from model.backbones import BACKBONES, load_backbone
+from model.backbones.pyramid import PYRAMIDS, load_pyramid
 
 
 def main(folder: str) -> None:
@@ -16,6 +17,9 @@ def main(folder: str) -> None:
     for name in sorted(BACKBONES):
         backbone = load_backbone(name, Path(folder))
         print(f"{name}: {backbone.dim} values an image", flush=True)
+    for name in sorted(PYRAMIDS):
+        pyramid = load_pyramid(name, Path(folder))
+        print(f"{name}: maps of {pyramid.channels} channels", flush=True)
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ class _Recipe:
         progress: Callable[[float], None],
     ) -> Head:
         """A head fitted to some of the images."""
-        from model.detection.training import Example, train_head  # needs torch
+        from model.detection.training import Example, train_head
 
         network = train_head(
             _Examples(data, rows, Example),
@@ -200,11 +200,13 @@ class _Recipe:
 def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> _Recipe:
     _check(data, classes)
     BOX_ESTIMATORS[config.estimator]
-    from model.detection.training import (  # needs torch
-        standard_of,
-        steps_for,
-        steps_to_calibrate,
-    )
+    try:
+        from model.detection.training import standard_of, steps_for, steps_to_calibrate
+    except ImportError as exc:
+        raise ModelError(
+            f"detectors are trained with PyTorch, which cannot be imported here ({exc}); "
+            "install it with: pip install 'doubtless[train]'"
+        ) from exc
 
     channels = [level.shape[0] for level in data.maps[0].levels]
     shape = shape_for(data.drawn, data.sizes, len(classes), channels)

@@ -11,7 +11,10 @@ from backend.cli import main
 from backend.settings import Settings
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
+from model.backbones.pyramid import PYRAMIDS
 from model.calibration.families import CALIBRATORS
+from model.detection.acquisition import BOX_ACQUISITIONS
+from model.detection.passes import BOX_ESTIMATORS
 from model.uncertainty import ESTIMATORS
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +43,18 @@ def test_command_is_documented_and_helps(command):
     assert any("--json" in p.opts for p in main.commands[command].params)
 
 
-@pytest.mark.parametrize("name", [*ACQUISITIONS, *ESTIMATORS, *BACKBONES, *CALIBRATORS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *ACQUISITIONS,
+        *ESTIMATORS,
+        *BACKBONES,
+        *CALIBRATORS,
+        *BOX_ACQUISITIONS,
+        *BOX_ESTIMATORS,
+        *PYRAMIDS,
+    ],
+)
 def test_name_a_user_may_write_is_documented(name):
     assert f"`{name}`" in README
 
