@@ -145,7 +145,7 @@ def test_an_export_with_boxes_and_choices_is_taken_for_what_is_asked(
         (["--acquisition", "auto,margin"], "images with boxes 'margin'"),
         (["--acquisition", "wort"], "Did you mean 'worth'"),
         (["--uncertainty", "evidential"], "unknown uncertainty estimator of boxes 'evidential'"),
-        (["--backbone", "tyni"], "Did you mean 'tiny'"),
+        (["--backbone", "tinny"], "Did you mean 'tiny'"),
         (["--initial", "6"], "fewer than the initial 6 and one batch of 4"),
         (["--seeds", "0"], "seeds is 0"),
     ],
