@@ -421,7 +421,8 @@ class Demo:
                 # With SQLite, Label Studio answers 500 ("database is locked") when two writes
                 # meet, whoever they are from. A person tries again, and so do we.
                 stumbles += 1
-                if exc.code is None or exc.code < 500 or stumbles > PATIENCE:
+                # On a machine busy with training it may not answer in time either.
+                if (exc.code is not None and exc.code < 500) or stumbles > PATIENCE:
                     raise
                 self._pause(0.5)
                 continue

@@ -82,7 +82,7 @@ class Stack:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        until(self.is_up, 60, f"the stack is up; see {self.log.name}")
+        until(self.is_up, 180, f"the stack is up; see {self.log.name}")
 
     def is_up(self) -> bool:
         try:
