@@ -86,7 +86,8 @@ class RegionCalibrator:
             return value + 0.5 * float(off @ off), gradient + off / width
 
         # By chance, few regions may say that those of low score are right.
-        bounds = [(LEAST_SLOPE, None)] + [(None, None)] * (len(middle) - 1)
+        free: tuple[float | None, float | None] = (None, None)
+        bounds = [(LEAST_SLOPE, None), *[free] * (len(middle) - 1)]
         found = minimize(loss, middle, jac=True, method="L-BFGS-B", bounds=bounds).x
         return cls(float(found[0]), float(found[1]), found[2] + found[3:])
 
