@@ -11,7 +11,6 @@ from backend.edges.labels import boxes
 from backend.edges.labels.boxes import Drawing, Drawn, Region
 from backend.edges.labels.config import parse_config
 from backend.edges.labels.results import check_prediction
-from backend.jobs import base
 from backend.kinds import kind_of
 from backend.predictor import Predictor
 from model.detection.types import BoxLabels
@@ -63,8 +62,6 @@ class WorldOfObjects(World):
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> WorldOfObjects:
     monkeypatch.setattr(training, "steps_for", lambda images, shape: 6)
-    # The database in memory is one connection, which a second thread would share.
-    monkeypatch.setattr(base, "HEARTBEAT_S", 1e6)
     world = WorldOfObjects(tmp_path, 24)
     world.work()
     return world
