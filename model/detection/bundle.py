@@ -120,8 +120,11 @@ def detections_of(
     kept: Kept, readings: Readings, calibration: BoxCalibration, size: tuple[int, int]
 ) -> tuple[Detections, Kept]:
     """Calibrated detections of an image, by descending P(right), and `kept` in the same order."""
-    probs, total, aleatoric, epistemic = doubt(readings.scores)
-    p_right = calibration.p_right(kept, mean_score(kept, readings))
+    mean = mean_score(kept, readings)
+    p_right = calibration.p_right(kept, mean)
+    # So that the distribution over the classes says of the likeliest what P(right) says.
+    calibrated = np.clip(readings.scores * (p_right / np.maximum(mean, 1e-6))[None, :, None], 0, 1)
+    probs, total, aleatoric, epistemic = doubt(calibrated)
     order = np.argsort(-p_right, kind="stable")
     found = Detections(
         boxes=kept.boxes,

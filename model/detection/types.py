@@ -85,7 +85,8 @@ class Detections:
         label: ``(R,)`` int64, the most probable class.
         p_right: ``(R,)`` calibrated probability in (0, 1) that the class is right and the box
             covers an object of it with IoU >= 0.5.
-        probs: ``(R, C)`` mean probability of every class; what is left to 1 says "no such object".
+        probs: ``(R, C)`` calibrated probability of every class; what is left to 1 says "no such
+            object".
         total: ``(R,)`` nats, entropy over the classes and "no such object" of the mean of passes.
         aleatoric: ``(R,)`` nats, mean entropy of the passes.
         epistemic: ``(R,)`` nats, total - aleatoric, >= 0; 0 with one pass.

@@ -173,7 +173,7 @@ def images(count: int, *, seed: int = 0, most: int = 6):
 
 
 def test_independent_regions_are_multiplied() -> None:
-    p_right, _, missed, right = images(500)
+    p_right, _, missed, right = images(2000)
     found = ImageCalibrator.fit(p_right, missed, right)
     fresh, truth, gone, happened = images(3000, seed=1)
     stated = np.array([found.p_all_right(p) for p in fresh])

@@ -76,7 +76,7 @@ def finite(network: HeadNetwork) -> bool:
 
 def test_a_few_steps_are_enough_to_see_what_is_plain_to_see(monkeypatch) -> None:
     monkeypatch.setattr(training, "WARM_UP", 5)
-    monkeypatch.setattr(training, "RATE", 1e-2)
+    monkeypatch.setattr(training, "rate_for", lambda shape: 1e-2)
     other = examples(6, seed=100)
     network = trained(examples(8), 30)
     contrast, overlap = contrast_and_overlap(network, other)
