@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from backend import commands
-from backend.demo_curve import Point, RandomCurve, labels_saved_ratio
+from backend.demo_curve import Point, RandomCurve, labels_saved_ratio, mean_gain
 from backend.demo_data import (
     DemoData,
     DemoImage,
@@ -356,7 +356,11 @@ class Demo:
                 "pool": len(self.data.pool), "held_out": held_out, "until": self.until,
                 "points": self._points_as_json(),
                 "random": None if random is None else random.to_json(),
-                "labels_saved_ratio": random and labels_saved_ratio(points, random),
+                "mean_gain": random and mean_gain(points, random),
+                # Of one order it would be chance; see `demo_view.summary`.
+                "labels_saved_ratio": (
+                    labels_saved_ratio(points, random) if random and random.seeds > 1 else None
+                ),
                 "seconds": round(time.monotonic() - began, 1),
             }  # fmt: skip
             write_result(self.options.result, result)

@@ -102,6 +102,19 @@ def labels_saved_ratio(points: Sequence[Point], random: RandomCurve) -> float | 
     return None if needed is None or needed <= 0 else random.labels[-1] / needed
 
 
+def mean_gain(points: Sequence[Point], random: RandomCurve) -> float | None:
+    """How far versions are above random order with as many labels, on average; None without any.
+
+    Example:
+        >>> random = RandomCurve([20], [0.5], [0.0], 1)
+        >>> mean_gain([Point(10, 0.5), Point(20, 0.75)], random)
+        0.25
+    """
+    mean = dict(zip(random.labels, random.mean, strict=True))
+    gains = [p.value - mean[p.labels] for p in points if p.labels in mean]
+    return float(np.mean(gains)) if gains else None
+
+
 def checkpoints(until: int, step: int = 10) -> list[int]:
     """Numbers of labels to measure random order at: every `step`, and the last."""
     return sorted({*range(step, until + 1, step), until} - {0, 1})

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backend.demo_curve import Point, RandomCurve, labels_saved_ratio, sparkline
+from backend.demo_curve import Point, RandomCurve, labels_saved_ratio, mean_gain, sparkline
 
 NO_VERSION = "none yet"
 # Without a terminal, what is being done is a line at most this often.
@@ -143,14 +143,26 @@ def summary(
         table.add_row(
             str(count), f"{ours[count]:.3f}" if count in ours else "", values.get(count, "")
         )
-    ratio = labels_saved_ratio(points, random)
-    mean_of = f" (mean of {random.seeds})" if several else ""
-    reached = f"{random.mean[-1]:.3f} with {random.labels[-1]} {unit} in random order{mean_of}"
-    verdict = f"Not reached: {reached}."
-    if ratio is not None:
-        verdict = f"{reached}; Doubtless's order needs {random.labels[-1] / ratio:.0f} for that: "
-        verdict += f"{ratio:.2f} times fewer." if ratio >= 1 else f"{1 / ratio:.2f} times as many."
+    verdict = _verdict(points, random, metric, unit)
     return Group(table, Text(verdict, style="bold"))
+
+
+def _verdict(points: Sequence[Point], random: RandomCurve, metric: str, unit: str) -> str:
+    if random.seeds == 1:
+        # One order's last value may be below its first: how many labels that takes says nothing.
+        gain = mean_gain(points, random)
+        if gain is None:
+            return "No version had as many labels as were measured in random order."
+        return f"{metric} above random order with as many {unit}, mean over the rows: {gain:+.3f}."
+    ratio = labels_saved_ratio(points, random)
+    reached = f"{random.mean[-1]:.3f} with {random.labels[-1]} {unit} in random order"
+    reached += f" (mean of {random.seeds})"
+    if ratio is None:
+        return f"Not reached: {reached}."
+    needs = f"{reached}; Doubtless's order needs {random.labels[-1] / ratio:.0f} for that: "
+    return needs + (
+        f"{ratio:.2f} times fewer." if ratio >= 1 else f"{1 / ratio:.2f} times as many."
+    )
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

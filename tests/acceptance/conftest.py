@@ -75,6 +75,7 @@ def page(browser, label_studio):
     """A page logged in to Label Studio."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     made = context.new_page()
+    made.set_default_timeout(120_000)  # Label Studio may be starved by what else runs
     made.goto(f"{label_studio.url}/user/login/")
     made.fill("input[name=email]", label_studio.user)
     made.fill("input[name=password]", label_studio.password)
