@@ -134,7 +134,8 @@ def test_metrics_are_complete_and_json(fitted: BoxBundle) -> None:
     assert metrics["missed_objects"] >= metrics["missed_images"] >= 0
     assert metrics["missed_objects"] <= counts.sum()
     assert metrics["missed_expected"] >= 0
-    assert metrics["head_cpu_seconds"] > 0 and metrics["seconds"] > 0
+    assert metrics["head_cpu_seconds"] > 0
+    assert metrics["seconds"] > 0
     assert LEAST_OVERLAP <= metrics["overlap"] <= MOST_OVERLAP
     assert set(metrics["levels"]) <= set(STRIDES)
     assert metrics["metric"] == "images right as they are"
@@ -320,13 +321,13 @@ def shape_of(side_px: float):
 def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
     monkeypatch.setattr(shape, "canvas", canvas)
     shapes = [shape_of(side) for side in (8, 20, 40, 80, 160, 400)]
-    for shape in shapes:
-        levels = [STRIDES.index(s) for s in shape.strides]
-        assert shape.strides == STRIDES[levels[0] :]
-        assert shape.channels == CHANNELS[levels[0] :]
-        assert shape.n_classes == 3
-        assert shape.width % 8 == 0
-    finest = [shape.strides[0] for shape in shapes]
+    for found in shapes:
+        levels = [STRIDES.index(s) for s in found.strides]
+        assert found.strides == STRIDES[levels[0] :]
+        assert found.channels == CHANNELS[levels[0] :]
+        assert found.n_classes == 3
+        assert found.width % 8 == 0
+    finest = [found.strides[0] for shape in shapes]
     assert finest == sorted(finest)
     assert finest[0] == 8 < finest[-1]
     # The same share of a larger image is the same on its canvas.
