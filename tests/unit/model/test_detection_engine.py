@@ -327,7 +327,7 @@ def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
         assert found.channels == CHANNELS[levels[0] :]
         assert found.n_classes == 3
         assert found.width % 8 == 0
-    finest = [found.strides[0] for shape in shapes]
+    finest = [found.strides[0] for found in shapes]
     assert finest == sorted(finest)
     assert finest[0] == 8 < finest[-1]
     # The same share of a larger image is the same on its canvas.
