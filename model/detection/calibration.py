@@ -120,9 +120,13 @@ class ImageCalibrator:
         return float(np.log(p_right[p_right >= SHOWN]).sum()) - self.missed(p_right)
 
     def p_all_right(self, p_right: Floats) -> float:
-        """P(no shown region is wrong and no object is missed), within (0, 1)."""
+        """P(no shown region is wrong and no object is missed), within (0, 1).
+
+        Never above P(right) of the region that is trusted least.
+        """
         z = self.slope * _log_odds(self.log_naive(p_right)) + self.offset
-        return float(np.clip(expit(z), LEAST, MOST))
+        most = float(p_right[p_right >= SHOWN].min(initial=MOST))
+        return float(np.clip(min(expit(z), most), LEAST, MOST))
 
     @classmethod
     def fit(

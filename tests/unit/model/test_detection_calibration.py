@@ -172,6 +172,12 @@ def images(count: int, *, seed: int = 0, most: int = 6):
     return p_right, np.exp(naive), np.array(missed, np.int64), np.array(all_right)
 
 
+def test_an_image_is_never_trusted_more_than_its_least_trusted_region() -> None:
+    bold = ImageCalibrator(slope=0.3, offset=3.0)
+    assert bold.p_all_right(np.array([0.9, 0.6])) == pytest.approx(0.6)
+    assert bold.p_all_right(np.array([0.05])) > 0.6  # not a region that is shown
+
+
 def test_independent_regions_are_multiplied() -> None:
     p_right, _, missed, right = images(2000)
     found = ImageCalibrator.fit(p_right, missed, right)
