@@ -16,7 +16,7 @@ from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.media import Fetcher
 from backend.edges.rq_queue import RqQueue
 from backend.errors import SettingError
-from backend.kinds import backbone_of
+from backend.kinds import kind_of_project
 from backend.model_names import check_model_names
 from backend.ports import JobQueue, MediaSource, Platform
 from backend.records import Project
@@ -64,7 +64,7 @@ class App:
 
     def backbone_name(self, project: Project) -> str:
         """Name of the network that reads a project's images."""
-        return backbone_of(self.settings, project)
+        return kind_of_project(project).backbone(self.settings)
 
     def spec(self, project: Project) -> TaskSpec | None:
         """What of the project's labeling config Doubtless predicts."""

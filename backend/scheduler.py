@@ -17,7 +17,7 @@ from typing import Any
 from backend.app import App
 from backend.edges.database import Database
 from backend.jobs.base import LOST_AFTER_S
-from backend.kinds import backbone_of
+from backend.kinds import kind_of_project
 from backend.records import Project, Version
 from backend.retraining import Decision, decide
 from backend.settings import Settings
@@ -186,14 +186,15 @@ def training_decision(
     """Whether a project should train now, from the facts in the database."""
     finished = [v for v in versions if v.kind != "cold" and v.status in FINISHED]
     latest = finished[-1] if finished else None
+    kind = kind_of_project(project)
     return decide(
         new=project.changes - max((v.changes for v in finished), default=0) + project.pings,
         labels=database.label_count(project.key) + project.pings,
         quiet_for_s=None if project.changed_at is None else now - project.changed_at,
         requested=project.request_reason if project.requested_at else None,
         outdated=latest is not None
-        and not latest.is_of(project.config_hash, backbone_of(settings, project)),
+        and not latest.is_of(project.config_hash, kind.backbone(settings)),
         retrain_after=settings.retrain_after,
         retrain_growth=settings.retrain_growth,
-        quiet_s=settings.quiet_s,
+        quiet_s=kind.quiet_s(settings),
     )

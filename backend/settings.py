@@ -53,6 +53,10 @@ class Settings:
         "efficientnet-lite0-pyramid", "Pretrained network that reads images of projects with boxes."
     )
     box_estimator: str = knob("softmax", "Uncertainty estimator of new versions with boxes.")
+    box_quiet_s: float = knob(
+        120.0,
+        "The same as `quiet_s` where boxes are drawn: drawing and training take longer.",
+    )
     box_acquisition: str = knob("auto", "Rule that picks what to draw boxes on next.")
     estimator: str = knob("evidential", "Uncertainty estimator of new versions.")
     acquisition: str = knob("auto", "Rule that picks what to label next.")
@@ -135,6 +139,7 @@ class Settings:
             ("random_share", 0, 1),
             ("front", 1, None),
             ("quiet_s", 0, None),
+            ("box_quiet_s", 0, None),
             ("target_accuracy", 0.01, 0.9999),
             ("fetch_parallel", 1, 64),
         ):

@@ -10,9 +10,8 @@ from backend.kinds.base import Fitted, Kind, Said
 from backend.kinds.boxes import Boxes
 from backend.kinds.choices import Choices
 from backend.records import Project
-from backend.settings import Settings
 
-__all__ = ["Fitted", "Kind", "Said", "backbone_of", "kind_of"]
+__all__ = ["Fitted", "Kind", "Said", "kind_of", "kind_of_project"]
 
 _CHOICES, _BOXES = Choices(), Boxes()
 
@@ -22,6 +21,6 @@ def kind_of(spec: TaskSpec | None) -> Kind:
     return _BOXES if spec is not None and spec.boxes else _CHOICES
 
 
-def backbone_of(settings: Settings, project: Project) -> str:
-    """Name of the network that reads a project's images."""
-    return kind_of(parse_config(project.label_config).spec).backbone(settings)
+def kind_of_project(project: Project) -> Kind:
+    """The kind that a project's labeling config asks for."""
+    return kind_of(parse_config(project.label_config).spec)

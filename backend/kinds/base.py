@@ -91,6 +91,9 @@ class Kind(Protocol):
     def backbone(self, settings: Settings) -> str:
         """Name of the network that reads the images."""
 
+    def quiet_s(self, settings: Settings) -> float:
+        """Seconds without a new label after which even one starts a training."""
+
     def acquisition(self, settings: Settings) -> str:
         """Name of the rule that picks what to label next."""
 

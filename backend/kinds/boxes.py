@@ -33,6 +33,10 @@ class Boxes:
         """See `Kind`."""
         return settings.pyramid
 
+    def quiet_s(self, settings: Settings) -> float:
+        """See `Kind`."""
+        return settings.box_quiet_s
+
     def acquisition(self, settings: Settings) -> str:
         """See `Kind`."""
         return settings.box_acquisition

@@ -30,6 +30,10 @@ class Choices:
         """See `Kind`."""
         return settings.backbone
 
+    def quiet_s(self, settings: Settings) -> float:
+        """See `Kind`."""
+        return settings.quiet_s
+
     def acquisition(self, settings: Settings) -> str:
         """See `Kind`."""
         return settings.acquisition

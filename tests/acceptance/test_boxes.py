@@ -70,7 +70,7 @@ def covers(result: list[dict], truth: Box) -> bool:
 def test_boxes_are_learnt_published_shown_and_the_same_in_every_orientation(
     start_stack, label_studio, page, artifacts
 ):
-    stack = start_stack(retrain_after=LABELS, quiet_s=600)
+    stack = start_stack(retrain_after=LABELS, box_quiet_s=600)
     project = ProjectOfBoxes(label_studio)
     files = {f"scene-{n}.jpg": scene(100 + n) for n in range(SCENES)}
     project.upload_scenes({name: (jpeg(image), truth) for name, (image, truth) in files.items()})

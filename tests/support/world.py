@@ -64,7 +64,9 @@ class World:
         self.media = FakeMedia({})
         self.truth: dict[int, str] = {}
         self.queue = InMemoryQueue()
-        self.settings = Settings.load({}, home=str(tmp_path), **{"quiet_s": 0.0} | settings)
+        self.settings = Settings.load(
+            {}, home=str(tmp_path), **{"quiet_s": 0.0, "box_quiet_s": 0.0} | settings
+        )
         self.backbone = MeanColour()
         self.pyramid = ColourPyramid()
         self.app = App(
