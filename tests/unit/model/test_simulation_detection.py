@@ -30,6 +30,12 @@ from model.simulation.summary import headline, outlook, remarks, summarise
 from model.simulation.worker import load
 
 
+@pytest.fixture(autouse=True)
+def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny pyramid looks at images as they are; others scale them."""
+    monkeypatch.setattr("model.detection.shape.canvas", lambda width, height: (width, height))
+
+
 def plan(**changes: float | str | None) -> Plan:
     given = {"initial": 0, "batch": 4, "rounds": 2, "uncertainty": "softmax", "training_steps": 1}
     return Plan(**{**given, **changes})
