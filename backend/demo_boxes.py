@@ -16,10 +16,11 @@ from backend.errors import LaunchError
 from backend.settings import Settings
 from model.backbones.pyramid import PYRAMIDS, load_pyramid
 from model.detection.bundle import BoxBundle, as_found
-from model.detection.engine import BoxConfig, LabelledImages, fit
+from model.detection.engine import BoxConfig, fit
 from model.detection.evaluate import average_precision
 from model.detection.extract import extract_maps
 from model.detection.maps import ImageMaps, MapStore, StoredMaps
+from model.detection.outcomes import LabelledImages
 from model.detection.types import BoxLabels
 from model.errors import ModelError
 

@@ -30,7 +30,7 @@ def _torch_hidden() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # no module: importing it has to fail
+    sys.modules["torch"] = None  # type: ignore[assignment]  # an ImportError is what the lines below are to see
     try:
         yield
     finally:

@@ -35,20 +35,20 @@ from model.detection.acquisition import (
     class_weights,
     select_images,
 )
-from model.detection.bundle import BoxBundle, shown
-from model.detection.calibration import SHOWN
-from model.detection.engine import BoxConfig, LabelledImages, fit, fit_head, judge
+from model.detection.bundle import BoxBundle, as_found, detections_of, shown
+from model.detection.engine import BoxConfig, fit, fit_head
 from model.detection.evaluate import (
     average_precision,
     detection_ece,
     match,
-    missed,
+    outcome,
     recall_of_missed,
     region_error_auroc,
 )
 from model.detection.extract import extract_maps
 from model.detection.head import Head
 from model.detection.maps import ImageMaps, MapStore
+from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.images import decode_image
 from model.simulation.boxes import BoxSet, box_set
@@ -200,11 +200,12 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     result = judge(found, test, data.set.classes)
     for name in ("n_labels", "class_counts"):
         result.pop(name)
-    gone = np.array([missed((d.boxes, d.label, d.p_right), t, threshold=SHOWN)
-                     for d, t in zip(found, test.drawn, strict=True)])  # fmt: skip
+    pairs = zip(found, test.drawn, strict=True)
+    outcomes = [outcome(*as_found(shown(d)), truth) for d, truth in pairs]
+    gone = np.array([one.missed for one in outcomes])
     score = np.array([d.p_all_right for d in found])
     by_score = recall_of_missed(np.argsort(score, kind="stable"), gone > 0)
-    wrong = np.array([anything_wrong(d, t) for d, t in zip(found, test.drawn, strict=True)])
+    wrong = np.array([not one.right for one in outcomes])
     stated, right = regions(found, test)
     return result | {
         "regions_03": int((stated >= 0.3).sum()),
@@ -229,12 +230,6 @@ def regions(found: Sequence[Any], test: LabelledImages) -> tuple[Any, Any]:
     known = [~part.ignored for part in parts]
     stated = np.concatenate([d.p_right[k] for d, k in zip(found, known, strict=True)])
     return stated, np.concatenate([p.right[k] for p, k in zip(parts, known, strict=True)])
-
-
-def anything_wrong(found: Any, truth: Any) -> bool:
-    visible = shown(found)
-    matches = match(visible.boxes, visible.label, visible.p_right, truth)
-    return bool((~matches.right & ~matches.ignored).any() or matches.right.sum() < len(truth))
 
 
 def active(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -364,7 +359,7 @@ def ask(
 def costs(data: Images, turns: int) -> dict[str, Any]:
     """What one image costs: decoding and network, head, and passes, one thread, in turns."""
     rows = np.random.default_rng(0).permutation(data.set.pool)[:40]
-    bundle, _ = fitted_quickly(data, rows)
+    bundle = fit(data.take(rows), data.set.classes, config=BoxConfig(steps=60))
     pyramid = load_pyramid(DEFAULT_PYRAMID, CACHE)
     wanted = set(np.array(data.set.names)[np.flatnonzero(data.set.test)[:turns]].tolist())
     files = [i.data for i in read_dataset(data.source) if i.name in wanted]
@@ -380,7 +375,7 @@ def costs(data: Images, turns: int) -> dict[str, Any]:
         for name, estimator in BOX_ESTIMATORS.items():
             begin = time.perf_counter()
             readings = estimator(bundle.head, kept)
-            finish(bundle, kept, readings, maps.size)
+            detections_of(kept, readings, bundle.calibration, maps.size)
             seconds[name].append(time.perf_counter() - begin)
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     forward = median["pyramid"] + median["head"]
@@ -392,18 +387,6 @@ def costs(data: Images, turns: int) -> dict[str, Any]:
         },
         "passes": {"softmax": 1, "mc-dropout": 10},
     }
-
-
-def fitted_quickly(data: Images, rows: Ints) -> tuple[BoxBundle, float]:
-    begin = time.process_time()
-    bundle = fit(data.take(rows), data.set.classes, config=BoxConfig(steps=60))
-    return bundle, time.process_time() - begin
-
-
-def finish(bundle: BoxBundle, kept: Any, readings: Any, size: tuple[int, int]) -> None:
-    from model.detection.bundle import detections_of
-
-    detections_of(kept, readings, bundle.calibration, size)
 
 
 if __name__ == "__main__":

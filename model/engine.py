@@ -14,7 +14,7 @@ from model.acquisition.base import mean_row
 from model.bundle import Bundle
 from model.calibration.base import OutOfFold, Rest
 from model.calibration.choose import Published, choose_calibrator
-from model.calibration.metrics import brier, ece, error_auroc, macro_f1, nll, proportion_interval
+from model.calibration.metrics import brier, judged, macro_f1, nll
 from model.calibration.sets import PublishedSets, calibrate_sets
 from model.checks import check_features
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError, UnknownNameError
@@ -203,23 +203,13 @@ def _measure(
     p_right: NDArray[np.float64],
 ) -> dict[str, Any]:
     counts = label_counts(data.labels, len(classes))
-    n_random = int(data.random.sum())
-    random_right = right[data.random]
     return {
         "metric": ACCURACY if data.labels.ndim == 1 else SUBSET_ACCURACY,
         "n_labels": len(data.labels),
-        "n_random": n_random,
         "class_counts": {name: int(n) for name, n in zip(classes, counts, strict=True)},
-        "oof_accuracy": float(right.mean()),
-        "random_accuracy": float(random_right.mean()) if n_random else None,
-        "random_accuracy_interval": (
-            list(proportion_interval(int(random_right.sum()), n_random)) if n_random else None
-        ),
-        "ece": ece(p_right, right),
-        "random_ece": ece(p_right[data.random], random_right) if n_random else None,
+        **judged(right, p_right, data.random),
         "brier": brier(probs, data.labels),
         "nll": nll(probs, data.labels),
-        "error_auroc": error_auroc(p_right, right),
     }
 
 

@@ -17,10 +17,11 @@ from model.acquisition import Selection
 from model.backbones.pyramid import PYRAMIDS
 from model.detection.acquisition import PoolBuilder, class_weights, select_images
 from model.detection.bundle import BoxBundle, shown
-from model.detection.engine import BoxConfig, LabelledImages, fit
-from model.detection.evaluate import match
+from model.detection.engine import BoxConfig, fit
+from model.detection.evaluate import outcome
 from model.detection.extract import cache_maps
 from model.detection.maps import StoredMaps
+from model.detection.outcomes import LabelledImages
 
 if TYPE_CHECKING:
     from backend.app import App
@@ -93,13 +94,12 @@ class Boxes:
         if regions is None or any(r.label not in spec.classes for r in regions.regions):
             return False
         truth = drawings.to_box_labels(answer, spec.classes)
-        found = match(
+        return outcome(
             np.array([r.box for r in regions.regions], np.float64).reshape(-1, 4),
             np.array([spec.classes.index(r.label) for r in regions.regions], np.int64),
             np.array([r.p for r in regions.regions], np.float64),
             truth,
-        )
-        return bool((found.right | found.ignored).all()) and int(found.right.sum()) == len(truth)
+        ).right
 
     def load(self, folder: Path) -> BoxBundle:
         """See `Kind`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from PIL import Image
 from model.backbones.base import Backbone, BackboneSpec, prepare
 from model.backbones.cache import exported
 from model.backbones.efficientnet_lite import lite
+from model.backbones.session import open_session
 from model.errors import ShapeError
 from model.registry import Registry
 
 __all__ = ["BACKBONES", "Backbone", "backbone_hash", "feature_dim", "load_backbone"]
-
-# ONNX Runtime's Linux wheel reports usage to its maker unless told not to before its import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 BACKBONES: Registry[BackboneSpec] = Registry("backbone")
 for _spec in (
@@ -60,15 +57,7 @@ class OnnxBackbone:
     """A backbone in an ONNX Runtime session on the CPU, fp32."""
 
     def __init__(self, spec: BackboneSpec, onnx_file: bytes, *, threads: int = 1) -> None:
-        import onnxruntime  # 0.25 s and 49 MB that only those who compute need to pay
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, threads)
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            onnx_file, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(onnx_file, threads=threads)
         self._input: str = self._session.get_inputs()[0].name
         self._spec = spec
         self.name = spec.name

@@ -7,7 +7,6 @@ area, both sides multiples of 32, so that the maps of a wide image are wide.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +19,9 @@ from PIL import Image
 from model.backbones.cache import exported
 from model.backbones.efficientnet_lite import MEAN, SCALE, WEIGHTS_SHA256, load_eager, write_blocks
 from model.backbones.onnx_graph import Graph, value_info
+from model.backbones.session import open_session
 from model.errors import ShapeError
 from model.registry import Registry
-
-# ONNX Runtime's Linux wheel reports usage to its maker unless told not to before its import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 STRIDES = (8, 16, 32)
 AREA_PX = 480 * 640
@@ -89,15 +86,7 @@ class Pyramid:
     """A network's maps from an ONNX Runtime session on the CPU, fp32."""
 
     def __init__(self, spec: PyramidSpec, onnx_file: bytes, *, threads: int = 1) -> None:
-        import onnxruntime  # 0.25 s and 49 MB that only those who compute need to pay
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, threads)
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            onnx_file, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(onnx_file, threads=threads)
         self.name = spec.name
         self.hash = spec.hash
         self.channels = spec.channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,6 +231,32 @@ def proportion_interval(successes: int, trials: int, *, level: float = 0.95) -> 
     low = 0.0 if successes == 0 else betaincinv(successes, trials - successes + 1, tail)
     high = 1.0 if successes == trials else betaincinv(successes + 1, trials - successes, 1.0 - tail)
     return float(low), float(high)
+
+
+def judged(right: NDArray[np.bool_], p_right: Array, random: NDArray[np.bool_]) -> dict[str, Any]:
+    """How good out-of-fold predictions are, over all labels and on those drawn by chance.
+
+    Args:
+        right: ``(N,)`` whether each was right.
+        p_right: ``(N,)`` stated.
+        random: ``(N,)`` True where the image was drawn by chance.
+
+    Returns:
+        ``n_random``, ``oof_accuracy``, ``random_accuracy`` and its 95 % interval, ``ece``,
+        ``random_ece``, ``error_auroc``; None where nothing was drawn, or nothing tells.
+    """
+    count, drawn = int(random.sum()), right[random]
+    return {
+        "n_random": count,
+        "oof_accuracy": float(right.mean()),
+        "random_accuracy": float(drawn.mean()) if count else None,
+        "random_accuracy_interval": (
+            list(proportion_interval(int(drawn.sum()), count)) if count else None
+        ),
+        "ece": ece(p_right, right),
+        "random_ece": ece(p_right[random], drawn) if count else None,
+        "error_auroc": error_auroc(p_right, right),
+    }
 
 
 def _wrong_by_confidence(p_right: Array, right: NDArray[np.bool_]) -> Array:

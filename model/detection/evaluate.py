@@ -83,6 +83,30 @@ def match(
     return Matches(right, which, ~right & inside)
 
 
+class Outcome(NamedTuple):
+    """What a person would have to change about the regions of one image.
+
+    Attributes:
+        missed: objects that no region covers.
+        wrong: regions that cover no object, where that is known.
+    """
+
+    missed: int
+    wrong: int
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing has to be changed."""
+        return not self.missed and not self.wrong
+
+
+def outcome(boxes: Floats, labels: Ints, p_right: Floats, truth: BoxLabels) -> Outcome:
+    """Compare the regions that are shown of an image with its objects; arguments as of `match`."""
+    found = match(boxes, labels, p_right, truth)
+    wrong = int((~found.right & ~found.ignored).sum())
+    return Outcome(len(truth) - int(found.right.sum()), wrong)
+
+
 class AveragePrecision(TypedDict):
     """COCO's figures, each from 0 to 1; None where no class has an object.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backbones.pyramid import STRIDES
+from model.backbones.session import open_session
 from model.detection.maps import ImageMaps
 from model.detection.shape import LARGEST_LOG, REACH, HeadShape
 from model.detection.suppression import non_maximum_suppression
@@ -95,15 +96,7 @@ class Head:
     def __init__(
         self, shape: HeadShape, graph: bytes, last: LastLayers, *, overlap: float = 0.6
     ) -> None:
-        import onnxruntime  # 0.25 s and 49 MB that only those who compute need to pay
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(graph)
         self.shape, self.graph, self.last, self.overlap = shape, graph, last, overlap
         self._first = STRIDES.index(shape.strides[0])
         self._grids: dict[tuple[int, int], F32] = {}

@@ -23,9 +23,10 @@ from model.detection.acquisition import (
     select_images,
 )
 from model.detection.bundle import BoxBundle, shown
-from model.detection.engine import BoxConfig, LabelledImages, fit, judge, shown_regions
+from model.detection.engine import BoxConfig, fit
 from model.detection.extract import cache_maps
 from model.detection.maps import MapStore, StoredMaps
+from model.detection.outcomes import LabelledImages, judge, shown_regions
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.types import BoxLabels
 from model.errors import BundleError, NotEnoughLabelsError

@@ -24,13 +24,12 @@ from model.detection.engine import (
     LEAST_OVERLAP,
     MOST_OVERLAP,
     BoxConfig,
-    LabelledImages,
     fit,
-    judge,
     overlap_of,
 )
 from model.detection.evaluate import match
 from model.detection.maps import ImageMaps
+from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.shape import shape_for
 from model.detection.types import BoxLabels

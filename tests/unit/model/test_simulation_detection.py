@@ -17,8 +17,9 @@ from model.acquisition import select
 from model.backbones.pyramid import PYRAMIDS
 from model.datasets import Item
 from model.detection.acquisition import BOX_ACQUISITIONS
-from model.detection.engine import BoxConfig, fit, judge
+from model.detection.engine import BoxConfig, fit
 from model.detection.maps import MapStore
+from model.detection.outcomes import judge
 from model.errors import DataError, UnknownNameError
 from model.features import FeatureStore
 from model.simulation.data import list_images
