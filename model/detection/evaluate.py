@@ -293,29 +293,6 @@ def _shown(p_right: Floats, right: Bools, threshold: float) -> tuple[Floats, Boo
     return p_right[kept], right[kept]
 
 
-def missed(
-    found: Found, truth: BoxLabels, *, threshold: float = 0.5, iou: float = IOU_RIGHT
-) -> int:
-    """How many objects of an image no region covers.
-
-    A region covers one object at most, as in `match`: where one box lies over two objects, a person
-    has a second one to draw.
-
-    Args:
-        found: boxes ``(R, 4)`` in shares, labels ``(R,)``, P(right) ``(R,)``.
-        truth: what people drew.
-        threshold: only regions with P(right) of at least this count.
-        iou: least overlap.
-
-    Raises:
-        ShapeError: lengths that differ.
-    """
-    boxes, labels, scores = found
-    kept = scores >= threshold
-    taken = match(boxes[kept], labels[kept], scores[kept], truth, iou=iou)
-    return len(truth) - int(taken.right.sum())
-
-
 def recall_of_missed(order: Ints, has_missed: Bools, *, share: float = 0.2) -> float | None:
     """Share of the images with a missed object that are met early in an order.
 

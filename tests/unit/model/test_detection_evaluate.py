@@ -14,7 +14,7 @@ from model.detection.evaluate import (
     average_precision,
     detection_ece,
     match,
-    missed,
+    outcome,
     recall_of_missed,
     region_error_auroc,
 )
@@ -198,6 +198,12 @@ def test_calibration_and_ranking_of_regions() -> None:
     assert region_error_auroc(p_right, right, threshold=0.95) is None
     with pytest.raises(ShapeError, match="right"):
         detection_ece(p_right, right[:2])
+
+
+def missed(found, truth: BoxLabels, *, threshold: float = 0.5) -> int:
+    boxes, labels, scores = found
+    shown = scores >= threshold
+    return outcome(boxes[shown], labels[shown], scores[shown], truth).missed
 
 
 def test_an_object_is_missed_unless_a_shown_region_of_its_class_covers_it() -> None:
