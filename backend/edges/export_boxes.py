@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from backend.edges.labels.boxes import Drawing, Drawn, agreed
+from backend.edges.labels.boxes.geometry import around_ellipse, around_rectangle
 from model.datasets import Box
 
 # Each region's type, and where its own label is; the plain shapes have theirs in a region of type
@@ -48,8 +50,12 @@ def boxes_of(result: Sequence[Region], control: str | None = None) -> list[Box]:
 
 
 def merged_boxes(given: Sequence[Sequence[Box]]) -> tuple[Box, ...]:
-    """What several annotators drew as one, oldest first: the newest for now."""
-    return tuple(given[-1])
+    """What several annotators drew as one, oldest first, by the rules of the loop.
+
+    What half of them or fewer drew is left out: a set has no place for what is disputed.
+    """
+    drawings = [Drawing(tuple(Drawn(b.label, b[1:]) for b in boxes), ()) for boxes in given]
+    return tuple(Box(drawn.label, *drawn.box) for drawn in agreed(drawings).boxes)
 
 
 def _named(result: Sequence[Region]) -> dict[str, Region]:
@@ -100,14 +106,10 @@ def _sides(region: Region) -> tuple[float, float, float, float]:
         raise ValueError(f"region {region.get('id')!r} is of an image without pixels")
     x, y = number("x") * width, number("y") * height
     angle = math.radians(number("rotation", default=0.0))
-    cos, sin = math.cos(angle), math.sin(angle)
-    if str(region.get("type")).startswith("ellipse"):  # x, y is its centre
-        a, b = number("radiusX") * width, number("radiusY") * height
-        half_x, half_y = math.hypot(a * cos, b * sin), math.hypot(a * sin, b * cos)
-        xs, ys = [x - half_x, x + half_x], [y - half_y, y + half_y]
-    else:  # clockwise about x, y, its corner
-        w, h = number("width") * width, number("height") * height
-        xs = [x + u * cos - v * sin for u in (0.0, w) for v in (0.0, h)]
-        ys = [y + u * sin + v * cos for u in (0.0, w) for v in (0.0, h)]
+    if str(region.get("type")).startswith("ellipse"):
+        around = around_ellipse(x, y, number("radiusX") * width, number("radiusY") * height, angle)
+    else:
+        around = around_rectangle(x, y, number("width") * width, number("height") * height, angle)
+    left, top, right, bottom = around
     full_x, full_y = 100.0 * width, 100.0 * height
-    return min(xs) / full_x, min(ys) / full_y, max(xs) / full_x, max(ys) / full_y
+    return left / full_x, top / full_y, right / full_x, bottom / full_y

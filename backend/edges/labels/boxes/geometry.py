@@ -69,3 +69,18 @@ def ious(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, two)]
     found: NDArray[np.float64] = both / (areas[0] + areas[1] - both)
     return found
+
+
+def around_rectangle(x: float, y: float, width: float, height: float, angle: float) -> Box:
+    """The upright box around a rectangle turned clockwise about its top left corner, y down."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    xs = [x, x + width * cos, x - height * sin, x + width * cos - height * sin]
+    ys = [y, y + width * sin, y + height * cos, y + width * sin + height * cos]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def around_ellipse(x: float, y: float, across: float, down: float, angle: float) -> Box:
+    """The upright box around an ellipse turned about its centre."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    half, tall = math.hypot(across * cos, down * sin), math.hypot(across * sin, down * cos)
+    return x - half, y - tall, x + half, y + tall

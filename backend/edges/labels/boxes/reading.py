@@ -28,7 +28,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backend.edges.labels.boxes.drawing import Drawing, Drawn, Origin, encode
-from backend.edges.labels.boxes.geometry import Box, clipped, ious, number
+from backend.edges.labels.boxes.geometry import (
+    Box,
+    around_ellipse,
+    around_rectangle,
+    clipped,
+    ious,
+    number,
+)
 from backend.edges.labels.config import ELLIPSE_LABELS, RECTANGLE, RECTANGLE_LABELS, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -123,7 +130,9 @@ def _place(spec: TaskSpec, region: Mapping[str, Any]) -> tuple[Box, bool] | None
     upright = degrees % 360 == 0  # then any size gives the same shares
     width, height = (1.0, 1.0) if upright or size is None else size
     px = (x * width, y * height, across * width, down * height)
-    left, top, right, bottom = (_ellipse if around else _rectangle)(*px, math.radians(degrees))
+    left, top, right, bottom = (around_ellipse if around else around_rectangle)(
+        *px, math.radians(degrees)
+    )
     sides = (left / width, top / height, right / width, bottom / height)
     return (
         sides[0] / 100,
@@ -136,18 +145,3 @@ def _place(spec: TaskSpec, region: Mapping[str, Any]) -> tuple[Box, bool] | None
 def _size(region: Mapping[str, Any]) -> tuple[float, float] | None:
     width, height = number(region.get("original_width")), number(region.get("original_height"))
     return (width, height) if width and height and width > 0 and height > 0 else None
-
-
-def _rectangle(x: float, y: float, width: float, height: float, angle: float) -> Box:
-    """Around a rectangle turned clockwise about its top left corner, y down."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    xs = [x, x + width * cos, x - height * sin, x + width * cos - height * sin]
-    ys = [y, y + width * sin, y + height * cos, y + width * sin + height * cos]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _ellipse(x: float, y: float, across: float, down: float, angle: float) -> Box:
-    """Around an ellipse turned about its centre."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    half, tall = math.hypot(across * cos, down * sin), math.hypot(across * sin, down * cos)
-    return x - half, y - tall, x + half, y + tall

@@ -325,6 +325,17 @@ def test_the_newest_annotators_boxes_count(files: Path) -> None:
     assert item.boxes == (Box("van", 0, 0, 0.5, 0.5),)
 
 
+def test_of_three_annotators_boxes_those_that_most_drew_count(files: Path) -> None:
+    at = (f"2026-01-0{day}T10:00:00Z" for day in (1, 2, 3))
+    car, van = drawn("car", 0, 0, 50, 50), drawn("van", 60, 60, 20, 20)
+    given = [
+        annotation(*regions, at=next(at), id=n)
+        for n, regions in enumerate(([car, van], [drawn("car", 2, 0, 50, 50)], [car]), 1)
+    ]
+    (item,) = export(files, [task(1, "b.png", *given)]).read()
+    assert item.boxes == (Box("car", 0, 0, 0.5, 0.5),)
+
+
 @pytest.mark.parametrize(
     ("region", "reason"),
     [
