@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.detection.bundle import BoxBundle
+from model.detection.copy_paste import Example
 from model.detection.geometry import iou_matrix
 from model.detection.graph import last_layers, write_head
 from model.detection.head import Head, Kept
@@ -152,10 +153,10 @@ class _Recipe:
         progress: Callable[[float], None],
     ) -> Head:
         """A head fitted to some of the images."""
-        from model.detection.training import Example, train_head
+        from model.detection.training import train_head
 
         network = train_head(
-            _Examples(data, rows, Example),
+            _Examples(data, rows),
             self.shape,
             self.standard,
             seed=self.seed,
@@ -204,18 +205,18 @@ def overlap_of(drawn: Sequence[BoxLabels]) -> float:
     return float(np.clip(np.quantile(most, 0.99) + 0.1, LEAST_OVERLAP, MOST_OVERLAP))
 
 
-class _Examples(Sequence[Any]):
+class _Examples(Sequence[Example]):
     """Some of the labelled images, read when they are needed."""
 
-    def __init__(self, data: LabelledImages, rows: NDArray[np.int64], example: Any) -> None:
-        self._data, self._rows, self._example = data, rows, example
+    def __init__(self, data: LabelledImages, rows: NDArray[np.int64]) -> None:
+        self._data, self._rows = data, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, n: Any) -> Any:
         row = int(self._rows[n])
-        return self._example(self._data.maps[row], self._data.drawn[row])
+        return Example(self._data.maps[row], self._data.drawn[row])
 
 
 def _check(data: LabelledImages, classes: Sequence[str]) -> None:

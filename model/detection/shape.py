@@ -18,6 +18,9 @@ BOX_OUTPUTS = 9  # four sides, the box's quality, and the spread of four sides
 REACH = 3.0  # a side of reach * stride is what an output of 0 means
 LARGEST_LOG = 5.0
 CELLS = 4.0  # of the finest level that an object of the smallest class spans
+USUAL_SPREAD, PRIOR_DRAWS = 0.4, 2.0  # of log sides within a class, and how far that is believed
+MEDIAN_ERROR = np.sqrt(np.pi / 2)  # standard error of a median, in those of a mean
+CONFIDENT = 1.64  # standard errors: one-sided 95 %
 WIDTHS = (64, 96)  # with and without the level of stride 8
 
 
@@ -55,21 +58,43 @@ class HeadShape:
         return np.concatenate(parts).astype(np.float32)
 
 
-def shortest_sides(
+def log_sides(
     labels: Sequence[BoxLabels], sizes: Sequence[tuple[int, int]], n_classes: int
-) -> NDArray[np.float64]:
-    """``(C,)`` median side of each class's boxes in pixels of their canvas; nan without one.
+) -> list[NDArray[np.float64]]:
+    """Of each class the logs of its boxes' sides in pixels of their canvas.
 
     The side of a box is the geometric mean of its width and height.
     """
     found: list[list[float]] = [[] for _ in range(n_classes)]
     for drawn, (width, height) in zip(labels, sizes, strict=True):
         across, down = canvas(width, height)
-        sides = drawn.boxes[:, 2:] - drawn.boxes[:, :2]
-        lengths = np.sqrt(sides[:, 0] * across * sides[:, 1] * down)
-        for label, length in zip(drawn.labels, lengths.tolist(), strict=True):
-            found[label].append(length)
-    return np.array([np.median(of_class) if of_class else np.nan for of_class in found])
+        lengths = drawn.boxes[:, 2:] - drawn.boxes[:, :2]
+        logs = 0.5 * np.log(lengths[:, 0] * across * lengths[:, 1] * down)
+        for label, log in zip(drawn.labels, logs.tolist(), strict=True):
+            found[label].append(log)
+    return [np.array(of_class, np.float64) for of_class in found]
+
+
+def smallest_side(logs: Sequence[NDArray[np.float64]]) -> float:
+    """Pixels that objects of the smallest class may well span: upper bound of its median.
+
+    The smallest median of several classes with a few objects each is mostly small by chance, and
+    what is chosen for being doubtful is smaller than the rest. The bound is that of a median of
+    normal values that vary as they do within all classes together; where those are few, as much as
+    sides commonly do. 0 without any object.
+
+    Args:
+        logs: see `log_sides`.
+    """
+    drawn = [of_class for of_class in logs if len(of_class)]
+    if not drawn:
+        return 0.0
+    squares = sum(float(((one - one.mean()) ** 2).sum()) for one in drawn)
+    free = sum(len(one) - 1 for one in drawn)
+    deviation = np.sqrt((squares + PRIOR_DRAWS * USUAL_SPREAD**2) / (free + PRIOR_DRAWS))
+    error = [CONFIDENT * MEDIAN_ERROR * deviation / np.sqrt(len(one)) for one in drawn]
+    sides = [np.exp(np.median(one) + e) for one, e in zip(drawn, error, strict=True)]
+    return float(min(sides))
 
 
 def shape_for(
@@ -80,12 +105,11 @@ def shape_for(
 ) -> HeadShape:
     """Levels and width from the sizes of the boxes.
 
-    The finest level is the coarsest on which the smallest class still spans four cells: finer ones
-    help small objects, and where there are none they cost most of the time and are learnt worse
-    from few images. What that saves buys a wider head.
+    The finest level is the coarsest on which the smallest class may well span four cells: finer
+    ones help small objects, and where there are none they cost most of the time and are learnt
+    worse from few images. What that saves buys a wider head.
     """
-    sides = shortest_sides(labels, sizes, n_classes)
-    smallest = float(np.nanmin(sides)) if not np.isnan(sides).all() else 0.0
+    smallest = smallest_side(log_sides(labels, sizes, n_classes))
     fitting = [n for n, stride in enumerate(STRIDES) if smallest >= CELLS * stride]
     first = max(fitting, default=0)
     return HeadShape(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,14 +12,15 @@ from torch import Tensor, nn
 
 from model.backbones.pyramid import STRIDES
 from model.detection.assignment import Assigned, Batch, assign, box_iou
+from model.detection.copy_paste import Example, copy_paste
 from model.detection.maps import ImageMaps
 from model.detection.network import HeadNetwork
 from model.detection.shape import LARGEST_LOG, REACH, HeadShape, Standard
-from model.detection.types import BoxLabels
 
 LAST_RATE, DECAY, CLIP = 0.02, 0.01, 10.0
 WARM_UP = 50
 AVERAGE = 0.99
+PASTED = 0.5  # share of the images that get an object of another one
 DROP_MAPS = 0.1  # channels of the inputs
 DROP_LAST = 0.1  # inputs of the last layers: what Monte-Carlo dropout repeats
 BOX_WEIGHT, QUALITY_WEIGHT, SPREAD_WEIGHT = 2.0, 0.5, 0.1
@@ -28,14 +28,6 @@ NEGATIVE_WEIGHT = 0.75
 ACCEPTED_WEIGHT = 0.5  # of the sides of a box that was taken over as it was
 
 Progress = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One labelled image as it is trained on."""
-
-    maps: ImageMaps
-    drawn: BoxLabels
 
 
 def standard_of(maps: Sequence[ImageMaps], strides: Sequence[int]) -> Standard:
@@ -123,6 +115,7 @@ def train_head(
             ],
             lr=rate_for(shape),
         )
+        levels = levels_of(shape.strides)
         order: list[int] = []
         for step in range(steps):
             for group in optimiser.param_groups:
@@ -130,7 +123,8 @@ def train_head(
             while len(order) < batch:
                 order.extend(rng.permutation(len(examples)).tolist())
             taken, order = order[:batch], order[batch:]
-            maps, truth, grid = collate([examples[n] for n in taken], shape, standard, rng)
+            scenes = [_scene(examples, n, levels, rng) for n in taken]
+            maps, truth, grid = collate(scenes, shape, standard, rng)
             maps = [
                 _drop_channels(level, DROP_MAPS).to(device, memory_format=torch.channels_last)
                 for level in maps
@@ -150,6 +144,15 @@ def train_head(
                 p.copy_(mean)
     network.cpu().eval()
     return network
+
+
+def _scene(
+    examples: Sequence[Example], n: int, levels: Sequence[int], rng: np.random.Generator
+) -> Example:
+    """An image as it is, or with an object of another one in it."""
+    if rng.random() >= PASTED:
+        return examples[n]
+    return copy_paste(examples[n], examples[int(rng.integers(len(examples)))], levels, rng)
 
 
 def _rate(step: int, steps: int) -> float:

@@ -31,7 +31,7 @@ from model.detection.evaluate import match
 from model.detection.maps import ImageMaps
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
-from model.detection.shape import shape_for
+from model.detection.shape import CONFIDENT, shape_for, smallest_side
 from model.detection.types import BoxLabels
 from model.errors import (
     BundleError,
@@ -334,6 +334,29 @@ def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
     one, other = (shape_for(box, [s], 3, CHANNELS) for s in ((640, 480), (6400, 4800)))
     assert one == other
     assert shape_for([NOTHING], [(9, 9)], 3, CHANNELS).strides[0] == 8
+
+
+def test_the_smallest_class_is_not_small_by_chance() -> None:
+    """Four classes of 150 pixels, three objects each: the smallest median alone is mostly below."""
+    rng = np.random.default_rng(0)
+    drawn = [[rng.normal(np.log(150), 0.4, 3) for _ in range(4)] for _ in range(200)]
+    medians = np.array([min(np.median(one) for one in logs) for logs in drawn])
+    likely = np.array([np.log(smallest_side(logs)) for logs in drawn])
+    assert (medians < np.log(128)).mean() > 0.5
+    assert (likely < np.log(128)).mean() < 0.15
+    # What is small indeed stays small, and with many objects the median is what counts.
+    rare = [np.log(np.full(100, 100.0)), np.log([40.0, 41.0])]
+    assert smallest_side(rare) < 64
+    many = [rng.normal(np.log(100), 0.4, 4000), np.empty(0)]
+    assert smallest_side(many) == pytest.approx(np.exp(np.median(many[0])), rel=0.02)
+    assert smallest_side([np.empty(0)]) == 0.0
+
+
+def test_the_error_of_a_median() -> None:
+    draws = np.random.default_rng(1).normal(5.0, 0.3, (4000, 15))
+    deviation = float(np.median(draws, axis=1).std())
+    added = np.mean([np.log(smallest_side([one])) - np.median(one) for one in draws[:400]])
+    assert added == pytest.approx(CONFIDENT * deviation, rel=0.15)
 
 
 def test_a_handful_of_images_never_claims_certainty() -> None:

@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch", reason="needs doubtless[train]")
 from model.backbones.pyramid import STRIDES  # noqa: E402
 from model.detection import training  # noqa: E402
 from model.detection.assignment import box_iou  # noqa: E402
+from model.detection.copy_paste import Example  # noqa: E402
 from model.detection.maps import ImageMaps  # noqa: E402
 from model.detection.network import HeadNetwork  # noqa: E402
 from model.detection.shape import REACH  # noqa: E402
 from model.detection.training import (  # noqa: E402
     ACCEPTED_WEIGHT,
-    Example,
     boxes_of,
     collate,
     standard_of,
