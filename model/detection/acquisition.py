@@ -25,6 +25,7 @@ from model.registry import Registry
 REGIONS = 2  # of each class that count
 MISSED_WEIGHT = 0.5  # of an object that is likely missed, against one region in full doubt
 TOO_MANY = 3  # candidates for each image wanted, before diversity
+WORTHIEST = 0.25  # of the pool, beyond which diversity does not reach
 EASIEST = 0.1  # weight of a class that is found perfectly
 
 
@@ -95,9 +96,13 @@ BOX_ACQUISITIONS: Registry[Rule] = Registry("acquisition of images with boxes")
 
 @BOX_ACQUISITIONS.register("auto")
 def auto(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
-    """Worth first, then diversity: the images nearest the centres of `n` clusters."""
+    """Worth first, then diversity: the images nearest the centres of `n` clusters.
+
+    Where much of the pool is asked for at once, the worthiest differ enough: clusters would only
+    put others in their place.
+    """
     order = by_score(pool.worth, len(pool), seed=seed)
-    first = order[: min(TOO_MANY * n, len(order))]
+    first = order[: max(n, min(TOO_MANY * n, round(WORTHIEST * len(order))))]
     rows = pool.vectors[first]
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
     weights = np.maximum(pool.worth[first], 1e-6)

@@ -169,14 +169,23 @@ def test_rules_put_what_they_measure_first() -> None:
 def test_of_two_groups_of_near_equal_images_both_are_taken() -> None:
     """All of the first are worth more than all of the second, and would be taken alone."""
     rng = np.random.default_rng(0)
-    group = np.arange(40) % 2
-    vectors = np.eye(2, 8)[group] + rng.normal(0, 0.01, (40, 8))
-    worth = np.where(group == 0, 1.0, 0.9) + rng.uniform(0, 0.01, 40)
-    pool = Pool(worth, vectors.astype(np.float32), np.ones(40), np.ones(40))
+    group = np.repeat([0, 1, 2], [15, 15, 90])
+    vectors = np.eye(3, 8)[group] + rng.normal(0, 0.01, (120, 8))
+    worth = np.array([1.0, 0.9, 0.1])[group] + rng.uniform(0, 0.01, 120)
+    pool = Pool(worth, vectors.astype(np.float32), np.ones(120), np.ones(120))
     assert set(group[select_images("worth", pool, 10)].tolist()) == {0}
     for seed in range(5):
         taken = group[select_images("auto", pool, 10, seed=seed)]
+        assert set(taken.tolist()) == {0, 1}
         assert 2 <= taken.sum() <= 8
+
+
+def test_diversity_does_not_reach_beyond_the_worthiest_quarter() -> None:
+    pool = pool_of(80)
+    for n, most in ((2, 6), (10, 20), (20, 20), (50, 50)):
+        taken = select_images("auto", pool, n)
+        assert len(set(taken.tolist())) == n
+        assert set(taken.tolist()) <= set(np.argsort(-pool.worth)[:most].tolist())
 
 
 def test_what_cannot_be_is_refused() -> None:
