@@ -22,6 +22,7 @@ from model.detection.types import BoxLabels
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError
 
 FOLDS = 2
+MEMBER_SEED = 7919  # between the networks of a head
 STANDARD_IMAGES = 200  # enough for means and deviations of channels
 MOST_OVERLAP, LEAST_OVERLAP = 0.7, 0.5
 
@@ -106,6 +107,7 @@ def fit(
     metrics |= {
         "levels": list(recipe.shape.strides),
         "steps": recipe.steps,
+        "members": recipe.members,
         "overlap": recipe.overlap,
         "head_cpu_seconds": head_cpu_s,
         "seconds": time.perf_counter() - begin,
@@ -136,9 +138,10 @@ def fit_head(
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What all heads of one fit share."""
+    """What all heads of one fit share; a head may be the mean of several networks."""
 
     shape: HeadShape
+    members: int
     standard: Standard
     overlap: float
     steps: int
@@ -155,15 +158,23 @@ class _Recipe:
         """A head fitted to some of the images."""
         from model.detection.training import train_head
 
-        network = train_head(
-            _Examples(data, rows),
-            self.shape,
-            self.standard,
-            seed=self.seed,
-            steps=steps,
-            progress=progress,
-        )
-        graph, last = write_head(network, self.standard), last_layers(network)
+        networks = []
+        for member in range(self.members):
+
+            def say(share: float, member: int = member) -> None:
+                progress((member + share) / self.members)
+
+            networks.append(
+                train_head(
+                    _Examples(data, rows),
+                    self.shape,
+                    self.standard,
+                    seed=self.seed + MEMBER_SEED * member,
+                    steps=steps,
+                    progress=say,
+                )
+            )
+        graph, last = write_head(networks, self.standard), last_layers(networks)
         return Head(self.shape, graph, last, overlap=self.overlap)
 
 
@@ -171,7 +182,12 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
     _check(data, classes)
     BOX_ESTIMATORS[config.estimator]
     try:
-        from model.detection.training import standard_of, steps_for, steps_to_calibrate
+        from model.detection.training import (
+            members_for,
+            standard_of,
+            steps_for,
+            steps_to_calibrate,
+        )
     except ImportError as exc:
         raise ModelError(
             f"detectors are trained with PyTorch, which cannot be imported here ({exc}); "
@@ -184,6 +200,7 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
     steps = config.steps or steps_for(len(data), shape)
     return _Recipe(
         shape=shape,
+        members=members_for(shape),
         standard=standard_of([data.maps[n] for n in some], shape.strides),
         overlap=overlap_of(data.drawn),
         steps=steps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,36 +18,24 @@ if TYPE_CHECKING:
 EPSILON = 1e-5
 
 
-def write_head(network: HeadNetwork, standard: Standard) -> bytes:
-    """``level0 ... (1, channels, H, W) -> class0 ..., box0 ... (1, width, H, W)`` as ONNX.
+def write_head(networks: Sequence[HeadNetwork], standard: Standard) -> bytes:
+    """``level0 ... (1, channels, H, W) -> class0 ..., box0 ... (1, M * width, H, W)`` as ONNX.
 
     The standardisation of the maps is folded into the first convolutions.
+
+    Args:
+        networks: M of one shape; what they read out lies side by side.
+        standard: see `model.detection.training.standard_of`.
     """
     graph = Graph()
-    shape = network.shape
-    levels = range(len(shape.strides))
-    merged: list[str] = []
-    above: str | None = None
+    shape = networks[0].shape
+    levels = len(shape.strides)
     scales = graph.constant("double", np.array([1, 1, 2, 2], np.float32))
-    for level in reversed(levels):
-        mean, deviation = standard[level]
-        conv: Any = network.lateral[level]
-        weight = conv.weight.detach().double().numpy()[:, :, 0, 0] / deviation
-        bias = conv.bias.detach().double().numpy() - weight @ mean
-        x = _conv(graph, f"lateral{level}", f"level{level}", weight[:, :, None, None], bias)
-        if above is not None:
-            up = graph.add("Resize", [above, "", scales], mode="nearest")
-            x = graph.add("Add", [x, up])
-        above = x
-        merged.insert(0, _block(graph, f"smooth{level}", x, network.smooth[level]))
-    outputs = []
-    for name, tower in (("class", network.class_tower), ("box", network.box_tower)):
-        once = _once()
-        for level in levels:
-            x = merged[level]
-            for depth, block in enumerate(tower):
-                x = _block(graph, f"{name}{depth}", x, block, once)
-            outputs.append(graph.add("Identity", [x]))
+    members = [
+        _member(graph, f"member{n}.", network, standard, scales)
+        for n, network in enumerate(networks)
+    ]
+    outputs = [graph.add("Concat", list(same), axis=1) for same in zip(*members, strict=True)]
     model = graph.model(
         "head",
         [
@@ -55,7 +43,9 @@ def write_head(network: HeadNetwork, standard: Standard) -> bytes:
             for n, c in enumerate(shape.channels)
         ],
         [
-            value_info(out, 1, shape.width, f"height{n % len(levels)}", f"width{n % len(levels)}")
+            value_info(
+                out, 1, len(networks) * shape.width, f"height{n % levels}", f"width{n % levels}"
+            )
             for n, out in enumerate(outputs)
         ],
     )
@@ -63,14 +53,58 @@ def write_head(network: HeadNetwork, standard: Standard) -> bytes:
     return data
 
 
-def last_layers(network: HeadNetwork) -> LastLayers:
-    """The layers that are not in the graph, as arrays."""
+def _member(
+    graph: Graph, member: str, network: HeadNetwork, standard: Standard, scales: str
+) -> list[str]:
+    """What one network reads out: for classes on every level, then for boxes."""
+    levels = range(len(network.shape.strides))
+    merged: list[str] = []
+    above: str | None = None
+    for level in reversed(levels):
+        mean, deviation = standard[level]
+        conv: Any = network.lateral[level]
+        weight = conv.weight.detach().double().numpy()[:, :, 0, 0] / deviation
+        bias = conv.bias.detach().double().numpy() - weight @ mean
+        name = f"{member}lateral{level}"
+        x = _conv(graph, name, f"level{level}", weight[:, :, None, None], bias)
+        if above is not None:
+            up = graph.add("Resize", [above, "", scales], mode="nearest")
+            x = graph.add("Add", [x, up])
+        above = x
+        merged.insert(0, _block(graph, f"{member}smooth{level}", x, network.smooth[level]))
+    outputs = []
+    for name, tower in (("class", network.class_tower), ("box", network.box_tower)):
+        once = _once()
+        for level in levels:
+            x = merged[level]
+            for depth, block in enumerate(tower):
+                x = _block(graph, f"{member}{name}{depth}", x, block, once)
+            outputs.append(x)
+    return outputs
 
-    def arrays(layer: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()
 
-    scale = network.scale.detach().numpy().copy()
-    return LastLayers(arrays(network.classify), arrays(network.regress), scale)
+def last_layers(networks: Sequence[HeadNetwork]) -> LastLayers:
+    """The layers that are not in the graph, as arrays.
+
+    Of several networks the mean of what they say: of logits and of logs of sides, which is linear
+    in what they read out.
+    """
+    count = len(networks)
+
+    def mean(values: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.asarray(np.mean(values, axis=0, dtype=np.float64), np.float32)
+
+    def arrays(layers: list[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        weight = np.concatenate([layer.weight.detach().numpy().T for layer in layers]) / count
+        # In the order in which it is read back: products then have the same last digits.
+        stored = np.ascontiguousarray(weight, np.float32)
+        return stored, mean([layer.bias.detach().numpy() for layer in layers])
+
+    return LastLayers(
+        arrays([network.classify for network in networks]),
+        arrays([network.regress for network in networks]),
+        mean([network.scale.detach().numpy() for network in networks]),
+    )
 
 
 def _once() -> Callable[[Graph, str, NDArray[np.float32]], str]:

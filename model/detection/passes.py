@@ -55,7 +55,7 @@ def dropout(head: Head, kept: Kept) -> Readings:
         Gal and Ghahramani 2016, arXiv:1506.02142.
     """
     rng = np.random.default_rng(SEED)
-    width = head.shape.width
+    width = kept.of_class.shape[1]
     masks = (rng.random((2, PASSES, 1, width)) >= DROP).astype(np.float32) / (1 - DROP)
     weight, bias = head.last.classify
     scores = sigmoid((kept.of_class * masks[0]) @ weight + bias)

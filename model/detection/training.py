@@ -20,6 +20,7 @@ from model.detection.shape import LARGEST_LOG, REACH, HeadShape, Standard
 LAST_RATE, DECAY, CLIP = 0.02, 0.01, 10.0
 WARM_UP = 50
 AVERAGE = 0.99
+MEMBERS = 4  # networks of a head, where one is quick
 PASTED = 0.5  # share of the images that get an object of another one
 DROP_MAPS = 0.1  # channels of the inputs
 DROP_LAST = 0.1  # inputs of the last layers: what Monte-Carlo dropout repeats
@@ -55,11 +56,24 @@ def steps_for(images: int, shape: HeadShape) -> int:
     """How many steps to train: counted in steps, not epochs, so that few images get enough.
 
     Without the level of stride 8 a step costs a fifth, and what tells large objects apart takes
-    longer to learn than where small ones are.
+    longer to learn than where small ones are. Several networks need fewer each.
     """
-    few = 260 if _is_fine(shape) else 600
-    more: float = max(1.0, images / 100) ** 0.8
+    few, enough, power = 600, 100, 0.8
+    if _is_fine(shape):
+        few = 260
+    elif members_for(shape) > 1:
+        few, enough, power = 300, 25, 0.5
+    more: float = max(1.0, images / enough) ** power
     return min(round(few * more), 3 * few)
+
+
+def members_for(shape: HeadShape) -> int:
+    """How many networks a head is the mean of.
+
+    On the coarsest level alone one costs little, and several find more and depend less on chance
+    (Lakshminarayanan et al. 2017, arXiv:1612.01474).
+    """
+    return MEMBERS if shape.strides[0] == STRIDES[-1] else 1
 
 
 def rate_for(shape: HeadShape) -> float:
@@ -86,7 +100,7 @@ def train_head(
     batch: int = 4,
     progress: Progress = lambda share: None,
 ) -> HeadNetwork:
-    """Fit a head from scratch.
+    """Fit one network of a head from scratch.
 
     Args:
         examples: at least one; images without a box are true negatives.

@@ -12,7 +12,7 @@ from support.boxes import CHANNELS, head_shape, standard
 
 from model.backbones.pyramid import STRIDES
 from model.detection.geometry import iou_matrix
-from model.detection.graph import write_head
+from model.detection.graph import last_layers, write_head
 from model.detection.head import AFTER, BEFORE, LEAST_SCORE, Head, Kept, LastLayers
 from model.detection.maps import ImageMaps
 from model.detection.shape import LARGEST_LOG, REACH
@@ -47,7 +47,7 @@ def head_of(net, given=None, *, overlap: float = 0.6) -> Head:
         (net.regress.weight.detach().numpy().T.copy(), net.regress.bias.detach().numpy().copy()),
         net.scale.detach().numpy().copy(),
     )
-    graph = write_head(net, given or standard(net.shape))
+    graph = write_head([net], given or standard(net.shape))
     return Head(net.shape, graph, last, overlap=overlap)
 
 
@@ -90,6 +90,31 @@ def test_the_graph_equals_the_network(levels: int) -> None:
         np.testing.assert_allclose(quality, outputs[:, 4].sigmoid(), atol=1e-3)
         np.testing.assert_allclose(spread, outputs[:, 5:].exp(), rtol=2e-3)
         assert logits.std() > 0.3  # it would not notice much otherwise
+
+
+def test_several_networks_say_their_mean() -> None:
+    nets = [network(2, spread=s, start=-s) for s in (0.5, 1.0, 2.0)]
+    for n, net in enumerate(nets):
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(n)
+            for p in net.parameters():
+                p.add_(torch.randn(p.shape) * 0.05)
+    given = standard(nets[0].shape, seed=2)
+    head = Head(nets[0].shape, write_head(nets, given), last_layers(nets))
+    maps = random_maps(3, 5)
+    told = [torch_outputs(net, given, maps) for net in nets]
+    logits = np.mean([t[0].numpy() for t in told], axis=0)
+    outputs = torch.stack([t[1] for t in told]).mean(0)
+    of_class, of_box, grid, _ = head.features(maps)
+    weight, bias = head.last.classify
+    np.testing.assert_allclose(of_class @ weight + bias, logits, atol=1e-3)
+    level = np.array([nets[0].shape.strides.index(int(s)) for s in grid[:, 2]])
+    boxes, quality, _ = head.boxes(of_box, grid, level)
+    expected = boxes_of(outputs, torch.from_numpy(grid))
+    np.testing.assert_allclose(boxes, expected, atol=0.05, rtol=1e-3)
+    np.testing.assert_allclose(quality, outputs[:, 4].sigmoid(), atol=1e-3)
+    apart = [np.abs(t[0].numpy() - logits).mean() for t in told]
+    assert min(apart) > 0.1  # one of them alone would not pass
 
 
 def slow_iou(a: list[float], b: list[float]) -> float:
