@@ -22,6 +22,7 @@ from model.detection.extract import extract_maps
 from model.detection.maps import ImageMaps, MapStore, StoredMaps
 from model.detection.outcomes import LabelledImages
 from model.detection.types import BoxLabels
+from model.detection.views import StoredViews, cache_views, missing_views, wanted_views
 from model.errors import ModelError
 
 Progress = Callable[[str], None]
@@ -128,6 +129,7 @@ def random_order_of_boxes(
         LaunchError: the process died, or could not train.
     """
     truth = boxes_of(data, [*data.pool, *data.held_out])
+    _read_views(data, settings, _learnt_with_views(pool, labels, seeds), progress)
     order = _Order(settings, data.classes, truth, pool, held_out, labels, seeds)
     context = get_context("spawn")  # a forked one would have this process's threads and locks
     ours, theirs = context.Pipe(duplex=False)
@@ -160,6 +162,33 @@ def random_order_of_boxes(
         ours.close()
 
 
+def _in_random_order(pool: Sequence[str], seed: int) -> list[str]:
+    return [pool[n] for n in np.random.default_rng(seed).permutation(len(pool))]
+
+
+def _learnt_with_views(pool: Sequence[str], labels: Sequence[int], seeds: int) -> list[str]:
+    """Images that heads in random order see in other views, as versions do."""
+    found: list[str] = []
+    for seed in range(seeds):
+        for count in labels:
+            found += wanted_views(_in_random_order(pool, seed)[:count])
+    return found
+
+
+def _read_views(
+    data: DemoData, settings: Settings, keys: Sequence[str], progress: Progress
+) -> None:
+    store, code = MapStore(settings.artifacts / "maps"), PYRAMIDS[settings.pyramid].hash
+    missing = missing_views(store, code, keys)
+    if not missing:
+        return
+    by_key = {image.key: image.data for image in data.pool}
+    pyramid = load_pyramid(settings.pyramid, settings.cache_path, threads=settings.thread_count())
+    todo = ((key, by_key[key]) for key in missing)
+    for done, _ in enumerate(cache_views(pyramid, todo, code=code, maps=store), 1):
+        progress(f"random order: other views of images, {done} of {len(missing)}")
+
+
 def _train_in_random_order(order: _Order, out: Connection) -> None:
     """Send what is being done as texts, then the values; or the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
@@ -174,10 +203,10 @@ def _values_of(order: _Order, say: Progress) -> Iterable[list[float]]:
     code = PYRAMIDS[order.settings.pyramid].hash
     total = order.seeds * len(order.labels)
     for seed in range(order.seeds):
-        chances = np.random.default_rng(seed).permutation(len(order.pool))
+        chances = _in_random_order(order.pool, seed)
         values = []
         for column, count in enumerate(order.labels):
-            keys = [order.pool[n] for n in chances[:count]]
+            keys = chances[:count]
             which = f"random order, {seed * len(order.labels) + column + 1} of {total}"
             model = fit(
                 LabelledImages(
@@ -185,6 +214,7 @@ def _values_of(order: _Order, say: Progress) -> Iterable[list[float]]:
                     sizes=[store.size(code, key) for key in keys],
                     drawn=[order.truth[key] for key in keys],
                     random=np.ones(len(keys), bool),
+                    views=StoredViews(store, code, keys) if wanted_views(keys) else (),
                 ),
                 order.classes,
                 config=BoxConfig(estimator=order.settings.box_estimator, seed=seed),

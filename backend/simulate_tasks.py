@@ -14,7 +14,7 @@ from model.detection.passes import BOX_ESTIMATORS
 from model.features import FeatureStore
 from model.simulation.boxes import box_set
 from model.simulation.data import Listing
-from model.simulation.detection import DetectionSet, compute_maps
+from model.simulation.detection import DetectionSet, compute_maps, compute_views
 from model.simulation.replay import Playable
 
 Step = Callable[[str, int, int], None]
@@ -90,7 +90,7 @@ class BoxTask:
     def compute(self, source: Source, keys: Sequence[str], step: Step) -> dict[str, str]:
         """See `Task`."""
         backbone = self.names.backbone
-        return compute_maps(
+        broken = compute_maps(
             source.read,
             keys,
             pyramid=backbone,
@@ -99,6 +99,15 @@ class BoxTask:
             load=self._load,
             progress=lambda done, total: step(f"{backbone} maps", done, total),
         )
+        compute_views(
+            source.read,
+            [key for key in keys if key not in broken],
+            pyramid=backbone,
+            maps=self._maps,
+            load=self._load,
+            progress=lambda done, total: step("other views of images", done, total),
+        )
+        return broken
 
     def assemble(self, name: str, listing: Listing) -> DetectionSet:
         """See `Task`."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from common import CACHE, ROOT, header, write
 from numpy.typing import NDArray
 
 from model.backbones.pyramid import DEFAULT_PYRAMID, load_pyramid
+from model.calibration.metrics import error_auroc
 from model.datasets import Item, read_dataset
 from model.detection.acquisition import (
     BOX_ACQUISITIONS,
@@ -50,6 +51,7 @@ from model.detection.head import Head
 from model.detection.maps import ImageMaps, MapStore
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
+from model.detection.views import StoredViews, View, cache_views, missing_views
 from model.images import decode_image
 from model.simulation.boxes import BoxSet, box_set
 from model.simulation.data import list_images
@@ -99,8 +101,14 @@ def say(text: str) -> None:
 class Images:
     """A set with boxes whose maps are in memory."""
 
-    def __init__(self, found: BoxSet, maps: Sequence[ImageMaps], source: str) -> None:
-        self.set, self.maps, self.source = found, maps, source
+    def __init__(
+        self,
+        found: BoxSet,
+        maps: Sequence[ImageMaps],
+        views: Mapping[str, Sequence[View]],
+        source: str,
+    ) -> None:
+        self.set, self.maps, self.views, self.source = found, maps, views, source
 
     @classmethod
     def of(cls, source: str) -> Images:
@@ -120,7 +128,13 @@ class Images:
             if not isinstance(maps, ImageMaps):
                 raise SystemExit(f"{source} has an unreadable image: {maps}")
             store.add(pyramid.hash, key, maps)
-        return cls(found, list(store.load_many(pyramid.hash, found.keys)), source)
+        pool = [found.keys[n] for n in found.pool]
+        unseen = set(missing_views(store, pyramid.hash, pool))
+        items = ((names[i.name], i.data) for i in read() if names.get(i.name) in unseen)
+        for _ in cache_views(pyramid, items, code=pyramid.hash, maps=store):
+            pass
+        views = dict(zip(pool, StoredViews(store, pyramid.hash, pool), strict=True))
+        return cls(found, list(store.load_many(pyramid.hash, found.keys)), views, source)
 
     def without_test(self) -> Images:
         """The training images alone, a random 30 % of them to judge on."""
@@ -133,7 +147,7 @@ class Images:
             test=np.arange(len(rows)) < 0.3 * len(rows),
             digest=self.set.digest + "-develop",
         )
-        return Images(part, [self.maps[n] for n in rows], self.source)
+        return Images(part, [self.maps[n] for n in rows], self.views, self.source)
 
     def take(self, rows: Ints) -> LabelledImages:
         """Some images with their labels, all of them drawn by chance."""
@@ -142,6 +156,7 @@ class Images:
             sizes=[self.maps[n].size for n in rows],
             drawn=[self.set.boxes[n] for n in rows],
             random=np.ones(len(rows), bool),
+            views=[self.views.get(self.set.keys[n], ()) for n in rows],
         )
 
     @property
@@ -192,10 +207,12 @@ def brief(run: dict[str, Any]) -> str:
 def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     """A version on the test part."""
     test = data.test
-    found = []
+    found, raw = [], []
     begin = time.process_time()
     for maps in test.maps:
-        found.append(bundle.look(maps)[0])
+        said, kept = bundle.look(maps)
+        found.append(said)
+        raw.append(kept.score)
     look_s = (time.process_time() - begin) / len(found)
     result = judge(found, test, data.set.classes)
     for name in ("n_labels", "class_counts"):
@@ -206,11 +223,14 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     score = np.array([d.p_all_right for d in found])
     by_score = recall_of_missed(np.argsort(score, kind="stable"), gone > 0)
     wrong = np.array([not one.right for one in outcomes])
-    stated, right = regions(found, test)
+    stated, right, scores = regions(found, raw, test)
+    by_head = scores >= 0.3
     return result | {
         "regions_03": int((stated >= 0.3).sum()),
         "region_ece_03": detection_ece(stated, right, threshold=0.3),
         "region_error_auroc_03": region_error_auroc(stated, right, threshold=0.3),
+        "regions_head_03": int(by_head.sum()),
+        "region_error_auroc_head_03": error_auroc(stated[by_head], right[by_head]),
         "region_ece_all": detection_ece(stated, right),
         "missed_share": float((gone > 0).mean()),
         "missed_recall_by_image_score": by_score,
@@ -224,12 +244,13 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     }
 
 
-def regions(found: Sequence[Any], test: LabelledImages) -> tuple[Any, Any]:
-    """P(right) of all regions, and whether they were; matched by COCO among all of them."""
+def regions(found: Sequence[Any], raw: Sequence[Any], test: LabelledImages) -> tuple[Any, Any, Any]:
+    """P(right) of all regions, whether they were, by COCO's matching, and the head's own scores."""
     parts = [match(d.boxes, d.label, d.p_right, t) for d, t in zip(found, test.drawn, strict=True)]
     known = [~part.ignored for part in parts]
     stated = np.concatenate([d.p_right[k] for d, k in zip(found, known, strict=True)])
-    return stated, np.concatenate([p.right[k] for p, k in zip(parts, known, strict=True)])
+    scores = np.concatenate([score[k] for score, k in zip(raw, known, strict=True)])
+    return stated, np.concatenate([p.right[k] for p, k in zip(parts, known, strict=True)]), scores
 
 
 def active(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -348,11 +369,18 @@ def ask(
         return drawn
     counts = np.array(list(bundle.metrics["class_counts"].values()))
     builder = PoolBuilder(class_weights(counts, list(bundle.metrics["ap50_per_class"].values())))
-    for row in rest:
-        found, kept = bundle.look(data.maps[row])
-        builder.add(found, kept, shown(found))
+    for row in np.concatenate([rest, labelled]):
+        found, _ = bundle.look(data.maps[row])
+        builder.add(found, shown(found), data.maps[row])
     assert rule in BOX_ACQUISITIONS
-    chosen = select_images(rule, builder.pool(), n - len(drawn), seed=seed * 1000 + len(labelled))
+    pool = builder.pool()
+    chosen = select_images(
+        rule,
+        pool.take(np.arange(len(rest))),
+        n - len(drawn),
+        known=pool.vectors[len(rest) :],
+        seed=seed * 1000 + len(labelled),
+    )
     return np.concatenate([drawn, rest[chosen]])
 
 

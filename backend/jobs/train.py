@@ -11,7 +11,7 @@ import numpy as np
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
 from backend.forecast import pool_accuracy
-from backend.jobs import features
+from backend.jobs import features, views
 from backend.jobs.base import Job
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import Pool, read_pool
@@ -47,6 +47,8 @@ def run(job: Job) -> str:
             f"none of the {len(labels)} labelled tasks has a readable image; "
             "see `doubtless status` for the reasons"
         )
+    views.compute(job, {i: pool.keys[index[i]] for i in usable}, began=0.1, span=0.1)
+    job.lap("views")
     job.say(0.2, f"training on {len(usable)} labels")
     fitted = _fit(job, pool, usable, spec)
     bundle = fitted.model

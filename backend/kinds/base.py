@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,6 +110,16 @@ class Kind(Protocol):
 
         Yields:
             The keys that are kept, and the reason for each that is no image.
+        """
+
+    def missing_views(self, app: App, keys: Sequence[str]) -> list[str]:
+        """Of images by their SHA-256 those to be looked at again before all are trained on."""
+
+    def read_views(self, app: App, items: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+        """Look at labelled images in other ways, and keep it for `fit`.
+
+        Yields:
+            The key of each image that is done.
         """
 
     def fit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from model.detection.evaluate import outcome
 from model.detection.extract import cache_maps
 from model.detection.maps import StoredMaps
 from model.detection.outcomes import LabelledImages
+from model.detection.views import StoredViews, cache_views, missing_views, wanted_views
 
 if TYPE_CHECKING:
     from backend.app import App
@@ -65,6 +66,20 @@ class Boxes:
             max_megapixels=app.settings.max_image_megapixels,
         )
 
+    def missing_views(self, app: App, keys: Sequence[str]) -> list[str]:
+        """See `Kind`."""
+        return missing_views(app.maps, self.code(app), wanted_views(keys))
+
+    def read_views(self, app: App, items: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+        """See `Kind`."""
+        yield from cache_views(
+            app.pyramid(),
+            items,
+            code=self.code(app),
+            maps=app.maps,
+            max_megapixels=app.settings.max_image_megapixels,
+        )
+
     def fit(
         self,
         app: App,
@@ -84,6 +99,7 @@ class Boxes:
             sizes=[app.maps.size(code, key) for key in keys],
             drawn=[drawings.to_box_labels(text, spec.classes) for text in texts],
             random=random,
+            views=StoredViews(app.maps, code, keys) if wanted_views(keys) else (),
         )
         config = BoxConfig(estimator=app.settings.box_estimator)
         return Fitted(fit(data, spec.classes, config=config, progress=progress), random)
@@ -126,9 +142,9 @@ class Boxes:
         p_right = np.zeros(len(keys))
         nats = np.zeros((3, len(keys)))
         for n, maps in enumerate(app.maps.load_many(code, keys)):
-            found, kept = model.look(maps)
+            found, _ = model.look(maps)
             visible = shown(found)
-            builder.add(found, kept, visible)
+            builder.add(found, visible, maps)
             fits = spec.boxes and set(model.classes) <= set(spec.classes)
             texts.append(drawings.from_detections(model.classes, visible) if fits else None)
             p_right[n] = found.p_all_right
@@ -143,9 +159,10 @@ class Boxes:
             counts: NDArray[np.int64],
             seed: int,
         ) -> Selection:
-            del known, counts
+            del counts
             name = app.settings.box_acquisition
-            return Selection(select_images(name, pool.take(rows), n, seed=seed))
+            given = pool.vectors[known]
+            return Selection(select_images(name, pool.take(rows), n, known=given, seed=seed))
 
         total, aleatoric, epistemic = nats
         return Said(texts, p_right, total, aleatoric, epistemic, [None] * len(keys), choose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,16 @@ class Choices:
             if done:
                 # One shard for all: many small ones would make every later read slower.
                 app.features.add(code, done, np.concatenate(rows))
+
+    def missing_views(self, app: App, keys: Sequence[str]) -> list[str]:
+        """See `Kind`; features of whole images are trained on as they are."""
+        del app, keys
+        return []
+
+    def read_views(self, app: App, items: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+        """See `Kind`."""
+        del app, items
+        return iter(())
 
     def fit(
         self,

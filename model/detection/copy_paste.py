@@ -20,6 +20,7 @@ from model.backbones.pyramid import STRIDES
 from model.detection.geometry import inside_matrix
 from model.detection.maps import ImageMaps
 from model.detection.types import BoxLabels, Floats
+from model.detection.views import View
 
 TRIES = 5  # places
 STILL_SEEN = 0.3  # most of an object that may be covered while it counts as there
@@ -29,10 +30,17 @@ WHOLE, SOME = 0.8, 0.1  # of an object within what is copied: it comes along; it
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image as it is trained on."""
+    """One labelled image as it is trained on.
+
+    Attributes:
+        maps: of the image.
+        drawn: on the image.
+        views: other views of it, if there are any.
+    """
 
     maps: ImageMaps
     drawn: BoxLabels
+    views: Sequence[View] = ()
 
 
 @dataclass(frozen=True)

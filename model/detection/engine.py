@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from model.detection.outcomes import LabelledImages, OutOfFold
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings
 from model.detection.shape import HeadShape, Standard, shape_for
 from model.detection.types import BoxLabels
+from model.detection.views import MOST_VIEWED
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError
 
 FOLDS = 2
@@ -75,6 +76,7 @@ def fit(
     config = config or BoxConfig()
     begin = time.perf_counter()
     recipe = _recipe(data, classes, config)
+    data = _with_few_views(data)
     rng = np.random.default_rng(config.seed)
     fold = rng.permutation(len(data)) % FOLDS
     seen: dict[int, tuple[Kept, Readings]] = {}
@@ -133,7 +135,14 @@ def fit_head(
         NotEnoughLabelsError, ShapeError, ModelError: as `fit`.
     """
     recipe = _recipe(data, classes, config or BoxConfig())
-    return recipe.train(data, np.arange(len(data)), recipe.steps, lambda share: None)
+    return recipe.train(
+        _with_few_views(data), np.arange(len(data)), recipe.steps, lambda share: None
+    )
+
+
+def _with_few_views(data: LabelledImages) -> LabelledImages:
+    """Without views where so many images are labelled that they do not help."""
+    return data if len(data) <= MOST_VIEWED else replace(data, views=())
 
 
 @dataclass(frozen=True)
@@ -233,7 +242,8 @@ class _Examples(Sequence[Example]):
 
     def __getitem__(self, n: Any) -> Any:
         row = int(self._rows[n])
-        return Example(self._data.maps[row], self._data.drawn[row])
+        views = self._data.views[row] if self._data.views else ()
+        return Example(self._data.maps[row], self._data.drawn[row], views)
 
 
 def _check(data: LabelledImages, classes: Sequence[str]) -> None:
@@ -241,6 +251,8 @@ def _check(data: LabelledImages, classes: Sequence[str]) -> None:
     for name, given in (("maps", data.maps), ("sizes", data.sizes)):
         if len(given) != count:
             raise ShapeError(name, expected=f"({count},)", got=(len(given),))
+    if len(data.views) not in (0, count):
+        raise ShapeError("views", expected=f"({count},) or none", got=(len(data.views),))
     if data.random.shape != (count,):
         raise ShapeError("random", expected=f"({count},)", got=data.random.shape)
     if count < 2:

@@ -25,6 +25,7 @@ from model.detection.head import Kept
 from model.detection.maps import ImageMaps
 from model.detection.passes import Readings, mean_score
 from model.detection.types import BoxLabels, Detections, Floats
+from model.detection.views import View
 
 METRIC = "images right as they are"
 
@@ -38,12 +39,14 @@ class LabelledImages:
         sizes: N times width and height of the upright image in pixels.
         drawn: N.
         random: ``(N,)`` bool, True where the image was drawn uniformly from the pool.
+        views: N times other views of the image, which heads are trained on as well; or none at all.
     """
 
     maps: Sequence[ImageMaps]
     sizes: Sequence[tuple[int, int]]
     drawn: Sequence[BoxLabels]
     random: NDArray[np.bool_]
+    views: Sequence[Sequence[View]] = ()
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -185,4 +188,5 @@ def _some(data: LabelledImages, rows: NDArray[np.int64]) -> LabelledImages:
         sizes=[data.sizes[n] for n in rows],
         drawn=[data.drawn[n] for n in rows],
         random=data.random[rows],
+        views=(),
     )

@@ -21,6 +21,7 @@ LAST_RATE, DECAY, CLIP = 0.02, 0.01, 10.0
 WARM_UP = 50
 AVERAGE = 0.99
 MEMBERS = 4  # networks of a head, where one is quick
+VIEWED = 0.5  # share of the images that are seen in another view, where there are views
 PASTED = 0.5  # share of the images that get an object of another one
 DROP_MAPS = 0.1  # channels of the inputs
 DROP_LAST = 0.1  # inputs of the last layers: what Monte-Carlo dropout repeats
@@ -163,10 +164,19 @@ def train_head(
 def _scene(
     examples: Sequence[Example], n: int, levels: Sequence[int], rng: np.random.Generator
 ) -> Example:
-    """An image as it is, or with an object of another one in it."""
+    """An image or a view of it, as it is or with an object of another one in it."""
     if rng.random() >= PASTED:
-        return examples[n]
-    return copy_paste(examples[n], examples[int(rng.integers(len(examples)))], levels, rng)
+        return _seen(examples[n], rng)
+    source = _seen(examples[int(rng.integers(len(examples)))], rng)
+    return copy_paste(_seen(examples[n], rng), source, levels, rng)
+
+
+def _seen(example: Example, rng: np.random.Generator) -> Example:
+    """The image itself or, of one that has views, every other time one of these."""
+    if not example.views or rng.random() >= VIEWED:
+        return example
+    view = example.views[int(rng.integers(len(example.views)))]
+    return Example(view.maps, view.window.drawn(example.drawn))
 
 
 def _rate(step: int, steps: int) -> float:

@@ -29,6 +29,7 @@ from model.detection.maps import MapStore, StoredMaps
 from model.detection.outcomes import LabelledImages, judge, shown_regions
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.types import BoxLabels
+from model.detection.views import StoredViews, cache_views, missing_views, wanted_views
 from model.errors import BundleError, NotEnoughLabelsError
 from model.features import FeatureStore
 from model.simulation.boxes import BoxSet
@@ -36,6 +37,7 @@ from model.simulation.data import Counted, Read, items_of
 from model.simulation.replay import BoxCheckpoint, Choice, Ints, Judged, Plan, Seconds
 
 SET_FILE = "boxes.json"
+MOST_WITH_VIEWS = 1_000  # images; six views of each take minutes
 COLD = "auto"  # picks while nothing is fitted, as a new project's first queue is made
 
 
@@ -77,6 +79,38 @@ def compute_maps(
         progress(done, len(wanted))
     features.compact(code)
     return problems
+
+
+def compute_views(
+    read: Read,
+    keys: Sequence[str],
+    *,
+    pyramid: str,
+    maps: MapStore,
+    load: Callable[[str], Pyramid],
+    progress: Counted = lambda done, total: None,
+) -> None:
+    """Compute other views of images, as the product does of those that are labelled.
+
+    Which will be asked for nobody knows before, so of all; of more than 1,000 images, which would
+    take longer than it tells, of none.
+
+    Args:
+        read: the set.
+        keys: SHA-256 of the files.
+        pyramid: its name.
+        maps: the cache of maps.
+        load: gives the pyramid; called only when something has to be computed.
+        progress: called with (images done, images to be done).
+    """
+    code = PYRAMIDS[pyramid].hash
+    wanted = missing_views(maps, code, keys) if len(keys) <= MOST_WITH_VIEWS else []
+    if not wanted:
+        return
+    progress(0, len(wanted))
+    items = items_of(read, set(wanted))
+    for done, _ in enumerate(cache_views(load(pyramid), items, code=code, maps=maps), 1):
+        progress(done, len(wanted))
 
 
 @dataclass(frozen=True)
@@ -151,11 +185,13 @@ class DetectionSet(BoxSet):
 
     def take(self, rows: Ints, is_random: NDArray[np.bool_] | None = None) -> LabelledImages:
         """Some of the images, as the engine reads them."""
+        store, keys = MapStore(self.maps), [self.keys[n] for n in rows]
         return LabelledImages(
-            maps=StoredMaps(MapStore(self.maps), self.code, [self.keys[n] for n in rows]),
+            maps=StoredMaps(store, self.code, keys),
             sizes=[self.sizes[n] for n in rows],
             drawn=[self.boxes[n] for n in rows],
             random=np.ones(len(rows), bool) if is_random is None else is_random,
+            views=StoredViews(store, self.code, keys) if wanted_views(keys) else (),
         )
 
     def save(self, folder: Path) -> None:
@@ -205,7 +241,6 @@ class Detector:
 
     def choose(self, wanted: int, *, left: Ints, taken: Ints, known: Ints, seed: int) -> Choice:
         """See `Player`; as the product does, without a version among typical images."""
-        del known
         begin = time.perf_counter()
         if self._bundle is None:
             features = self._data.features[self._rows]
@@ -216,11 +251,18 @@ class Detector:
         metrics = self._bundle.metrics
         counts = np.array(list(metrics["class_counts"].values()), np.int64)
         builder = PoolBuilder(class_weights(counts, list(metrics["ap50_per_class"].values())))
-        for maps in self._data.take(self._rows[left]).maps:
-            found, kept = self._bundle.look(maps)
-            builder.add(found, kept, shown(found))
+        for maps in self._data.take(self._rows[np.concatenate([left, known])]).maps:
+            found, _ = self._bundle.look(maps)
+            builder.add(found, shown(found), maps)
         middle = time.perf_counter()
-        rows = select_images(self._acquisition, builder.pool(), wanted, seed=seed)
+        pool = builder.pool()
+        rows = select_images(
+            self._acquisition,
+            pool.take(np.arange(len(left))),
+            wanted,
+            known=pool.vectors[len(left) :],
+            seed=seed,
+        )
         return Choice(rows, middle - begin, time.perf_counter() - middle)
 
     def learn(self, labelled: Ints, is_random: NDArray[np.bool_]) -> float:

@@ -382,7 +382,8 @@ def test_a_failure_in_random_order_is_one_sentence(packed_boxes: Path, tmp_path:
             pool=[image.key for image in data.pool], held_out=[], labels=[2], seeds=1,
             progress=said.append,
         )  # fmt: skip
-    assert said[0] == "random order: starting"
+    assert said[:2] == [f"random order: other views of images, {n} of 2" for n in (1, 2)]
+    assert said[2] == "random order: starting"
 
 
 def test_ctrl_c_ends_the_process_that_trains_in_random_order(

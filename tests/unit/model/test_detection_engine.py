@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="needs doubtless[train]")
 
 from model.backbones.pyramid import STRIDES, canvas
 from model.calibration.metrics import error_auroc
-from model.detection import shape, training
+from model.detection import engine, shape, training
 from model.detection.bundle import BoxBundle, as_found, shown, take
 from model.detection.calibration import SHOWN
 from model.detection.engine import (
@@ -25,6 +25,7 @@ from model.detection.engine import (
     MOST_OVERLAP,
     BoxConfig,
     fit,
+    fit_head,
     overlap_of,
 )
 from model.detection.evaluate import match
@@ -33,6 +34,7 @@ from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.shape import CONFIDENT, shape_for, smallest_side
 from model.detection.types import BoxLabels
+from model.detection.views import View, Window
 from model.errors import (
     BundleError,
     ModelError,
@@ -287,6 +289,16 @@ def test_a_label_outside_the_classes_is_refused(label: int) -> None:
         fit_some(images([ONE, bad]))
 
 
+def test_views_are_learnt_from_while_few_images_are_labelled(monkeypatch) -> None:
+    data = some(6)
+    other = [[View(Window(0, 0, 1, 1), painted(d, seed=70 + n))] for n, d in enumerate(data.drawn)]
+    viewed = replace(data, views=other)
+    plain, with_views = (fit_head(d, CLASSES, config=BoxConfig(steps=5)) for d in (data, viewed))
+    assert plain.graph != with_views.graph
+    monkeypatch.setattr(engine, "MOST_VIEWED", 5)
+    assert fit_head(viewed, CLASSES, config=BoxConfig(steps=5)).graph == plain.graph
+
+
 def test_lengths_that_differ_are_refused() -> None:
     data = some(4)
     for name in ("maps", "sizes"):
@@ -294,6 +306,8 @@ def test_lengths_that_differ_are_refused() -> None:
             fit_some(replace(data, **{name: getattr(data, name)[:3]}))
     with pytest.raises(ShapeError, match="random"):
         fit_some(replace(data, random=np.ones(3, bool)))
+    with pytest.raises(ShapeError, match="views"):
+        fit_some(replace(data, views=[[]] * 3))
     with pytest.raises(UnknownNameError, match="Did you mean"):
         fit_some(data, estimator="softmaks")
 

@@ -25,6 +25,7 @@ from model.detection.training import (  # noqa: E402
     train_head,
 )
 from model.detection.types import BoxLabels  # noqa: E402
+from model.detection.views import View, Window  # noqa: E402
 
 SHAPE = head_shape()
 PLAIN = standard(SHAPE)
@@ -309,3 +310,30 @@ def test_boxes_reach_to_all_sides_of_their_location() -> None:
     wide = REACH * 32
     torch.testing.assert_close(found[1], torch.tensor([16 - wide, 48 - wide, 16 + wide, 48 + wide]))
     assert torch.isfinite(boxes_of(outputs + 1e6, grid)).all()
+
+
+def test_every_other_image_is_seen_in_one_of_its_views() -> None:
+    rng = np.random.default_rng(0)
+    drawn = BoxLabels.of([[0.25, 0.25, 0.75, 0.75]], [1])
+    window = Window(0.25, 0.25, 0.5, 0.5)
+    views = [View(window, painted(drawn, seed=n)) for n in (1, 2)]
+    example = Example(painted(drawn), drawn, views)
+    seen = [training._seen(example, rng) for _ in range(400)]
+    counts = [sum(one.maps is maps for one in seen) for maps in (example.maps, views[0].maps)]
+    assert 160 < counts[0] < 240
+    assert 60 < counts[1] < 140
+    for one in seen:
+        whole = [[0.25, 0.25, 0.75, 0.75]] if one.maps is example.maps else [[0, 0, 1, 1]]
+        np.testing.assert_allclose(one.drawn.boxes, whole)
+
+
+def test_views_change_what_is_learnt_and_an_image_without_them_nothing() -> None:
+    some = examples(4)
+    same_as_before = [replace(one, views=[]) for one in some]
+    assert same(trained(some), trained(same_as_before))
+    viewed = [
+        replace(one, views=[View(Window(0, 0, 1, 1), painted(one.drawn, seed=50 + n))])
+        for n, one in enumerate(some)
+    ]
+    assert not same(trained(some), trained(viewed))
+    assert same(trained(viewed), trained(viewed))
