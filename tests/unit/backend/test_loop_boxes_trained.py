@@ -14,6 +14,7 @@ from backend.edges.labels.results import check_prediction
 from backend.kinds import kind_of
 from backend.predictor import Predictor
 from model.detection.types import BoxLabels
+from model.detection.views import StoredViews, missing_views
 
 pytest.importorskip("torch", reason="needs doubtless[train]")
 
@@ -99,7 +100,9 @@ def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
     assert old["result"] == boxes.box_result(world.spec, stored[1].label)
 
     # Maps that were lost, and some that were damaged, are read again; another version follows.
-    lost, damaged, *_ = sorted((world.settings.home_path / "maps").rglob("*.safetensors"))
+    hashes = {t.image_hash for t in world.database.tasks(world.key)}
+    stored_maps = sorted((world.settings.home_path / "maps").rglob("*.safetensors"))
+    lost, damaged, *_ = [path for path in stored_maps if path.stem in hashes]
     lost.unlink()
     damaged.write_bytes(b"torn")
     world.label(10)
@@ -122,6 +125,26 @@ def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
     again = world.database.scores(world.key, 4)
     assert {i: s.label for i, s in again.items()} == {i: s.label for i, s in stored.items()}
     assert world.database.judgements(world.key, 4) == world.database.judgements(world.key, 2)
+
+
+def test_labelled_images_are_learnt_from_in_other_views(world, caplog) -> None:
+    caplog.set_level("INFO")
+    code = kind_of(world.spec).code(world.app)
+    keys = {t.task_id: t.image_hash for t in world.database.tasks(world.key)}
+    labelled = list(world.truth)[:10]
+    gone, changed = labelled[:2]
+    del world.media.files[f"/data/{gone - min(keys)}.png"]
+    world.media.files[f"/data/{changed - min(keys)}.png"] = picture_of(NOTHING, seed=77)
+    for task in labelled:
+        world.submit(task)
+    said = world.work()
+    assert world.versions()[-1] == "v2 live", said
+    # An image that cannot be fetched any more, or is another one now, is learnt from as it is.
+    lost = missing_views(world.app.maps, code, list(keys.values()))
+    assert set(lost) == set(keys.values()) - {keys[task] for task in labelled[2:]}
+    assert f"task {gone} is trained on without other views" in caplog.text
+    views = StoredViews(world.app.maps, code, [keys[labelled[2]]])[0]
+    assert [view.maps.size for view in views] == [world.app.maps.size(code, keys[labelled[2]])] * 6
 
 
 def test_drawings_without_an_object_wait_for_one(world) -> None:
