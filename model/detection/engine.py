@@ -17,6 +17,7 @@ from model.detection.graph import last_layers, write_head
 from model.detection.head import Head, Kept
 from model.detection.outcomes import LabelledImages, OutOfFold
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings
+from model.detection.schedule import schedule_for
 from model.detection.shape import HeadShape, Standard, shape_for
 from model.detection.types import BoxLabels
 from model.detection.views import MOST_VIEWED
@@ -109,7 +110,7 @@ def fit(
     metrics |= {
         "levels": list(recipe.shape.strides),
         "steps": recipe.steps,
-        "members": recipe.members,
+        "members": recipe.networks,
         "overlap": recipe.overlap,
         "head_cpu_seconds": head_cpu_s,
         "seconds": time.perf_counter() - begin,
@@ -150,7 +151,7 @@ class _Recipe:
     """What all heads of one fit share; a head may be the mean of several networks."""
 
     shape: HeadShape
-    members: int
+    networks: int
     standard: Standard
     overlap: float
     steps: int
@@ -168,10 +169,10 @@ class _Recipe:
         from model.detection.training import train_head
 
         networks = []
-        for member in range(self.members):
+        for member in range(self.networks):
 
             def say(share: float, member: int = member) -> None:
-                progress((member + share) / self.members)
+                progress((member + share) / self.networks)
 
             networks.append(
                 train_head(
@@ -191,12 +192,7 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
     _check(data, classes)
     BOX_ESTIMATORS[config.estimator]
     try:
-        from model.detection.training import (
-            members_for,
-            standard_of,
-            steps_for,
-            steps_to_calibrate,
-        )
+        from model.detection.training import standard_of
     except ImportError as exc:
         raise ModelError(
             f"detectors are trained with PyTorch, which cannot be imported here ({exc}); "
@@ -206,14 +202,15 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
     channels = [level.shape[0] for level in data.maps[0].levels]
     shape = shape_for(data.drawn, data.sizes, len(classes), channels)
     some = np.random.default_rng(config.seed).permutation(len(data))[:STANDARD_IMAGES]
-    steps = config.steps or steps_for(len(data), shape)
+    schedule = schedule_for(shape)
+    steps = config.steps or schedule.steps_for(len(data))
     return _Recipe(
         shape=shape,
-        members=members_for(shape),
+        networks=schedule.networks,
         standard=standard_of([data.maps[n] for n in some], shape.strides),
         overlap=overlap_of(data.drawn),
         steps=steps,
-        calibrating_steps=steps_to_calibrate(steps, shape),
+        calibrating_steps=schedule.steps_to_calibrate(steps),
         seed=config.seed,
     )
 

@@ -15,12 +15,12 @@ from model.detection.assignment import Assigned, Batch, assign, box_iou
 from model.detection.copy_paste import Example, copy_paste
 from model.detection.maps import ImageMaps
 from model.detection.network import HeadNetwork
+from model.detection.schedule import schedule_for
 from model.detection.shape import LARGEST_LOG, REACH, HeadShape, Standard
 
 LAST_RATE, DECAY, CLIP = 0.02, 0.01, 10.0
 WARM_UP = 50
 AVERAGE = 0.99
-MEMBERS = 4  # networks of a head, where one is quick
 VIEWED = 0.5  # share of the images that are seen in another view, where there are views
 PASTED = 0.5  # share of the images that get an object of another one
 DROP_MAPS = 0.1  # channels of the inputs
@@ -53,44 +53,6 @@ def levels_of(strides: Sequence[int]) -> list[int]:
     return [STRIDES.index(stride) for stride in strides]
 
 
-def steps_for(images: int, shape: HeadShape) -> int:
-    """How many steps to train: counted in steps, not epochs, so that few images get enough.
-
-    Without the level of stride 8 a step costs a fifth, and what tells large objects apart takes
-    longer to learn than where small ones are. Several networks need fewer each.
-    """
-    few, enough, power = 600, 100, 0.8
-    if _is_fine(shape):
-        few = 260
-    elif members_for(shape) > 1:
-        few, enough, power = 300, 25, 0.5
-    more: float = max(1.0, images / enough) ** power
-    return min(round(few * more), 3 * few)
-
-
-def members_for(shape: HeadShape) -> int:
-    """How many networks a head is the mean of.
-
-    On the coarsest level alone one costs little, and several find more and depend less on chance
-    (Lakshminarayanan et al. 2017, arXiv:1612.01474).
-    """
-    return MEMBERS if shape.strides[0] == STRIDES[-1] else 1
-
-
-def rate_for(shape: HeadShape) -> float:
-    """Largest learning rate: few steps on small objects take a larger one."""
-    return 4e-3 if _is_fine(shape) else 2e-3
-
-
-def _is_fine(shape: HeadShape) -> bool:
-    return shape.strides[0] == STRIDES[0]
-
-
-def steps_to_calibrate(steps: int, shape: HeadShape) -> int:
-    """Steps of a head that only finds what calibration is fitted to: half where they are dear."""
-    return max(steps // 2, 1) if _is_fine(shape) else steps
-
-
 def train_head(
     examples: Sequence[Example],
     shape: HeadShape,
@@ -116,7 +78,8 @@ def train_head(
         The network with its averaged weights, in evaluation mode, on the CPU.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    steps = steps or steps_for(len(examples), shape)
+    schedule = schedule_for(shape)
+    steps = steps or schedule.steps_for(len(examples))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
@@ -128,13 +91,13 @@ def train_head(
                 {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": DECAY},
                 {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
             ],
-            lr=rate_for(shape),
+            lr=schedule.rate,
         )
         levels = levels_of(shape.strides)
         order: list[int] = []
         for step in range(steps):
             for group in optimiser.param_groups:
-                group["lr"] = rate_for(shape) * _rate(step, steps)
+                group["lr"] = schedule.rate * _rate(step, steps)
             while len(order) < batch:
                 order.extend(rng.permutation(len(examples)).tolist())
             taken, order = order[:batch], order[batch:]

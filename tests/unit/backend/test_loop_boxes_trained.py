@@ -13,12 +13,11 @@ from backend.edges.labels.config import parse_config
 from backend.edges.labels.results import check_prediction
 from backend.kinds import kind_of
 from backend.predictor import Predictor
+from model.detection.schedule import Schedule
 from model.detection.types import BoxLabels
 from model.detection.views import StoredViews, missing_views
 
 pytest.importorskip("torch", reason="needs doubtless[train]")
-
-from model.detection import training
 
 NAMES = ("cup", "key")
 
@@ -62,7 +61,7 @@ class WorldOfObjects(World):
 
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> WorldOfObjects:
-    monkeypatch.setattr(training, "steps_for", lambda images, shape: 6)
+    monkeypatch.setattr(Schedule, "steps_for", lambda self, images: 6)
     world = WorldOfObjects(tmp_path, 24)
     world.work()
     return world

@@ -32,6 +32,7 @@ from model.detection.evaluate import match
 from model.detection.maps import ImageMaps
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
+from model.detection.schedule import schedule_for
 from model.detection.shape import CONFIDENT, shape_for, smallest_side
 from model.detection.types import BoxLabels
 from model.detection.views import View, Window
@@ -64,7 +65,9 @@ def in_a_hurry():
     """Rates at which a few steps are enough for what is painted in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "WARM_UP", 5)
-        patch.setattr(training, "rate_for", lambda shape: 1e-2)
+        patch.setattr(
+            training, "schedule_for", lambda shape: replace(schedule_for(shape), rate=1e-2)
+        )
         # What is painted is far smaller than what images are scaled to.
         patch.setattr(shape, "canvas", lambda width, height: (width // 2, height // 2))
         yield

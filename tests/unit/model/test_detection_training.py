@@ -16,6 +16,7 @@ from model.detection.assignment import box_iou  # noqa: E402
 from model.detection.copy_paste import Example  # noqa: E402
 from model.detection.maps import ImageMaps  # noqa: E402
 from model.detection.network import HeadNetwork  # noqa: E402
+from model.detection.schedule import schedule_for  # noqa: E402
 from model.detection.shape import REACH  # noqa: E402
 from model.detection.training import (  # noqa: E402
     ACCEPTED_WEIGHT,
@@ -77,7 +78,9 @@ def finite(network: HeadNetwork) -> bool:
 
 def test_a_few_steps_are_enough_to_see_what_is_plain_to_see(monkeypatch) -> None:
     monkeypatch.setattr(training, "WARM_UP", 5)
-    monkeypatch.setattr(training, "rate_for", lambda shape: 1e-2)
+    monkeypatch.setattr(
+        training, "schedule_for", lambda shape: replace(schedule_for(shape), rate=1e-2)
+    )
     other = examples(6, seed=100)
     network = trained(examples(8), 30)
     contrast, overlap = contrast_and_overlap(network, other)
