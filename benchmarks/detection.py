@@ -33,7 +33,6 @@ from model.datasets import Item, read_dataset
 from model.detection.acquisition import (
     BOX_ACQUISITIONS,
     PoolBuilder,
-    class_weights,
     select_images,
 )
 from model.detection.bundle import BoxBundle, as_found, detections_of, shown
@@ -368,7 +367,7 @@ def ask(
     if bundle is None or len(drawn) == n:
         return drawn
     counts = np.array(list(bundle.metrics["class_counts"].values()))
-    builder = PoolBuilder(class_weights(counts, list(bundle.metrics["ap50_per_class"].values())))
+    builder = PoolBuilder(counts, list(bundle.metrics["ap50_per_class"].values()))
     for row in np.concatenate([rest, labelled]):
         found, _ = bundle.look(data.maps[row])
         builder.add(found, shown(found), data.maps[row])
@@ -378,7 +377,7 @@ def ask(
         rule,
         pool.take(np.arange(len(rest))),
         n - len(drawn),
-        known=pool.vectors[len(rest) :],
+        known=pool.regions[len(rest) :],
         seed=seed * 1000 + len(labelled),
     )
     return np.concatenate([drawn, rest[chosen]])

@@ -15,7 +15,7 @@ from backend.kinds.base import Fitted, Model, Progress, Said
 from backend.settings import Settings
 from model.acquisition import Selection
 from model.backbones.pyramid import PYRAMIDS
-from model.detection.acquisition import PoolBuilder, class_weights, select_images
+from model.detection.acquisition import PoolBuilder, select_images
 from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, fit
 from model.detection.evaluate import outcome
@@ -137,7 +137,7 @@ class Boxes:
         code = self.code(app)
         counts = np.array(list(model.metrics["class_counts"].values()), np.int64)
         ap50 = list(model.metrics["ap50_per_class"].values())
-        builder = PoolBuilder(class_weights(counts, ap50))
+        builder = PoolBuilder(counts, ap50)
         texts: list[str | None] = []
         p_right = np.zeros(len(keys))
         nats = np.zeros((3, len(keys)))
@@ -161,7 +161,7 @@ class Boxes:
         ) -> Selection:
             del counts
             name = app.settings.box_acquisition
-            given = pool.vectors[known]
+            given = pool.take(known).regions
             return Selection(select_images(name, pool.take(rows), n, known=given, seed=seed))
 
         total, aleatoric, epistemic = nats

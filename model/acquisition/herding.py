@@ -38,19 +38,8 @@ def uncertainty_herding(pool: Pool, n: int, *, seed: int) -> Selection:
         is the smallest distance between labels, and probabilities are tempered first, as those of
         a version are anyway).
     """
-    return herd(pool, doubt_of(pool), n, seed=seed)
-
-
-def herd(pool: Pool, doubt: F64, n: int, *, seed: int) -> Selection:
-    """`uncertainty_herding` of any doubt.
-
-    Args:
-        pool: features, and those of labelled items.
-        doubt: ``(M,)`` above 0.
-        n: how many are wanted, at most M.
-        seed: of everything random.
-    """
     rng = np.random.default_rng(seed)
+    doubt = doubt_of(pool)
     order = by_score(doubt, len(doubt), seed=seed)
     looked_at, weights = drawn_for_sums(doubt, MOST_ROWS, rng)
     rows = pool.project(pool.features[looked_at])

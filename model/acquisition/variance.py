@@ -55,12 +55,23 @@ def variance_reduction(pool: Pool, n: int, *, seed: int) -> Selection:
     labels = known if len(known) else rows[rng.permutation(len(rows))[:n]]
     nearest, squares = assign(rows, labels)
     radius = max(float(np.median(squares)), LEAST_RADIUS)
-    if len(known) > MOST_LABELS:
-        mass = np.bincount(nearest, weights=weights, minlength=len(known))
-        known = known[np.sort(np.argpartition(-mass, MOST_LABELS)[:MOST_LABELS])]
-    covariance = left_by_labels(rows, known, radius)
+    covariance = left_by_labels(rows, nearest_to_most(known, nearest, weights), radius)
     chosen = least_variance(covariance, weights / weights.sum(), n)
     return Selection(filled(looked_at[chosen], order, n))
+
+
+def nearest_to_most(known: F32, nearest: Ints, weights: F64) -> F32:
+    """At most 1,024 rows with a label: those that are nearest to most weight.
+
+    Args:
+        known: ``(L, d)``.
+        nearest: ``(N,)`` of each item the row of `known` that is nearest to it.
+        weights: ``(N,)`` of the items.
+    """
+    if len(known) <= MOST_LABELS:
+        return known
+    mass = np.bincount(nearest, weights=weights, minlength=len(known))
+    return known[np.sort(np.argpartition(-mass, MOST_LABELS)[:MOST_LABELS])]
 
 
 def rows_for(n: int, labels: int) -> int:
@@ -129,6 +140,54 @@ def least_variance(covariance: F32, weights_N: F64, n: int) -> Ints:
         variance -= np.square(column) / scale
         taken[:, t] = column / scale**0.5
     return np.array(chosen, np.int64)
+
+
+def least_variance_of_groups(covariance: F32, weights_N: F64, first: Ints, n: int) -> list[int]:
+    """`least_variance` where items come in groups that are labelled together.
+
+    Labels at the items J lower the sum by ``sum_i w_i C[i, J] (C[J, J] + NOISE)^-1 C[J, i]``. What
+    a group adds mostly shrinks as others are chosen, so old values stand for new ones until a group
+    comes first, as in `most_covered`.
+
+    Args:
+        covariance: ``(N, N)``, symmetric; is overwritten.
+        weights_N: not negative.
+        first: ``(G,)`` ascending from 0, each group's first item; groups lie side by side, none is
+            empty.
+        n: groups wanted, at most G.
+
+    Returns:
+        `n` distinct groups, in the order they were chosen.
+    """
+    weights = weights_N.astype(np.float32)
+    ends = np.append(first[1:], len(weights))
+
+    def told(group: int) -> F32:
+        """``(N, k)``, whose product with its transpose is what the group's labels take away."""
+        block = covariance[:, first[group] : ends[group]]
+        among = block[first[group] : ends[group]].astype(np.float64)
+        among[np.diag_indices(len(among))] += NOISE
+        # Rounding leaves what labels have told already a little below 0.
+        values, axes = np.linalg.eigh(among)
+        scaled: F32 = block @ (axes / np.sqrt(np.maximum(values, NOISE))).astype(np.float32)
+        return scaled
+
+    def gain(group: int) -> float:
+        return float(weights @ np.square(told(group)).sum(axis=1))
+
+    gains = np.array([gain(group) for group in range(len(first))])
+    chosen: list[int] = []
+    while len(chosen) < min(n, len(first)):
+        fresh = -1
+        while (best := int(gains.argmax())) != fresh:
+            gains[best] = gain(best)
+            fresh = best
+        taken = told(best)
+        for start in range(0, len(weights), BLOCK_ROWS):
+            covariance[start : start + BLOCK_ROWS] -= taken[start : start + BLOCK_ROWS] @ taken.T
+        gains[best] = -np.inf
+        chosen.append(best)
+    return chosen
 
 
 def _kernel(rows: F32, others: F32, radius: float) -> F32:

@@ -1,13 +1,14 @@
-"""Which images to draw boxes on next: those that settle most doubt about images like them.
+"""Which images to draw boxes on next: those whose boxes would settle most doubt about all others.
 
-An image is described by what the frozen network saw inside the regions found on it, those of rare
-and badly found classes first, and is as doubtful as anything on it is likely to be wrong. `auto`
-takes the images whose neighbourhoods hold most doubt that no label is near to. Doubt alone asks for
-the oddest images: on few labels it is worse than chance.
+Regions are compared by what the frozen network saw inside them, and each is as doubtful as what is
+said of it is likely wrong, those of rare classes more so. `auto` takes the images after whose boxes
+least variance is left where there is doubt. Doubt alone asks for the oddest images: on few labels
+it is worse than chance.
 
 Source:
-    Bae, Oliveira and Sutherland 2025 (arXiv:2412.20644), uncertainty herding, on images.
-    Yang et al. 2024, PPAL (arXiv:2211.11612): doubt weighted by how hard a class is.
+    Yu, Bi and Tresp 2006; Ji and Han 2012 (V-optimality), as `model.acquisition.variance`, here
+    with images that tell of several regions at once.
+    Yang et al. 2024, PPAL (arXiv:2211.11612): worth by how hard a class is.
 """
 
 from __future__ import annotations
@@ -18,18 +19,41 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.acquisition.base import Pool as Features
-from model.acquisition.base import by_score
-from model.acquisition.herding import herd
+from model.acquisition.base import F32, assign, by_score, filled, mean_row, unit_rows
+from model.acquisition.herding import drawn_for_sums
+from model.acquisition.variance import (
+    LEAST_RADIUS,
+    least_variance_of_groups,
+    left_by_labels,
+    nearest_to_most,
+)
+from model.detection.calibration import SHOWN
 from model.detection.maps import ImageMaps
 from model.detection.types import Detections, Floats
 from model.errors import ShapeError
 from model.registry import Registry
 
-REGIONS = 2  # of each class that count for an image's worth
+COUNTED = 2  # regions of each class that count for an image's worth
 MISSED_WEIGHT = 0.5  # of an object that is likely missed, against one region in full doubt
-DESCRIBING = 12  # regions of an image that describe it
 EASIEST = 0.1  # weight of a class that is found perfectly
+DESCRIBING = 12  # regions that an image is described by, at most
+# Looked at together: the covariance has that many squared values.
+MOST_REGIONS, MOST_IMAGES = 4_000, 1_000
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What stands for an image: its most doubtful regions, r of them, at least one.
+
+    Attributes:
+        vectors: ``(r, channels)`` float16, what the network saw inside, see `seen_inside`.
+        doubt: ``(r,)`` above 0, probability that what is said of each is wrong, by its class.
+        shown: ``(r,)`` bool, whether it is thought to be an object.
+    """
+
+    vectors: NDArray[np.float16]
+    doubt: Floats
+    shown: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -38,24 +62,27 @@ class Pool:
 
     Attributes:
         worth: ``(M,)`` see `worth_of`.
-        vectors: ``(M, channels)`` what the regions look like, see `vector_of`.
-        p_wrong: ``(M,)`` probability that anything is wrong.
         confidence: ``(M,)`` mean P(right) of the regions shown; 1 without any.
         entropy: ``(M,)`` nats, sum of the entropies of the regions shown.
+        regions: M, what each looks like.
     """
 
     worth: Floats
-    vectors: NDArray[np.float32]
-    p_wrong: Floats
     confidence: Floats
     entropy: Floats
+    regions: Sequence[Regions]
 
     def __len__(self) -> int:
         return len(self.worth)
 
     def take(self, rows: NDArray[np.int64]) -> Pool:
         """Some of the images."""
-        return Pool(**{name: value[rows] for name, value in vars(self).items()})
+        return Pool(
+            self.worth[rows],
+            self.confidence[rows],
+            self.entropy[rows],
+            [self.regions[n] for n in rows],
+        )
 
 
 def class_weights(counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None) -> Floats:
@@ -81,57 +108,103 @@ def worth_of(found: Detections, weights: Floats) -> float:
     doubt = doubt_of(found)
     value = 0.0
     for label in np.unique(found.label):
-        largest = np.sort(doubt[found.label == label])[::-1][:REGIONS]
+        largest = np.sort(doubt[found.label == label])[::-1][:COUNTED]
         value += weights[label] * float(largest.sum())
     return value + MISSED_WEIGHT * min(found.missed, 1.0)
 
 
-def vector_of(found: Detections, maps: ImageMaps, weights: Floats) -> NDArray[np.float32]:
-    """``(channels,)`` mean of the coarsest map inside the regions, each by P(right) and its class.
-
-    Of the whole map where nothing is found.
+def seen_inside(maps: ImageMaps, boxes: Floats) -> F32:
+    """``(B, channels)`` means of the coarsest map over the cells that each box touches.
 
     Args:
-        found: all regions of the image, most trustworthy first.
+        maps: of an image.
+        boxes: ``(B, 4)`` shares, none of them empty.
+    """
+    level = maps.levels[-1].astype(np.float32)
+    rows, columns = level.shape[1:]
+    low = (boxes[:, :2] * [columns, rows]).astype(int)
+    high = np.maximum(np.ceil(boxes[:, 2:] * [columns, rows]).astype(int), low + 1)
+    found = [
+        level[:, y:bottom, x:right].mean(axis=(1, 2))
+        for (x, y), (right, bottom) in zip(low, high, strict=True)
+    ]
+    return np.array(found, np.float32).reshape(len(boxes), len(level))
+
+
+def regions_of(found: Detections, maps: ImageMaps, weights: Floats) -> Regions:
+    """What stands for an image: the whole of it where nothing at all is found.
+
+    Args:
+        found: all its regions, those that are not shown as well.
         maps: of the image.
         weights: see `class_weights`.
     """
-    level = maps.levels[-1].astype(np.float32)
     if not len(found):
-        return np.asarray(level.mean(axis=(1, 2)))
-    rows, columns = level.shape[1:]
-    mass = (found.p_right * weights[found.label])[:DESCRIBING]
-    total = np.zeros(len(level), np.float64)
-    for (left, top, right, bottom), share in zip(found.boxes, mass / mass.sum(), strict=False):
-        x, y = int(left * columns), int(top * rows)
-        inside = level[:, y : max(int(np.ceil(bottom * rows)), y + 1),
-                       x : max(int(np.ceil(right * columns)), x + 1)]  # fmt: skip
-        total += share * inside.mean(axis=(1, 2))
-    return total.astype(np.float32)
+        whole = seen_inside(maps, np.array([[0.0, 0.0, 1.0, 1.0]]))
+        doubt = np.array([np.clip(found.missed, 1e-4, 1.0)])
+        return Regions(whole.astype(np.float16), doubt, np.zeros(1, bool))
+    shown = found.p_right >= SHOWN
+    # Of a region that is not shown it is said that there is no object.
+    doubt = np.where(shown, 1 - found.p_right, found.p_right) * weights[found.label]
+    most = np.argsort(-doubt, kind="stable")[:DESCRIBING]
+    inside = seen_inside(maps, found.boxes[most])
+    return Regions(inside.astype(np.float16), doubt[most], shown[most])
 
 
-Rule = Callable[[Pool, NDArray[np.float32], int, int], NDArray[np.int64]]
+Rule = Callable[[Pool, Sequence[Regions], int, int], NDArray[np.int64]]
 BOX_ACQUISITIONS: Registry[Rule] = Registry("acquisition of images with boxes")
 
 
 @BOX_ACQUISITIONS.register("auto")
-def auto(pool: Pool, known: NDArray[np.float32], n: int, seed: int) -> NDArray[np.int64]:
-    """Images that cover most of the pool's doubt, less what labelled images cover already."""
+def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.int64]:
+    """Greedily the images after whose boxes least variance is left where there is doubt.
+
+    As `model.acquisition.variance.variance_reduction`; an image tells of all its regions. Of a
+    large pool as many images are looked at, drawn in proportion to their doubt, and of each as many
+    regions as can be in some seconds.
+    """
+    rng = np.random.default_rng(seed)
+    mass = np.array([one.doubt.sum() for one in pool.regions])
+    order = by_score(mass, len(mass), seed=seed)
+    looked_at, drawn = drawn_for_sums(mass, min(max(4 * n, MOST_IMAGES), MOST_REGIONS), rng)
+    turn = rng.permutation(len(looked_at))  # so that not always the first of equal ones is taken
+    looked_at, drawn = looked_at[turn], drawn[turn]
+    each = max(MOST_REGIONS // len(looked_at), 1)
+    some = [pool.regions[image] for image in looked_at]
+    counts = [min(len(one.doubt), each) for one in some]
+    doubt = np.concatenate(
+        [
+            one.doubt[:each] * (share / one.doubt.sum())
+            for one, share in zip(some, drawn, strict=True)
+        ]
+    )
+    raw = np.concatenate([one.vectors[:each] for one in some]).astype(np.float32)
+    told = [one.vectors[one.shown] for one in known]
+    labels = np.concatenate([raw[:0], *told]).astype(np.float32)
     # Channels differ in scale by far, and distances would be those of a few.
-    deviation = pool.vectors.std(axis=0) + 1e-6
-    features = Features(pool.vectors / deviation, known / deviation, None, None)
-    return herd(features, pool.p_wrong, n, seed=seed).rows
+    deviation = raw.std(axis=0) + 1e-6
+    raw, labels = raw / deviation, labels / deviation
+    centre = mean_row(raw)
+    rows, labels = unit_rows(raw, centre), unit_rows(labels, centre)
+    nearest, squares = assign(rows, labels if len(labels) else rows[rng.permutation(len(rows))[:n]])
+    radius = max(float(np.median(squares)), LEAST_RADIUS)
+    if len(labels):
+        labels = nearest_to_most(labels, nearest, doubt)
+    covariance = left_by_labels(rows, labels, radius)
+    first = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
+    picked = least_variance_of_groups(covariance, doubt / doubt.sum(), first, n)
+    return filled(looked_at[np.array(picked, np.int64)], order, n)
 
 
 @BOX_ACQUISITIONS.register("random")
-def uniform(pool: Pool, known: NDArray[np.float32], n: int, seed: int) -> NDArray[np.int64]:
+def uniform(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.int64]:
     """By chance."""
     del known
     return np.random.default_rng(seed).permutation(len(pool))[:n]
 
 
 @BOX_ACQUISITIONS.register("worth")
-def by_worth(pool: Pool, known: NDArray[np.float32], n: int, seed: int) -> NDArray[np.int64]:
+def by_worth(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.int64]:
     """The doubt about a few regions of each class, and nothing else."""
     del known
     return by_score(pool.worth, n, seed=seed)
@@ -139,7 +212,7 @@ def by_worth(pool: Pool, known: NDArray[np.float32], n: int, seed: int) -> NDArr
 
 @BOX_ACQUISITIONS.register("least-confidence")
 def by_mean_confidence(
-    pool: Pool, known: NDArray[np.float32], n: int, seed: int
+    pool: Pool, known: Sequence[Regions], n: int, seed: int
 ) -> NDArray[np.int64]:
     """Lowest mean confidence of the regions first, as most tools do."""
     del known
@@ -148,7 +221,7 @@ def by_mean_confidence(
 
 @BOX_ACQUISITIONS.register("entropy")
 def by_sum_of_entropies(
-    pool: Pool, known: NDArray[np.float32], n: int, seed: int
+    pool: Pool, known: Sequence[Regions], n: int, seed: int
 ) -> NDArray[np.int64]:
     """Largest sum of the regions' entropies first: crowded images."""
     del known
@@ -159,35 +232,32 @@ class PoolBuilder:
     """Gathers what the rules read, image by image.
 
     Args:
-        weights: see `class_weights`.
+        counts: ``(C,)`` objects of each class labelled so far.
+        ap50: of each class out of fold, None where it is unknown.
     """
 
-    def __init__(self, weights: Floats) -> None:
-        self._weights = weights
-        self._rows: list[tuple[float, float, float, float]] = []
-        self._vectors: list[NDArray[np.float32]] = []
+    def __init__(
+        self, counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None
+    ) -> None:
+        self._rare, self._hard = class_weights(counts), class_weights(counts, ap50)
+        self._rows: list[tuple[float, float, float]] = []
+        self._regions: list[Regions] = []
 
     def add(self, found: Detections, visible: Detections, maps: ImageMaps) -> None:
         """One image: all its regions, those that are shown, and what they were found in."""
-        worth, wrong = worth_of(found, self._weights), 1 - found.p_all_right
         confidence = float(visible.p_right.mean()) if len(visible) else 1.0
-        self._rows.append((worth, wrong, confidence, float(visible.total.sum())))
-        self._vectors.append(vector_of(found, maps, self._weights))
+        worth = worth_of(found, self._hard)
+        self._rows.append((worth, confidence, float(visible.total.sum())))
+        self._regions.append(regions_of(found, maps, self._rare))
 
     def pool(self) -> Pool:
         """Everything that was added."""
-        worth, wrong, confidence, entropy = np.array(self._rows, np.float64).reshape(-1, 4).T
-        vectors = np.stack(self._vectors) if self._vectors else np.zeros((0, 0), np.float32)
-        return Pool(worth, vectors, wrong, confidence, entropy)
+        worth, confidence, entropy = np.array(self._rows, np.float64).reshape(-1, 3).T
+        return Pool(worth, confidence, entropy, list(self._regions))
 
 
 def select_images(
-    name: str,
-    pool: Pool,
-    n: int,
-    *,
-    known: NDArray[np.float32] | None = None,
-    seed: int = 0,
+    name: str, pool: Pool, n: int, *, known: Sequence[Regions] = (), seed: int = 0
 ) -> NDArray[np.int64]:
     """Choose images, in the order in which they should be labelled.
 
@@ -195,7 +265,7 @@ def select_images(
         name: one of `BOX_ACQUISITIONS`.
         pool: M images without labels.
         n: how many are wanted.
-        known: ``(L, channels)`` vectors of the labelled images, see `vector_of`.
+        known: of the labelled images.
         seed: of everything random.
 
     Returns:
@@ -206,10 +276,7 @@ def select_images(
         ShapeError: the pool's parts do not belong together.
     """
     rule = BOX_ACQUISITIONS[name]
-    if len(pool.vectors) != len(pool):
-        raise ShapeError("vectors", expected=f"({len(pool)}, channels)", got=pool.vectors.shape)
-    known = pool.vectors[:0] if known is None else known
-    if known.shape[1:] != pool.vectors.shape[1:]:
-        raise ShapeError("known", expected=f"(L, {pool.vectors.shape[1]})", got=known.shape)
+    if len(pool.regions) != len(pool):
+        raise ShapeError("regions", expected=f"({len(pool)},)", got=(len(pool.regions),))
     n = min(n, len(pool))
     return rule(pool, known, n, seed) if n > 0 else np.zeros(0, np.int64)

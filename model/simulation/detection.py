@@ -19,7 +19,6 @@ from model.backbones.pyramid import PYRAMIDS, Pyramid
 from model.detection.acquisition import (
     BOX_ACQUISITIONS,
     PoolBuilder,
-    class_weights,
     select_images,
 )
 from model.detection.bundle import BoxBundle, shown
@@ -250,7 +249,7 @@ class Detector:
             return Choice(picked.rows, 0.0, time.perf_counter() - begin)
         metrics = self._bundle.metrics
         counts = np.array(list(metrics["class_counts"].values()), np.int64)
-        builder = PoolBuilder(class_weights(counts, list(metrics["ap50_per_class"].values())))
+        builder = PoolBuilder(counts, list(metrics["ap50_per_class"].values()))
         for maps in self._data.take(self._rows[np.concatenate([left, known])]).maps:
             found, _ = self._bundle.look(maps)
             builder.add(found, shown(found), maps)
@@ -260,7 +259,7 @@ class Detector:
             self._acquisition,
             pool.take(np.arange(len(left))),
             wanted,
-            known=pool.vectors[len(left) :],
+            known=pool.regions[len(left) :],
             seed=seed,
         )
         return Choice(rows, middle - begin, time.perf_counter() - middle)

@@ -9,14 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.detection import acquisition
 from model.detection.acquisition import (
     BOX_ACQUISITIONS,
+    DESCRIBING,
     Pool,
     PoolBuilder,
+    Regions,
     class_weights,
     doubt_of,
+    regions_of,
+    seen_inside,
     select_images,
-    vector_of,
     worth_of,
 )
 from model.detection.bundle import shown
@@ -47,10 +51,26 @@ def maps_of(coarsest: np.ndarray) -> ImageMaps:
 EVEN = np.ones(3)
 
 
+def regions(vectors: np.ndarray, doubt: list[float] | None = None, *, shown: bool = True):
+    """Of one image, a row a region."""
+    rows = np.atleast_2d(vectors).astype(np.float16)
+    doubts = np.ones(len(rows)) if doubt is None else np.array(doubt, float)
+    return Regions(rows, doubts, np.full(len(rows), shown))
+
+
 def pool_of(count: int, *, seed: int = 0, width: int = 6) -> Pool:
+    """Images of one to three regions."""
     rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(count, width)).astype(np.float32)
-    return Pool(rng.random(count), vectors, *rng.uniform(0.01, 1, (3, count)))
+    some = [
+        regions(rng.normal(size=(k, width)), rng.uniform(0.01, 1, k).tolist())
+        for k in rng.integers(1, 4, count)
+    ]
+    return Pool(*rng.uniform(0.01, 1, (3, count)), some)
+
+
+def pool_with(some: list[Regions]) -> Pool:
+    ones = np.ones(len(some))
+    return Pool(ones, ones, ones, some)
 
 
 def test_rare_classes_and_badly_found_ones_weigh_more() -> None:
@@ -98,58 +118,85 @@ def test_what_is_likely_missed_is_worth_something_up_to_one_object() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 0.99), st.integers(0, 2)), max_size=12))
-def test_worth_does_not_depend_on_the_order_and_no_region_lowers_it(regions: list) -> None:
-    p, label = [r[0] for r in regions], [r[1] for r in regions]
+def test_worth_does_not_depend_on_the_order_and_no_region_lowers_it(some: list) -> None:
+    p, label = [r[0] for r in some], [r[1] for r in some]
     worth = worth_of(said(p, label), EVEN)
     assert worth == pytest.approx(worth_of(said(p[::-1], label[::-1]), EVEN))
     assert worth_of(said([*p, 0.7], [*label, 0]), EVEN) >= worth - 1e-12
     assert 0 <= worth <= 6 + 1e-9
 
 
-def test_a_vector_is_what_the_network_saw_inside_the_regions() -> None:
-    rng = np.random.default_rng(0)
-    coarsest = rng.normal(size=(5, 3, 4)).astype(np.float16)
-    found = said([0.5, 0.25], [1, 2])
-    found = replace(found, boxes=np.array([[0.0, 0.0, 0.5, 1 / 3], [0.8, 0.5, 1.0, 1.0]]))
-    first, second = coarsest[:, :1, :2].mean((1, 2)), coarsest[:, 1:, 3:].mean((1, 2))
-    even = vector_of(found, maps_of(coarsest), EVEN)
-    assert even.dtype == np.float32
-    np.testing.assert_allclose(even, (2 * first + second) / 3, atol=2e-3)
-    rare = vector_of(found, maps_of(coarsest), np.array([0.5, 0.5, 2.0]))
-    np.testing.assert_allclose(rare, (first + 2 * second) / 3, atol=2e-3)
-    nothing = vector_of(said([]), maps_of(coarsest), EVEN)
-    np.testing.assert_allclose(nothing, coarsest.mean((1, 2)), atol=2e-3)
+def test_a_region_looks_like_what_the_network_saw_in_the_cells_it_touches() -> None:
+    coarsest = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float16)
+    boxes = np.array([[0.0, 0.0, 0.5, 1 / 3], [0.8, 0.5, 1.0, 1.0], [0.9, 0.9, 0.91, 0.91]])
+    seen = seen_inside(maps_of(coarsest), boxes)
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(seen[0], coarsest[:, :1, :2].mean((1, 2)), atol=2e-3)
+    np.testing.assert_allclose(seen[1], coarsest[:, 1:, 3:].mean((1, 2)), atol=2e-3)
+    np.testing.assert_allclose(seen[2], coarsest[:, 2, 3], atol=2e-3)
+    assert seen_inside(maps_of(coarsest), np.zeros((0, 4))).shape == (0, 5)
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=20))
-def test_regions_anywhere_describe_an_image(corners: list[tuple[float, ...]]) -> None:
-    """Also those within a cell, at the edge, and more of them than describe."""
+def test_regions_anywhere_can_be_looked_into(corners: list[tuple[float, ...]]) -> None:
+    """Also those within a cell and at the edge."""
     drawn = np.array(corners)
     low = np.minimum(drawn[:, :2], 1 - 2e-4)
     boxes = np.concatenate([low, np.minimum(low + 1e-4 + drawn[:, 2:], 1.0)], axis=1)
-    found = replace(said([0.5] * len(boxes)), boxes=boxes)
-    np.testing.assert_allclose(vector_of(found, maps_of(np.ones((2, 3, 4))), EVEN), 1, atol=1e-3)
+    np.testing.assert_allclose(seen_inside(maps_of(np.ones((2, 3, 4))), boxes), 1, atol=1e-3)
+
+
+def test_regions_are_as_doubtful_as_what_is_said_of_them() -> None:
+    """Shown: that there is an object; not shown: that there is none. Rare classes count more."""
+    found = regions_of(
+        said([0.9, 0.4, 0.15, 0.01], [0, 0, 1, 2]), maps_of(np.ones((2, 3, 4))),
+        np.array([0.5, 2.0, 0.5]),
+    )  # fmt: skip
+    np.testing.assert_allclose(found.doubt, [0.3, 0.3, 0.05, 0.005])
+    assert found.shown.sum() == 2
+    assert found.shown[2]
+    assert not found.shown[3]
+    crowd = regions_of(said([0.5] * 90), maps_of(np.ones((2, 3, 4))), EVEN)
+    assert len(crowd.doubt) == len(crowd.vectors) == len(crowd.shown) == DESCRIBING
+
+
+def test_an_image_without_a_region_is_looked_at_as_a_whole() -> None:
+    coarsest = np.random.default_rng(0).normal(size=(5, 3, 4))
+    found = regions_of(said([], missed=0.3), maps_of(coarsest), EVEN)
+    np.testing.assert_allclose(found.vectors[0], coarsest.mean((1, 2)), atol=2e-3)
+    assert found.doubt.tolist() == [0.3]
+    assert not found.shown.any()
+    assert regions_of(said([]), maps_of(coarsest), EVEN).doubt[0] > 0
 
 
 def test_a_pool_is_gathered_image_by_image() -> None:
-    builder = PoolBuilder(EVEN)
+    builder = PoolBuilder(np.array([4, 4, 4]))
     for n, p in enumerate(([0.5, 0.1], [], [0.9])):
         found = said(p)
         builder.add(found, shown(found), maps_of(np.full((2, 3, 4), n)))
     pool = builder.pool()
     assert len(pool) == 3
     np.testing.assert_allclose(pool.worth, [1.36, 0.0, 0.36])
-    np.testing.assert_allclose(pool.p_wrong, 0.6)
-    np.testing.assert_allclose(pool.vectors, [[0, 0], [1, 1], [2, 2]], atol=1e-6)
     np.testing.assert_allclose(pool.confidence, [0.5, 1.0, 0.9])
     np.testing.assert_allclose(pool.entropy, [np.log(2), 0.0, 0.3250829733914482])
+    assert [len(one.doubt) for one in pool.regions] == [2, 1, 1]
     some = pool.take(np.array([2, 0]))
     np.testing.assert_array_equal(some.worth, pool.worth[[2, 0]])
-    np.testing.assert_array_equal(some.vectors, pool.vectors[[2, 0]])
+    assert some.regions == [pool.regions[2], pool.regions[0]]
+
+
+def test_hard_classes_make_worth_and_rare_ones_doubt() -> None:
+    builder = PoolBuilder(np.array([9, 9, 9]), [0.1, 0.9, 0.9])
+    for label in (0, 1):
+        found = said([0.5], [label])
+        builder.add(found, shown(found), maps_of(np.ones((2, 3, 4))))
+    pool = builder.pool()
+    assert pool.worth[0] == pytest.approx(5 * pool.worth[1])
+    assert pool.regions[0].doubt == pool.regions[1].doubt
 
 
 def test_an_empty_pool_gives_nothing() -> None:
-    pool = PoolBuilder(EVEN).pool()
+    pool = PoolBuilder(np.ones(3, np.int64)).pool()
     assert len(pool) == 0
     for name in BOX_ACQUISITIONS:
         assert select_images(name, pool, 5).tolist() == []
@@ -169,7 +216,7 @@ def test_every_rule_gives_that_many_distinct_images(name: str, count: int, n: in
 
 @pytest.mark.parametrize("name", sorted(BOX_ACQUISITIONS))
 def test_images_that_are_all_the_same_are_enough(name: str) -> None:
-    same = Pool(np.zeros(9), np.zeros((9, 4), np.float32), np.ones(9), np.ones(9), np.zeros(9))
+    same = Pool(np.zeros(9), np.ones(9), np.zeros(9), [regions(np.zeros(4))] * 9)
     assert sorted(select_images(name, same, 9).tolist()) == list(range(9))
     one, other = (select_images(name, same, 4, seed=s).tolist() for s in (0, 1))
     assert one != other  # not always the first ones
@@ -183,48 +230,66 @@ def test_rules_put_what_they_measure_first() -> None:
     assert select_images("entropy", pool, 9).tolist() == np.argsort(-pool.entropy)[:9].tolist()
 
 
-def groups(*sizes: int, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
+def kinds_of(*sizes: int, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
     """Images of several kinds that look alike within a kind: kinds and vectors."""
     rng = np.random.default_rng(0)
     kind = np.repeat(np.arange(len(sizes)), sizes)
     # Channels of very different scales, as those of a network.
     scale = np.where(np.arange(8) % 2 == 0, 100.0, 1.0)
-    vectors = (np.eye(len(sizes), 8)[kind] + rng.normal(0, noise, (len(kind), 8))) * scale
-    return kind, vectors.astype(np.float32)
+    return kind, (np.eye(len(sizes), 8)[kind] + rng.normal(0, noise, (len(kind), 8))) * scale
 
 
-def test_auto_asks_for_one_of_each_kind_before_a_second() -> None:
-    kind, vectors = groups(40, 30, 20, 10)
-    ones = np.ones(len(kind))
-    pool = Pool(ones, vectors, ones, ones, ones)
+def test_auto_asks_for_every_kind() -> None:
+    kind, vectors = kinds_of(40, 30, 20, 10)
+    pool = pool_with([regions(v) for v in vectors])
     for seed in range(5):
-        assert set(kind[select_images("auto", pool, 4, seed=seed)].tolist()) == {0, 1, 2, 3}
+        assert set(kind[select_images("auto", pool, 5, seed=seed)].tolist()) == {0, 1, 2, 3}
 
 
-def test_auto_leaves_out_kinds_that_labelled_images_show() -> None:
-    kind, vectors = groups(40, 30, 20, 10)
-    ones = np.ones(len(kind) - 4)
-    given = np.array([0, 1, 40, 70])  # of the first three kinds
+def test_auto_begins_with_the_kind_that_no_label_shows() -> None:
+    kind, vectors = kinds_of(25, 25, 25, 25)
+    given = np.array([0, 1, 25, 50])  # of the first three kinds
     left = np.setdiff1d(np.arange(len(kind)), given)
-    pool = Pool(ones, vectors[left], ones, ones, ones)
-    first = select_images("auto", pool, 1, known=vectors[given])
-    assert kind[left][first].tolist() == [3]
+    pool = pool_with([regions(v) for v in vectors[left]])
+    known = [regions(v) for v in vectors[given]]
+    assert kind[left][select_images("auto", pool, 1, known=known)].tolist() == [3]
+    # What is not thought to be an object is not known for being on a labelled image.
+    unseen = [*known, regions(vectors[-1], shown=False)]
+    assert kind[left][select_images("auto", pool, 1, known=unseen)].tolist() == [3]
+    seen = [*known, *(regions(v) for v in vectors[-3:])]
+    assert kind[left][select_images("auto", pool, 1, known=seen)].tolist() != [3]
 
 
 def test_auto_asks_where_something_is_likely_wrong() -> None:
-    kind, vectors = groups(50, 50)
-    ones = np.ones(len(kind))
-    wrong = np.where(kind == 0, 0.9, 0.05)
-    taken = select_images("auto", Pool(ones, vectors, wrong, ones, ones), 10)
-    assert (kind[taken] == 0).sum() >= 8
+    kind, vectors = kinds_of(50, 50)
+    pool = pool_with(
+        [regions(v, [0.9 if k == 0 else 0.05]) for v, k in zip(vectors, kind, strict=True)]
+    )
+    assert (kind[select_images("auto", pool, 10)] == 0).sum() >= 8
+
+
+def test_an_image_that_shows_several_kinds_tells_more() -> None:
+    _, vectors = kinds_of(20, 20, 20)
+    alone = [regions(v) for v in vectors]
+    both = regions(vectors[[5, 25, 45]])
+    assert select_images("auto", pool_with([*alone, both]), 1).tolist() == [len(alone)]
+
+
+def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
+    monkeypatch.setattr(acquisition, "MOST_IMAGES", 20)
+    monkeypatch.setattr(acquisition, "MOST_REGIONS", 50)
+    pool = pool_of(300)
+    for n in (3, 9, 40, 200):
+        rows = select_images("auto", pool, n, seed=1)
+        assert len(set(rows.tolist())) == n
+    different = {tuple(select_images("auto", pool, 3, seed=seed)) for seed in range(5)}
+    assert len(different) > 1
 
 
 def test_what_cannot_be_is_refused() -> None:
     pool = pool_of(4)
     with pytest.raises(UnknownNameError, match="Did you mean 'worth'"):
         select_images("wort", pool, 1)
-    torn = replace(pool, vectors=pool.vectors[:2])
-    with pytest.raises(ShapeError, match="vectors"):
+    torn = replace(pool, regions=pool.regions[:2])
+    with pytest.raises(ShapeError, match="regions"):
         select_images("auto", torn, 1)
-    with pytest.raises(ShapeError, match="known"):
-        select_images("auto", pool, 1, known=pool.vectors[:, :2])
