@@ -39,6 +39,7 @@ EASIEST = 0.1  # weight of a class that is found perfectly
 DESCRIBING = 12  # regions that an image is described by, at most
 # Looked at together: the covariance has that many squared values.
 MOST_REGIONS, MOST_IMAGES = 4_000, 1_000
+MOST_CHOSEN = 300  # each choice costs a product with the covariance; beyond, by doubt alone
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.
     rng = np.random.default_rng(seed)
     mass = np.array([one.doubt.sum() for one in pool.regions])
     order = by_score(mass, len(mass), seed=seed)
-    looked_at, drawn = drawn_for_sums(mass, min(max(4 * n, MOST_IMAGES), MOST_REGIONS), rng)
+    looked_at, drawn = drawn_for_sums(mass, max(4 * min(n, MOST_CHOSEN), MOST_IMAGES), rng)
     turn = rng.permutation(len(looked_at))  # so that not always the first of equal ones is taken
     looked_at, drawn = looked_at[turn], drawn[turn]
     each = max(MOST_REGIONS // len(looked_at), 1)
@@ -192,7 +193,7 @@ def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.
         labels = nearest_to_most(labels, nearest, doubt)
     covariance = left_by_labels(rows, labels, radius)
     first = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
-    picked = least_variance_of_groups(covariance, doubt / doubt.sum(), first, n)
+    picked = least_variance_of_groups(covariance, doubt / doubt.sum(), first, min(n, MOST_CHOSEN))
     return filled(looked_at[np.array(picked, np.int64)], order, n)
 
 

@@ -19,7 +19,15 @@ from model.acquisition.epig import MOST_OUTCOMES, coarse, expected_information
 from model.acquisition.herding import drawn_for_sums, most_covered, uncertainty_herding
 from model.acquisition.power import draw_in_proportion
 from model.acquisition.probcover import cover, pure_radius
-from model.acquisition.variance import NOISE, variance_reduction
+from model.acquisition.variance import (
+    MOST_LABELS,
+    NOISE,
+    least_variance,
+    least_variance_of_groups,
+    left_by_labels,
+    nearest_to_most,
+    variance_reduction,
+)
 from model.types import Predictions
 
 
@@ -369,6 +377,60 @@ def test_v_optimal_is_the_posterior_variance_written_out(known: int) -> None:
             variance = 1.0 - (across * np.linalg.solve(among, across.T).T).sum(axis=1)
             left[i] = ((1 - margins) * variance).sum()
         assert left[row] == pytest.approx(left.min(), abs=1e-5)
+
+
+def some_rows(count: int, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).normal(size=(count, 3)))
+
+
+def test_groups_of_one_are_items() -> None:
+    rows, weights = some_rows(60), np.random.default_rng(1).random(60)
+    covariance = left_by_labels(rows, some_rows(5, 2), 0.3)
+    alone = least_variance(covariance, weights, 12).tolist()
+    assert least_variance_of_groups(covariance.copy(), weights, np.arange(60), 12) == alone
+
+
+@pytest.mark.parametrize("known", [0, 4])
+def test_groups_leave_the_least_posterior_variance_written_out(known: int) -> None:
+    """Labels of a whole group, conditioned anew on all before; the last group has one item."""
+    rows, weights, radius = some_rows(41), np.random.default_rng(1).random(41), 0.3
+    given = some_rows(known, 2) if known else rows[:0]
+    first = np.array([0, 3, 4, 9, 15, 22, 30, 40])
+    groups = np.split(np.arange(41), first[1:])
+    chosen = least_variance_of_groups(left_by_labels(rows, given, radius), weights, first, 5)
+
+    def kernel(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return np.exp(-((some[:, None] - others[None]) ** 2).sum(axis=2).astype(float) / radius)
+
+    def left(taken: list[int]) -> float:
+        at = np.concatenate([given, *(rows[groups[g]] for g in taken)])
+        across = kernel(rows, at)
+        among = kernel(at, at) + NOISE * np.eye(len(at))
+        return float(weights @ (1 - (across * np.linalg.solve(among, across.T).T).sum(axis=1)))
+
+    assert len(set(chosen)) == 5
+    for n, group in enumerate(chosen):
+        others = [left([*chosen[:n], g]) for g in set(range(len(first))) - set(chosen[:n])]
+        assert left([*chosen[:n], group]) == pytest.approx(min(others), abs=1e-4)
+
+
+def test_copies_and_rounding_do_not_break_groups() -> None:
+    rows = np.repeat(some_rows(4), 30, axis=0)
+    first = np.arange(0, 120, 3)
+    chosen = least_variance_of_groups(
+        left_by_labels(rows, rows[:1], 0.3), np.ones(120), first, len(first)
+    )
+    assert sorted(chosen) == list(range(len(first)))
+    assert {group // 10 for group in chosen[:3]} == {1, 2, 3}
+
+
+def test_of_many_labels_those_near_doubt_stay() -> None:
+    known = np.arange(MOST_LABELS + 40, dtype=np.float32)[:, None]
+    nearest = np.arange(100)
+    kept = nearest_to_most(known, nearest, np.ones(100))
+    assert len(kept) == MOST_LABELS
+    assert set(range(100)) <= set(kept[:, 0].astype(int).tolist())
+    np.testing.assert_array_equal(nearest_to_most(known[:5], nearest[:3], np.ones(3)), known[:5])
 
 
 def test_drawn_items_give_the_sums_of_all() -> None:

@@ -278,6 +278,7 @@ def test_an_image_that_shows_several_kinds_tells_more() -> None:
 def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
     monkeypatch.setattr(acquisition, "MOST_IMAGES", 20)
     monkeypatch.setattr(acquisition, "MOST_REGIONS", 50)
+    monkeypatch.setattr(acquisition, "MOST_CHOSEN", 10)
     pool = pool_of(300)
     for n in (3, 9, 40, 200):
         rows = select_images("auto", pool, n, seed=1)
