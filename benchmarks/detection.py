@@ -51,6 +51,7 @@ from model.detection.maps import ImageMaps, MapStore
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.views import StoredViews, View, cache_views, missing_views
+from model.errors import ModelError
 from model.images import decode_image
 from model.simulation.boxes import BoxSet, box_set
 from model.simulation.data import list_images
@@ -417,4 +418,7 @@ def costs(data: Images, turns: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ModelError as exc:
+        raise SystemExit(f"bench detection: {exc}") from None

@@ -56,9 +56,12 @@ class RunStore:
     def alone(self) -> Iterator[None]:
         """Hold the folder, so that two replays do not write into it.
 
+        A folder that was made for this, and that nothing was written to, is taken away again.
+
         Raises:
             ModelError: another process does.
         """
+        made = not self.folder.exists()
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".lock").open("a")
@@ -74,7 +77,12 @@ class RunStore:
                     f"another simulate is writing to {self.folder}; wait for it, or use another "
                     "--out"
                 ) from exc
-            yield
+            try:
+                yield
+            finally:
+                if made and [path.name for path in self.folder.iterdir()] == [".lock"]:
+                    (self.folder / ".lock").unlink()
+                    self.folder.rmdir()
 
     def path(self, acquisition: str, seed: int) -> Path:
         """Where a run is kept."""

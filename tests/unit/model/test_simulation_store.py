@@ -80,6 +80,16 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_nothing_was_written_to_is_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "was").mkdir()
+    for name in ("new", "kept", "was"):
+        with suppress(ZeroDivisionError), RunStore(tmp_path / name).alone():
+            if name == "kept":
+                (tmp_path / name / "plan.json").write_text("{}")
+            raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "was"]
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for call in (
