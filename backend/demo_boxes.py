@@ -22,7 +22,7 @@ from model.detection.extract import extract_maps
 from model.detection.maps import ImageMaps, MapStore, StoredMaps
 from model.detection.outcomes import LabelledImages
 from model.detection.types import BoxLabels
-from model.detection.views import StoredViews, cache_views, missing_views, wanted_views
+from model.detection.views import cache_views, images_to_view, missing_views, views_for
 from model.errors import ModelError
 
 Progress = Callable[[str], None]
@@ -171,7 +171,7 @@ def _learnt_with_views(pool: Sequence[str], labels: Sequence[int], seeds: int) -
     found: list[str] = []
     for seed in range(seeds):
         for count in labels:
-            found += wanted_views(_in_random_order(pool, seed)[:count])
+            found += images_to_view(_in_random_order(pool, seed)[:count])
     return found
 
 
@@ -214,7 +214,7 @@ def _values_of(order: _Order, say: Progress) -> Iterable[list[float]]:
                     sizes=[store.size(code, key) for key in keys],
                     drawn=[order.truth[key] for key in keys],
                     random=np.ones(len(keys), bool),
-                    views=StoredViews(store, code, keys) if wanted_views(keys) else (),
+                    views=views_for(store, code, keys),
                 ),
                 order.classes,
                 config=BoxConfig(estimator=order.settings.box_estimator, seed=seed),

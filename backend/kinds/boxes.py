@@ -22,7 +22,7 @@ from model.detection.evaluate import outcome
 from model.detection.extract import cache_maps
 from model.detection.maps import StoredMaps
 from model.detection.outcomes import LabelledImages
-from model.detection.views import StoredViews, cache_views, missing_views, wanted_views
+from model.detection.views import cache_views, images_to_view, missing_views, views_for
 
 if TYPE_CHECKING:
     from backend.app import App
@@ -68,7 +68,7 @@ class Boxes:
 
     def missing_views(self, app: App, keys: Sequence[str]) -> list[str]:
         """See `Kind`."""
-        return missing_views(app.maps, self.code(app), wanted_views(keys))
+        return missing_views(app.maps, self.code(app), images_to_view(keys))
 
     def read_views(self, app: App, items: Iterable[tuple[str, bytes]]) -> Iterator[str]:
         """See `Kind`."""
@@ -99,7 +99,7 @@ class Boxes:
             sizes=[app.maps.size(code, key) for key in keys],
             drawn=[drawings.to_box_labels(text, spec.classes) for text in texts],
             random=random,
-            views=StoredViews(app.maps, code, keys) if wanted_views(keys) else (),
+            views=views_for(app.maps, code, keys),
         )
         config = BoxConfig(estimator=app.settings.box_estimator)
         return Fitted(fit(data, spec.classes, config=config, progress=progress), random)

@@ -82,8 +82,8 @@ def view_keys(key: str) -> list[str]:
     return [hashlib.sha256(f"{key} view {n}".encode()).hexdigest() for n in range(VIEWS)]
 
 
-def wanted_views(keys: Sequence[str]) -> list[str]:
-    """Images that have to have views before a head is trained on all of these."""
+def images_to_view(keys: Sequence[str]) -> list[str]:
+    """Of the images that a head is to be trained on, those whose views help: all, or none."""
     return list(dict.fromkeys(keys)) if len(keys) <= MOST_VIEWED else []
 
 
@@ -208,6 +208,11 @@ class StoredViews(Sequence[Sequence[View]]):
         if isinstance(n, slice):
             return [self[i] for i in range(*n.indices(len(self)))]
         return _ViewsOfImage(self._store, self._code, self._names[n])
+
+
+def views_for(store: MapStore, code: str, keys: Sequence[str]) -> Sequence[Sequence[View]]:
+    """What a head that is trained on these images sees besides; none where it does not help."""
+    return StoredViews(store, code, keys) if images_to_view(keys) else ()
 
 
 class _ViewsOfImage(Sequence[View]):

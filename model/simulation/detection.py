@@ -28,7 +28,7 @@ from model.detection.maps import MapStore, StoredMaps
 from model.detection.outcomes import LabelledImages, judge, shown_regions
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.types import BoxLabels
-from model.detection.views import StoredViews, cache_views, missing_views, wanted_views
+from model.detection.views import cache_views, missing_views, views_for
 from model.errors import BundleError, NotEnoughLabelsError
 from model.features import FeatureStore
 from model.simulation.boxes import BoxSet
@@ -190,7 +190,7 @@ class DetectionSet(BoxSet):
             sizes=[self.sizes[n] for n in rows],
             drawn=[self.boxes[n] for n in rows],
             random=np.ones(len(rows), bool) if is_random is None else is_random,
-            views=StoredViews(store, self.code, keys) if wanted_views(keys) else (),
+            views=views_for(store, self.code, keys),
         )
 
     def save(self, folder: Path) -> None:

@@ -21,10 +21,10 @@ from model.detection.views import (
     StoredViews,
     Window,
     cache_views,
+    images_to_view,
     missing_views,
     shown_through,
     view_keys,
-    wanted_views,
     window_of,
 )
 
@@ -147,6 +147,6 @@ def test_views_are_kept_once_and_read_when_asked_for(tmp_path: Path) -> None:
 
 def test_views_are_wanted_of_few_labelled_images_only() -> None:
     keys = [key_of(str(n)) for n in range(MOST_VIEWED)]
-    assert wanted_views([*keys[1:], keys[1]]) == keys[1:]
-    assert wanted_views([*keys, key_of("one more")]) == []
+    assert images_to_view([*keys[1:], keys[1]]) == keys[1:]
+    assert images_to_view([*keys, key_of("one more")]) == []
     assert len({name for key in keys for name in view_keys(key)}) == VIEWS * len(keys)
