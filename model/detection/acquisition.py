@@ -36,7 +36,7 @@ from model.registry import Registry
 COUNTED = 2  # regions of each class that count for an image's worth
 MISSED_WEIGHT = 0.5  # of an object that is likely missed, against one region in full doubt
 EASIEST = 0.1  # weight of a class that is found perfectly
-DESCRIBING = 12  # regions that an image is described by, at most
+DESCRIBING = 12  # regions that an image is described by, at most, and as many sure objects
 # Looked at together: the covariance has that many squared values.
 MOST_REGIONS, MOST_IMAGES = 4_000, 1_000
 MOST_CHOSEN = 300  # each choice costs a product with the covariance; beyond, by doubt alone
@@ -50,11 +50,19 @@ class Regions:
         vectors: ``(r, channels)`` float16, what the network saw inside, see `seen_inside`.
         doubt: ``(r,)`` above 0, probability that what is said of each is wrong, by its class.
         shown: ``(r,)`` bool, whether it is thought to be an object.
+        sure: ``(s, channels)`` float16, as `vectors`, of the least doubtful others that are shown:
+            most objects of a labelled image are such.
     """
 
     vectors: NDArray[np.float16]
     doubt: Floats
     shown: NDArray[np.bool_]
+    sure: NDArray[np.float16]
+
+    @property
+    def objects(self) -> NDArray[np.float16]:
+        """``(o, channels)`` of all that is thought to be an object."""
+        return np.concatenate([self.vectors[self.shown], self.sure])
 
 
 @dataclass(frozen=True)
@@ -141,15 +149,17 @@ def regions_of(found: Detections, maps: ImageMaps, weights: Floats) -> Regions:
         weights: see `class_weights`.
     """
     if not len(found):
-        whole = seen_inside(maps, np.array([[0.0, 0.0, 1.0, 1.0]]))
+        whole = seen_inside(maps, np.array([[0.0, 0.0, 1.0, 1.0]])).astype(np.float16)
         doubt = np.array([np.clip(found.missed, 1e-4, 1.0)])
-        return Regions(whole.astype(np.float16), doubt, np.zeros(1, bool))
+        return Regions(whole, doubt, np.zeros(1, bool), whole[:0])
     shown = found.p_right >= SHOWN
     # Of a region that is not shown it is said that there is no object.
     doubt = np.where(shown, 1 - found.p_right, found.p_right) * weights[found.label]
-    most = np.argsort(-doubt, kind="stable")[:DESCRIBING]
-    inside = seen_inside(maps, found.boxes[most])
-    return Regions(inside.astype(np.float16), doubt[most], shown[most])
+    order = np.argsort(-doubt, kind="stable")
+    most, others = order[:DESCRIBING], order[DESCRIBING:]
+    surest = others[shown[others]][::-1][:DESCRIBING]
+    inside = seen_inside(maps, found.boxes[np.concatenate([most, surest])]).astype(np.float16)
+    return Regions(inside[: len(most)], doubt[most], shown[most], inside[len(most) :])
 
 
 Rule = Callable[[Pool, Sequence[Regions], int, int], NDArray[np.int64]]
@@ -180,7 +190,7 @@ def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.
         ]
     )
     raw = np.concatenate([one.vectors[:each] for one in some]).astype(np.float32)
-    told = [one.vectors[one.shown] for one in known]
+    told = [one.objects for one in known]
     labels = np.concatenate([raw[:0], *told]).astype(np.float32)
     # Channels differ in scale by far, and distances would be those of a few.
     deviation = raw.std(axis=0) + 1e-6

@@ -55,7 +55,7 @@ def regions(vectors: np.ndarray, doubt: list[float] | None = None, *, shown: boo
     """Of one image, a row a region."""
     rows = np.atleast_2d(vectors).astype(np.float16)
     doubts = np.ones(len(rows)) if doubt is None else np.array(doubt, float)
-    return Regions(rows, doubts, np.full(len(rows), shown))
+    return Regions(rows, doubts, np.full(len(rows), shown), rows[:0])
 
 
 def pool_of(count: int, *, seed: int = 0, width: int = 6) -> Pool:
@@ -160,12 +160,33 @@ def test_regions_are_as_doubtful_as_what_is_said_of_them() -> None:
     assert len(crowd.doubt) == len(crowd.vectors) == len(crowd.shown) == DESCRIBING
 
 
+def test_the_objects_of_an_image_are_those_that_are_surest_too() -> None:
+    """Of a labelled one they are what is known, and what it doubts is mostly background."""
+    coarsest = np.arange(40.0).reshape(1, 1, 40)
+    doubted = [0.16] * DESCRIBING
+    sure = [0.97, 0.99, 0.98]
+    found = replace(
+        said([*doubted, *sure, 0.001]),
+        boxes=np.array([[n / 40, 0.0, (n + 1) / 40, 1.0] for n in range(DESCRIBING + 4)]),
+    )
+    one = regions_of(found, maps_of(coarsest), EVEN)
+    assert sorted(one.vectors[:, 0].tolist()) == list(range(DESCRIBING))
+    assert one.sure[:, 0].tolist() == [DESCRIBING + 1, DESCRIBING + 2, DESCRIBING]
+    assert sorted(one.objects[:, 0].tolist()) == [DESCRIBING, DESCRIBING + 1, DESCRIBING + 2]
+    crowd = regions_of(said([0.9] * 90), maps_of(coarsest), EVEN)
+    assert len(crowd.objects) == 2 * DESCRIBING
+    alone = regions_of(said([0.9, 0.01]), maps_of(coarsest), EVEN)
+    assert len(alone.sure) == 0
+    assert len(alone.objects) == 1
+
+
 def test_an_image_without_a_region_is_looked_at_as_a_whole() -> None:
     coarsest = np.random.default_rng(0).normal(size=(5, 3, 4))
     found = regions_of(said([], missed=0.3), maps_of(coarsest), EVEN)
     np.testing.assert_allclose(found.vectors[0], coarsest.mean((1, 2)), atol=2e-3)
     assert found.doubt.tolist() == [0.3]
     assert not found.shown.any()
+    assert len(found.objects) == 0
     assert regions_of(said([]), maps_of(coarsest), EVEN).doubt[0] > 0
 
 
@@ -258,6 +279,9 @@ def test_auto_begins_with_the_kind_that_no_label_shows() -> None:
     assert kind[left][select_images("auto", pool, 1, known=unseen)].tolist() == [3]
     seen = [*known, *(regions(v) for v in vectors[-3:])]
     assert kind[left][select_images("auto", pool, 1, known=seen)].tolist() != [3]
+    doubted = regions(vectors[0])
+    sure = replace(doubted, sure=vectors[-3:].astype(np.float16))
+    assert kind[left][select_images("auto", pool, 1, known=[*known, sure])].tolist() != [3]
 
 
 def test_auto_asks_where_something_is_likely_wrong() -> None:
