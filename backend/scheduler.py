@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -187,9 +188,12 @@ def training_decision(
     finished = [v for v in versions if v.kind != "cold" and v.status in FINISHED]
     latest = finished[-1] if finished else None
     kind = kind_of_project(project)
+    # What is being read is stored before its pings are settled: meanwhile the sum counts it twice.
+    reading = any(r.kind == "sync" and r.status == "running" for r in database.runs(project.key))
+    count = max if reading else operator.add
     return decide(
-        new=project.changes - max((v.changes for v in finished), default=0) + project.pings,
-        labels=database.label_count(project.key) + project.pings,
+        new=count(project.changes - max((v.changes for v in finished), default=0), project.pings),
+        labels=count(database.label_count(project.key), project.pings),
         quiet_for_s=None if project.changed_at is None else now - project.changed_at,
         requested=project.request_reason if project.requested_at else None,
         outdated=latest is not None

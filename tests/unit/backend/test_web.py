@@ -336,6 +336,35 @@ def test_a_label_announced_is_read_when_it_is_quiet(make_world):
     assert "sync" in {r.kind for r in world.database.runs(world.key)}
 
 
+def test_labels_that_are_being_read_are_counted_once(make_world, monkeypatch):
+    """They are stored before their pings are settled; twice six would start a training of ten."""
+    world = make_world(quiet_s=1000.0, retrain_after=10)
+    web = Web(world.app, ticking=False)
+    world.work()
+    with TestClient(web.asgi()) as client:
+        for _ in range(6):
+            world.submit(world.platform.next_task(), tell=False)
+            client.post("/webhook", json={"action": "ANNOTATION_CREATED"}, headers=headers(world))
+    seen = []
+    settle = Database.settle_pings
+
+    def look(self, key, count):
+        seen.append((world.project.changes, world.project.pings, decision()))
+        settle(self, key, count)
+
+    def decision():
+        return world.scheduler.decision(world.project, world.database.versions(world.key)).reason
+
+    assert decision() == "6 of 10 new labels"
+    monkeypatch.setattr(Database, "settle_pings", look)
+    world.database.update_project(world.key, sync_requested_at=1.0)
+    world.scheduler.tick()
+    world.work()
+    assert seen == [(6, 6, "6 of 10 new labels")]
+    assert decision() == "6 of 10 new labels"
+    assert world.versions() == ["cold-1 live"]
+
+
 def test_a_ping_of_deleted_tasks_makes_us_look(world, client):
     world.work()
     victim = next(iter(world.platform.data))
