@@ -2,9 +2,10 @@
 #
 #   docker build -t doubtless .
 #   docker build -t doubtless --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu .
+#   docker build -t doubtless --target slim .      # without torch: cannot train boxes
 #
-# torch is needed only to export the pretrained networks to ONNX, in a stage of its own; the image
-# that runs has none.
+# torch exports the pretrained networks to ONNX, in a stage of its own, and trains boxes. Everything
+# else runs without it.
 
 ARG BASE_IMAGE=python:3.11-slim
 
@@ -21,7 +22,7 @@ COPY model model
 COPY scripts/export_backbones.py scripts/export_backbones.py
 RUN PYTHONPATH=/src .venv/bin/python scripts/export_backbones.py /opt/doubtless/cache
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS slim
 ENV PATH=/opt/doubtless/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -51,3 +52,17 @@ EXPOSE 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['DOUBTLESS_PORT'] + '/health', timeout=4)"]
 CMD ["doubtless", "serve"]
+
+FROM slim AS full
+ARG TORCH_INDEX_URL=""
+USER 0:0
+COPY requirements-train.lock /src/
+# As `run` installs it: a CPU build, or none.
+RUN if [ -n "$TORCH_INDEX_URL" ]; then export PIP_EXTRA_INDEX_URL="$TORCH_INDEX_URL"; fi \
+    && PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 python3 -c "import sys; from pathlib import Path; \
+from backend.edges.environments import install_torch; \
+install_torch(Path(sys.prefix), sys.argv[1], say=print)" \
+        "$(sed -n 's/^torch==//p' /src/requirements-train.lock)" \
+    && pip install --no-cache-dir --no-deps -r /src/requirements-train.lock \
+    && rm -f /src/requirements-train.lock /opt/doubtless/venv/install.log
+USER 10001:10001

@@ -65,8 +65,9 @@ if [ -f $CERTIFICATES ]; then MOUNTS+=(-v "$(readlink -f $CERTIFICATES):$CERTIFI
 MOUNTS+=(-v "$WORK/pip.conf:/etc/pip.conf:ro")
 for folder in $(grep -oE '(file://)?/[^ ]+' "$WORK/pip.conf" | sed 's,^file://,,' | sort -u); do
   # A local index links to files beside it.
-  case $folder in /etc/*) continue ;; */simple) folder=$(dirname "$folder") ;; esac
-  if [ -d "$folder" ]; then MOUNTS+=(-v "$folder:$folder:ro"); fi
+  case $folder in "$CERTIFICATES") continue ;; */simple) folder=$(dirname "$folder") ;; esac
+  case $folder in /etc/*) [ -f "$folder" ] || continue ;; esac  # constraints, but no system folder
+  if [ -e "$folder" ]; then MOUNTS+=(-v "$folder:$folder:ro"); fi
 done
 # --- build ------------------------------------------------------------------------------------
 step "building the image"
@@ -117,9 +118,27 @@ CONTAINERS+=("$container")
 buildah "${STORE[@]}" run --isolation chroot "$container" -- python3 -c "
 import importlib.util as u
 from pathlib import Path
+import numpy as np
+from PIL import Image
 from model.backbones import load_backbone
-assert u.find_spec('torch') is None, 'torch is in the image'
-assert u.find_spec('psycopg') is not None, 'psycopg is not'
-print('check_image: backbone of', load_backbone('efficientnet-lite2+lite0', Path('/opt/doubtless/cache')).dim, 'values, without torch')
+from model.backbones.pyramid import DEFAULT_PYRAMID, load_pyramid
+from model.detection.engine import BoxConfig, fit
+from model.detection.maps import ImageMaps
+from model.detection.outcomes import LabelledImages
+from model.detection.types import BoxLabels
+cache = Path('/opt/doubtless/cache')
+assert u.find_spec('psycopg') is not None, 'psycopg is not in the image'
+print('check_image: backbone of', load_backbone('efficientnet-lite2+lite0', cache).dim, 'values')
+pyramid = load_pyramid(DEFAULT_PYRAMID, cache)
+maps, drawn = [], []
+for n in range(4):
+    image = Image.new('RGB', (320, 240), 'white')
+    image.paste('red', (40 * n, 40, 40 * n + 120, 160))
+    maps.append(ImageMaps.of(pyramid.maps(image), image.size))
+    box = [40 * n / 320, 40 / 240, (40 * n + 120) / 320, 160 / 240]
+    drawn.append(BoxLabels.of(boxes=[box], labels=[0]))
+data = LabelledImages(maps, [m.size for m in maps], drawn, np.ones(4, bool))
+bundle = fit(data, ['square'], config=BoxConfig(steps=60))
+print('check_image: boxes are trained;', len(bundle.look(maps[0])[0]), 'regions found')
 "
 step "fine"

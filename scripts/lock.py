@@ -3,7 +3,7 @@
 `.venv/bin/python scripts/lock.py` walks the requirements of pyproject.toml through the installed
 packages and pins what it meets: `requirements.lock` is what serving, training and the demo need,
 `requirements-dev.lock` what tests and lint need besides, `requirements-image.lock` what runs in the
-Docker image: no torch, because networks are exported when it is built.
+slim Docker image, without torch, and `requirements-train.lock` what the full one has besides.
 """
 
 from __future__ import annotations
@@ -70,18 +70,20 @@ def pins(names: set[str]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     base = project["dependencies"]
     # With the build back end, so that installing the project itself asks no index.
     runtime = closure([*base, *_of(extras, RUNTIME_EXTRAS), "setuptools"])
     image = closure([*base, *_of(extras, IMAGE_EXTRAS), "setuptools"])
+    train = closure([r for r in extras["train"] if Requirement(r).name == "torch"]) - image
     dev = closure(extras["dev"]) - runtime
     for name, names in (
         ("requirements.lock", runtime),
         ("requirements-dev.lock", dev),
         ("requirements-image.lock", image),
+        ("requirements-train.lock", train),
     ):
         (ROOT / name).write_text(pins(names), encoding="utf-8")
 

@@ -121,7 +121,13 @@ def test_the_values_in_the_compose_file_are_accepted(service: str) -> None:
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:
-    assert instructions("USER") == ["10001:10001"]
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    for stage in stages:
+        users = re.findall(r"^USER (.*)$", stage, re.MULTILINE)
+        if re.match(r"\S+ AS (slim|full)\b", stage):
+            assert users[-1] == "10001:10001"
+        else:
+            assert not users
     assert "/data" in instructions("VOLUME")
     assert "HEALTHCHECK" in {kind for kind, _ in INSTRUCTIONS}
 
@@ -164,7 +170,16 @@ def test_label_studio_is_of_the_version_we_test_with_and_may_call_us() -> None:
         assert service["environment"][f"LABEL_STUDIO_{switch}"] == "false"
 
 
-def test_the_image_has_no_torch() -> None:
+def test_the_slim_image_has_no_torch_and_the_full_one_what_boxes_are_trained_with() -> None:
+    image, train, everything = (
+        set((ROOT / f"requirements{name}.lock").read_text(encoding="utf-8").splitlines()[1:])
+        for name in ("-image", "-train", "")
+    )
+    assert not image & train
+    assert train <= everything
+    assert any(line.startswith("torch==") for line in train)
+    assert COMPOSE["services"]["worker"]["build"]["target"] == "${TARGET:-full}"
+    assert re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE, re.MULTILINE)[-2:] == ["slim", "full"]
     lock = (ROOT / "requirements-image.lock").read_text(encoding="utf-8")
     assert not re.search(r"^(torch|onnx|scikit-learn|pytest)==", lock, re.MULTILINE)
     assert re.search(r"^psycopg-binary==", lock, re.MULTILINE)

@@ -370,6 +370,7 @@ def canonical(name: str) -> str:
         (["requirements.lock"], ("", "embedded", "train", "demo")),
         (["requirements.lock", "requirements-dev.lock"], ("", "dev")),
         (["requirements-image.lock"], ("", "embedded", "postgres")),
+        (["requirements-image.lock", "requirements-train.lock"], ("", "embedded", "postgres")),
     ],
 )
 def test_the_locks_hold_everything_that_is_needed(
