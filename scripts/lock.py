@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME_EXTRAS = ("embedded", "train", "demo")
 IMAGE_EXTRAS = ("embedded", "postgres")
+HEADS = ("torch", "onnx")  # what boxes are trained with, and written for prediction
 HEAD = "# Written by scripts/lock.py. ./run installs it without resolving, torch as a CPU build.\n"
 # Needed on interpreters other than the one the lock is written with.
 ELSEWHERE = ['async-timeout==5.0.1 ; python_full_version < "3.11.3"']
@@ -77,7 +78,8 @@ def main() -> None:
     # With the build back end, so that installing the project itself asks no index.
     runtime = closure([*base, *_of(extras, RUNTIME_EXTRAS), "setuptools"])
     image = closure([*base, *_of(extras, IMAGE_EXTRAS), "setuptools"])
-    train = closure([r for r in extras["train"] if Requirement(r).name == "torch"]) - image
+    heads = [r for r in extras["train"] if Requirement(r).name in HEADS]
+    train = closure(heads) - image
     dev = closure(extras["dev"]) - runtime
     for name, names in (
         ("requirements.lock", runtime),
