@@ -117,6 +117,7 @@ container=$(buildah "${STORE[@]}" from --quiet "$TAG")
 CONTAINERS+=("$container")
 buildah "${STORE[@]}" run --isolation chroot "$container" -- python3 -c "
 import importlib.util as u
+import sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -128,7 +129,9 @@ from model.detection.outcomes import LabelledImages
 from model.detection.types import BoxLabels
 cache = Path('/opt/doubtless/cache')
 assert u.find_spec('psycopg') is not None, 'psycopg is not in the image'
-print('check_image: backbone of', load_backbone('efficientnet-lite2+lite0', cache).dim, 'values')
+sys.modules['torch'] = None  # as in the slim image
+print('check_image: backbone of', load_backbone('efficientnet-lite2+lite0', cache).dim, 'values, without torch')
+del sys.modules['torch']
 pyramid = load_pyramid(DEFAULT_PYRAMID, cache)
 maps, drawn = [], []
 for n in range(4):
