@@ -373,9 +373,9 @@ def simulate(as_json: bool, **given: Any) -> None:
     Writes result.json, plot.svg and report.html into --out. Finished runs are kept there: the same
     command goes on where it was stopped, and more --seeds or rules add to what is there.
     """
-    from backend.simulate import Options, summary_lines
-    from backend.simulate import simulate as run
-    from backend.simulate_view import Watching
+    from backend.simulate.run import Options, summary_lines
+    from backend.simulate.run import simulate as run
+    from backend.simulate.view import Watching
 
     rules, share = given.pop("acquisition"), given.pop("random_share")
     settings = Settings.load()

@@ -6,7 +6,7 @@ import pytest
 from support.real import Project, Server, until
 from support.scenes import CLASSES, SIZE, jpeg, scene
 
-from backend.demo_data import box_config, original_name
+from backend.demo.data import box_config, original_name
 from backend.edges.labels import boxes as drawings
 from backend.edges.labels.boxes.geometry import ious
 from backend.edges.labels.config import parse_config

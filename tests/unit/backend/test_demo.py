@@ -16,9 +16,10 @@ from PIL import Image
 from rich.console import Console
 from support.scenes import jpeg, scene, write_packed
 
-from backend import demo_boxes, demo_view
-from backend.demo import Memory, StoppedError, main
-from backend.demo_curve import (
+from backend.demo import boxes as demo_boxes
+from backend.demo import view as demo_view
+from backend.demo.__main__ import main
+from backend.demo.curve import (
     Point,
     RandomCurve,
     checkpoints,
@@ -27,7 +28,7 @@ from backend.demo_curve import (
     random_curve,
     sparkline,
 )
-from backend.demo_data import (
+from backend.demo.data import (
     DemoImage,
     box_config,
     features_of,
@@ -36,8 +37,10 @@ from backend.demo_data import (
     original_name,
     true_result,
 )
-from backend.demo_judge import judge_of
-from backend.demo_view import LiveView, State, summary, write_result
+from backend.demo.judge import judge_of
+from backend.demo.memory import Memory
+from backend.demo.session import StoppedError
+from backend.demo.view import LiveView, State, summary, write_result
 from backend.edges.labels import boxes as drawings
 from backend.edges.labels.config import parse_config
 from backend.edges.processes import free_port

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.tiny_sets import ColourBackbone, blobs, colour_spec, items, write_folders
 
-import backend.simulate
+import backend.simulate.run
 from backend.cli import main
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
@@ -35,8 +35,8 @@ SMALL = ("--batch", "6", "--rounds", "3", "--seeds", "2", "--jobs", "2")
 def colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ColourBackbone:
     backbone = ColourBackbone()
     monkeypatch.setitem(BACKBONES, "colour", colour_spec("colour"))
-    monkeypatch.setattr(backend.simulate, "load_backbone", lambda *a, **k: backbone)
-    monkeypatch.setattr(backend.simulate, "PLAIN_BACKBONE", "colour")
+    monkeypatch.setattr(backend.simulate.run, "load_backbone", lambda *a, **k: backbone)
+    monkeypatch.setattr(backend.simulate.run, "PLAIN_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -269,7 +269,7 @@ def test_a_task_that_comes_later_is_refused_by_name(colour: ColourBackbone) -> N
 
 def test_what_may_be_said_is_what_can_be_replayed() -> None:
     task = next(p for p in main.commands["simulate"].params if p.name == "task")
-    assert tuple(task.type.choices) == backend.simulate.TASKS
+    assert tuple(task.type.choices) == backend.simulate.run.TASKS
 
 
 def test_an_interrupt_leaves_finished_runs_and_no_process(tmp_path: Path) -> None:
@@ -340,13 +340,13 @@ def test_seconds_of_a_stopped_start_are_kept(
     colour: ColourBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_folders(tmp_path / "colours", 60)
-    real = backend.simulate.compute_features
+    real = backend.simulate.run.compute_features
 
     def stopped(*given: Any, **named: Any) -> dict[str, str]:
         real(*given, **named)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backend.simulate, "compute_features", stopped)
+    monkeypatch.setattr(backend.simulate.run, "compute_features", stopped)
     run("--data", str(data), "--out", "out", *SMALL, code=130)
     assert float((tmp_path / "out" / "runs" / ".features").read_text()) > 0.0
 

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from support.tiny_boxes import TINY, TinyPyramid, box_items, write_packed
 
-import backend.simulate
+import backend.simulate.run
 from backend.cli import main
 from backend.settings import Settings
-from backend.simulate_source import open_source
+from backend.simulate.source import open_source
 from model.backbones.pyramid import PYRAMIDS
 from model.detection.views import VIEWS
 from model.errors import ModelError
@@ -27,9 +27,9 @@ SMALL = ("--batch", "4", "--rounds", "2", "--seeds", "1", "--jobs", "1")
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyPyramid:
     pyramid = TinyPyramid()
     monkeypatch.setitem(PYRAMIDS, TINY.name, TINY)
-    monkeypatch.setattr(backend.simulate, "load_pyramid", lambda *a, **k: pyramid)
-    quick = partial(backend.simulate.Options, training_steps=2)
-    monkeypatch.setattr(backend.simulate, "Options", quick)
+    monkeypatch.setattr(backend.simulate.run, "load_pyramid", lambda *a, **k: pyramid)
+    quick = partial(backend.simulate.run.Options, training_steps=2)
+    monkeypatch.setattr(backend.simulate.run, "Options", quick)
     monkeypatch.setenv("DOUBTLESS_PYRAMID", TINY.name)
     monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -128,7 +128,7 @@ def test_an_export_with_boxes_and_choices_is_taken_for_what_is_asked(
         seen.append(DetectionSet.load(data))
         raise ModelError("enough")
 
-    monkeypatch.setattr(backend.simulate, "play_all", stop)
+    monkeypatch.setattr(backend.simulate.run, "play_all", stop)
     done = run(
         "--data", "export.json", "--images", "images", "--out", "out", "--batch", "2", "--json",
         code=1,

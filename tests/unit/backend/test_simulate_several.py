@@ -13,7 +13,7 @@ from support.several import lights
 from support.tiny_sets import ColourBackbone, colour_spec
 from support.world import COLOURS
 
-import backend.simulate
+import backend.simulate.run
 from backend.cli import main
 from backend.edges.export import LabelStudioExport
 from backend.settings import Settings
@@ -25,8 +25,8 @@ SMALL = ("--batch", "10", "--rounds", "3", "--seeds", "2", "--jobs", "2")
 @pytest.fixture
 def colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "colour", colour_spec("colour"))
-    monkeypatch.setattr(backend.simulate, "load_backbone", lambda *a, **k: ColourBackbone())
-    monkeypatch.setattr(backend.simulate, "PLAIN_BACKBONE", "colour")
+    monkeypatch.setattr(backend.simulate.run, "load_backbone", lambda *a, **k: ColourBackbone())
+    monkeypatch.setattr(backend.simulate.run, "PLAIN_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

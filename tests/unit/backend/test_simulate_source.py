@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.settings import Settings
-from backend.simulate_source import open_source
+from backend.simulate.source import open_source
 from model.errors import DataError
 
 REGION = {

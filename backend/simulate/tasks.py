@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backend.simulate_source import Source
+from backend.simulate.source import Source
 from model.backbones.pyramid import PYRAMIDS, Pyramid
 from model.detection.acquisition import BOX_ACQUISITIONS
 from model.detection.maps import MapStore

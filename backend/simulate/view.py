@@ -20,7 +20,7 @@ from model.simulation.replay import Run
 
 
 class Watching:
-    """A `backend.simulate.Watcher` on a console.
+    """A `backend.simulate.run.Watcher` on a console.
 
     Args:
         console: where to show it; standard error, so that the result may be piped.

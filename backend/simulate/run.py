@@ -18,8 +18,8 @@ import numpy as np
 
 from backend.edges.export import CLASSIFICATION, DETECTION, LeftOut
 from backend.settings import Settings
-from backend.simulate_source import Source, open_source
-from backend.simulate_tasks import BoxTask, Names, Step, Task
+from backend.simulate.source import Source, open_source
+from backend.simulate.tasks import BoxTask, Names, Step, Task
 from model.acquisition import require
 from model.backbones import BACKBONES, Backbone, load_backbone
 from model.backbones.pyramid import load_pyramid

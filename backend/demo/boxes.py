@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from backend.demo_curve import RandomCurve
-from backend.demo_data import DemoData, DemoImage
+from backend.demo.curve import RandomCurve
+from backend.demo.data import DemoData, DemoImage
 from backend.errors import LaunchError
 from backend.settings import Settings
 from model.backbones.pyramid import PYRAMIDS, load_pyramid

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backend.demo_curve import Point, RandomCurve, labels_saved_ratio, mean_gain, sparkline
+from backend.demo.curve import Point, RandomCurve, labels_saved_ratio, mean_gain, sparkline
 
 NO_VERSION = "none yet"
 # Without a terminal, what is being done is a line at most this often.

@@ -1,30 +1,26 @@
-"""The demonstration: Label Studio, Doubtless and a project of real images, in one terminal.
+"""One demonstration: starts everything, imports and connects, then watches, or plays an annotator.
 
-``python -m backend.demo``, which is what ``./run demo`` runs. With ``--auto`` an annotator is
-played who gives the true labels in the order in which Label Studio's queue serves the tasks.
+With ``--auto`` the annotator gives the true labels in the order in which Label Studio's queue
+serves the tasks.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import shlex
 import sys
 import time
 import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.markup import escape
 
 from backend import commands
-from backend.demo_curve import Point, RandomCurve, labels_saved_ratio, mean_gain
-from backend.demo_data import (
+from backend.demo.curve import Point, RandomCurve, labels_saved_ratio, mean_gain
+from backend.demo.data import (
     DemoData,
     DemoImage,
     box_config,
@@ -33,22 +29,23 @@ from backend.demo_data import (
     original_name,
     true_result,
 )
-from backend.demo_judge import Judge, judge_of
-from backend.demo_view import LiveView, State, summary, write_result
+from backend.demo.judge import Judge, judge_of
+from backend.demo.memory import Memory
+from backend.demo.options import Options
+from backend.demo.view import LiveView, State, summary, write_result
 from backend.edges import label_studio_server
 from backend.edges.database import Database
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import FILES_PER_REQUEST, LabelStudio
-from backend.errors import BackendError, LaunchError, PlatformError, SettingError
+from backend.errors import LaunchError, PlatformError, SettingError
 from backend.records import Project, Version
 from backend.retraining import round_size
 from backend.scheduler import FINISHED, training_decision
 from backend.settings import Settings
 from backend.supervisor import Service, Stack, read_state, run_stack
 from model.datasets import annotated_with
-from model.errors import ModelError, UnreadableImageError
+from model.errors import UnreadableImageError
 
-HOME = "~/.local/share/doubtless-demo"
 USER = "admin@example.com"
 # One trains at once while the other still deletes what an earlier version published.
 WORKERS = 2
@@ -56,71 +53,6 @@ FIRST_ORDER_LIMIT_S = 1800.0
 PATIENCE = 10
 # Drawing all boxes of an image takes a person longer than choosing a label.
 QUIET_WITH_BOXES_S = 120.0
-
-
-@dataclass
-class Memory:
-    """What the demonstration remembers between starts, in ``demo.json``.
-
-    Attributes:
-        password: of the user in Label Studio.
-        token: their legacy token.
-        projects: by data set: the project's id, and the points measured so far.
-    """
-
-    path: Path
-    password: str = field(default_factory=lambda: secrets.token_urlsafe(9))
-    token: str = field(default_factory=lambda: secrets.token_hex(20))
-    projects: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> Memory:
-        """Read the file; made anew where there is none."""
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, stored["password"], stored["token"], stored["projects"])
-        except FileNotFoundError:
-            made = cls(path)
-            made.save()
-            return made
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise SettingError(
-                f"{path} cannot be read ({exc}); delete the folder {path.parent} to begin anew, or "
-                "choose another with --home"
-            ) from exc
-
-    def save(self) -> None:
-        """Write the file, for us alone: it holds the password."""
-        body = {"password": self.password, "token": self.token, "projects": self.projects}
-        temporary = self.path.with_suffix(".tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            temporary.touch(mode=0o600)
-            temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
-            temporary.replace(self.path)
-        except OSError as exc:
-            raise LaunchError(
-                f"{self.path.parent} cannot be written ({exc.strerror or exc}); choose another "
-                "folder with --home"
-            ) from exc
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What may be chosen on the command line."""
-
-    auto: bool = False
-    data: str = "digits"
-    home: str = HOME
-    port: int = 9090
-    ls_port: int = 8080
-    until: int | None = None
-    seeds: int | None = None
-    limit: int | None = None
-    classes: tuple[str, ...] = ()
-    browser: bool = True
-    result: Path | None = None
 
 
 class StoppedError(Exception):
@@ -357,7 +289,7 @@ class Demo:
                 "points": self._points_as_json(),
                 "random": None if random is None else random.to_json(),
                 "mean_gain": random and mean_gain(points, random),
-                # Of one order it would be chance; see `demo_view.summary`.
+                # Of one order it would be chance; see `view.summary`.
                 "labels_saved_ratio": (
                     labels_saved_ratio(points, random) if random and random.seeds > 1 else None
                 ),
@@ -547,50 +479,3 @@ class Demo:
             if time.monotonic() > deadline:
                 raise LaunchError(why)
             self._pause(0.5)
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--auto", is_flag=True, help="Play the annotator, and end with the curve.")
-@click.option(
-    "--data", default="digits", show_default=True,
-    help="Folder per class, flat folder, packed set (manifest.csv), or `digits`.",
-)  # fmt: skip
-@click.option("--home", default=HOME, show_default=True, help="Folder of all data.")
-@click.option("--port", default=9090, show_default=True, help="Port of Doubtless.")
-@click.option("--ls-port", default=8080, show_default=True, help="Port of Label Studio.")
-@click.option(
-    "--until",
-    type=click.IntRange(2),
-    help="Labels to give with --auto [200; 40 images with boxes].",
-)
-@click.option(
-    "--seeds", type=click.IntRange(0),
-    help="Random orders to compare with [5; 1 with boxes, which trains as often again]; 0: none.",
-)  # fmt: skip
-@click.option("--limit", type=click.IntRange(10), help="Import no more images than this.")
-@click.option("--classes", default="", help="Classes of a folder without labels: cat,dog,…")
-@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
-@click.option(
-    "--json", "result", type=click.Path(path_type=Path), help="Write the result of --auto there."
-)
-def main(classes: str, no_browser: bool, result: Path | None, **chosen: Any) -> None:
-    """Label Studio and Doubtless with a project of real images, connected and ready to label."""
-    console = Console()
-    try:
-        options = Options(
-            classes=tuple(filter(None, (c.strip() for c in classes.split(",")))),
-            browser=not no_browser,
-            result=result,
-            **chosen,
-        )
-        code = Demo(options, console).run()
-    except (BackendError, ModelError) as exc:
-        Console(stderr=True).print(f"[red]demo:[/red] {escape(str(exc))}", highlight=False)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

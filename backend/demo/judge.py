@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.demo_boxes import average_precision_of, boxes_of, random_order_of_boxes, read_maps
-from backend.demo_curve import RandomCurve, checkpoints, random_curve
-from backend.demo_data import DemoData, features_of
+from backend.demo.boxes import average_precision_of, boxes_of, random_order_of_boxes, read_maps
+from backend.demo.curve import RandomCurve, checkpoints, random_curve
+from backend.demo.data import DemoData, features_of
 from backend.kinds.base import Model
 from backend.settings import Settings
 from model.backbones import load_backbone

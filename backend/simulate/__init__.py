@@ -1,0 +1,1 @@
+"""Replays of active learning on labelled data, as ``doubtless simulate`` runs them."""
