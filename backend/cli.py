@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend import commands
+from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
 from backend.errors import BackendError
 from backend.logs import set_up_logging
@@ -202,7 +203,7 @@ def status(as_json: bool, reference: str | None) -> None:
     if not state["projects"]:
         console.print("No project is connected: doubtless connect --url URL --token T --project ID")
     for p in state["projects"]:
-        _show_project(p)
+        show_project(console, p)
 
 
 @command("train")
@@ -260,8 +261,8 @@ def score(
     table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
     for row in rows[:limit]:
         table.add_row(
-            str(row["task"]), escape(_answer(row["prediction"], "-")), _number(row["p_right"]),
-            _number(row["score"], 4), _number(row["total"]), escape(_answer(row["label"], "")),
+            str(row["task"]), escape(answer(row["prediction"], "-")), number(row["p_right"]),
+            number(row["score"], 4), number(row["total"]), escape(answer(row["label"], "")),
         )  # fmt: skip
     console.print(table)
 
@@ -279,8 +280,8 @@ def versions(as_json: bool, reference: str | None) -> None:
     table = Table("version", "status", "labels", "accuracy", "ECE", "made", "reason")
     for v in found:
         table.add_row(
-            v.name, v.status, str(v.labels), _number(v.metrics.get("random_accuracy")),
-            _number(v.metrics.get("ece")),
+            v.name, v.status, str(v.labels), number(v.metrics.get("random_accuracy")),
+            number(v.metrics.get("ece")),
             datetime.fromtimestamp(v.created_at).strftime("%m-%d %H:%M:%S"), escape(v.reason),
         )  # fmt: skip
     console.print(table)
@@ -445,63 +446,6 @@ def _follow(
         click.echo(json.dumps(dataclasses.asdict(run), default=str))
     elif not quiet:
         console.print(run.stage, highlight=False, markup=False)
-
-
-def _show_project(p: dict[str, Any]) -> None:
-    tasks = p["tasks"]
-    console.print(
-        f"\n[bold]{escape(p['title'])}[/bold] ({p['key']}: project {p['project']} on "
-        f"{p['label_studio']})",
-        highlight=False,
-    )
-    extra = f", {tasks['broken']} unreadable" if tasks["broken"] else ""
-    extra += f", {tasks['new']} to be read" if tasks["new"] else ""
-    console.print(
-        f"  tasks {sum(tasks.values())}{extra}; labels {p['labels']} "
-        f"({p['random_labels']} drawn by chance)"
-    )
-    accuracy = _number(p["accuracy"])
-    if p["accuracy_interval"]:
-        low, high = p["accuracy_interval"]
-        accuracy += f" (95 %: {_number(low)} to {_number(high)})"
-    console.print(
-        f"  live version {p['live_version'] or 'none yet'}; "
-        f"{p['metric']} on random labels {accuracy}"
-    )
-    if p["labels"]:
-        said = (p["stopping"][name]["sentence"] for name in ("accuracy", "gain", "labels_needed"))
-        for sentence in dict.fromkeys(said):  # one reason may stand for all three
-            console.print(f"  {sentence}", highlight=False)
-    for run in p["running"]:
-        console.print(
-            f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
-            f"({run['seconds']} s; {run['reason']})",
-            highlight=False,
-            markup=False,
-        )
-    nxt = p["next_training"]
-    console.print(
-        f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}", markup=False
-    )
-    for problem in p["problems"]:
-        console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
-    for item in p["unreadable"][:5]:
-        console.print(
-            f"  [yellow]![/yellow] task {item['task']}: {escape(item['why'])}", highlight=False
-        )
-    if p["last_error"]:
-        console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
-
-
-def _answer(value: str | list[str] | dict[str, int] | None, absent: str) -> str:
-    """One class, or several, or how many objects of each; none of them is an answer too."""
-    if isinstance(value, dict):
-        value = [f"{count} {name}" for name, count in value.items()]
-    return (", ".join(value) or "(none)") if isinstance(value, list) else value or absent
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    return "-" if value is None else f"{float(value):.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -16,22 +15,20 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import backend
 from backend.edges.processes import kill_session, port_is_taken, spawn
 from backend.edges.valkey import RunningValkey, start_valkey
 from backend.errors import LaunchError
+from backend.services import Outputs, Say, Service
 from backend.settings import PREFIX, Settings
 
-Say = Callable[[str, str], None]
-
-HEALTH_TIMEOUT_S = 120.0
 # A training that is cut off is repeated at the next start, so stopping need not wait for its end.
 WARM_STOP_S = 15.0
 RESTART_S = (0.5, 30.0)
@@ -39,40 +36,6 @@ STABLE_S = 60.0
 STATE_FILE = "stack.json"
 WORKER_NICENESS = 10
 COLOURS = {"web": "36", "valkey": "33", "label-studio": "35"}
-
-
-@dataclass
-class Service:
-    """A child process that is kept running.
-
-    Attributes:
-        name: before each of its lines.
-        command: program and arguments.
-        env: its whole environment.
-        nice: how much less urgent than the others it is.
-        stop_s: seconds it gets to end by itself.
-        health_url: answers 200 when it is ready; empty when there is nothing to ask.
-        health_timeout_s: seconds it may take for that.
-    """
-
-    name: str
-    command: Sequence[str]
-    env: Mapping[str, str]
-    nice: int = 0
-    stop_s: float = 10.0
-    health_url: str = ""
-    health_timeout_s: float = HEALTH_TIMEOUT_S
-    process: subprocess.Popen[bytes] | None = None
-    healthy: bool = False
-    started_at: float = 0.0
-    deaths: int = 0
-    restart_at: float = 0.0
-    last_line: str = ""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process lives."""
-        return self.process is not None and self.process.poll() is None
 
 
 def run_stack(
@@ -126,10 +89,12 @@ class Stack:
     companion: threading.Thread | None = None
     _hurry: bool = False
     _lock: IO[str] | None = None
-    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _partial: dict[int, bytes] = field(default_factory=dict)
+    _outputs: Outputs = field(init=False)
     _valkey_deaths: int = 0
     _valkey_restart_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._outputs = Outputs(self.say)
 
     def run(self, on_ready: Callable[[Stack], int] | None) -> int:
         """See `run_stack`."""
@@ -146,7 +111,7 @@ class Stack:
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
-                self._selector.close()
+                self._outputs.close()
                 self._release_home()
         if self.failure is not None:
             raise self.failure
@@ -265,14 +230,12 @@ class Stack:
             service.command, env=service.env, output=subprocess.PIPE, nice=service.nice
         )
         service.started_at, service.healthy = time.monotonic(), not service.health_url
-        assert service.process.stdout is not None
-        os.set_blocking(service.process.stdout.fileno(), False)
-        self._selector.register(service.process.stdout, selectors.EVENT_READ, service)
+        self._outputs.watch(service)
 
     def _watch(self, on_ready: Callable[[Stack], int] | None) -> None:
         announced = False
         while not self.stopping.is_set():
-            self._copy_output(0.2)
+            self._outputs.copy(0.2)
             self._revive()
             self._ask_health()
             if not announced and all(s.healthy and s.is_running for s in self.services):
@@ -318,7 +281,7 @@ class Stack:
                 continue
             if service.process is not None:
                 code = service.process.returncode
-                self._drain(service)
+                self._outputs.drain(service)
                 kill_session(service.process)
                 service.process = None
                 if now - service.started_at > STABLE_S:
@@ -364,56 +327,13 @@ class Stack:
                     service.process.terminate()
         self._write_state()
 
-    # --- output --------------------------------------------------------------------------
-
-    def _copy_output(self, timeout_s: float) -> None:
-        if not self._selector.get_map():
-            time.sleep(timeout_s)
-            return
-        for key, _ in self._selector.select(timeout_s):
-            self._read(key.data, cast(IO[bytes], key.fileobj))  # only pipes are registered
-
-    def _read(self, service: Service, pipe: IO[bytes]) -> bool:
-        """Copy what is there; says whether there may be more."""
-        try:
-            data = os.read(pipe.fileno(), 65536)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        number = pipe.fileno()
-        *lines, rest = (self._partial.pop(number, b"") + data).split(b"\n")
-        if data and rest:
-            self._partial[number] = rest[-65536:]
-        elif rest:
-            lines.append(rest)
-        for line in lines:
-            text = line.decode("utf-8", "replace").rstrip()
-            if text:
-                service.last_line = text[-500:]
-                self.say(service.name, text)
-        if not data:
-            self._selector.unregister(pipe)
-            pipe.close()
-        return bool(data)
-
-    def _drain(self, service: Service) -> None:
-        pipe = service.process.stdout if service.process else None
-        if pipe is None or pipe.closed:
-            return
-        while self._read(service, pipe):
-            pass
-        if not pipe.closed:  # a grandchild still holds it
-            self._selector.unregister(pipe)
-            pipe.close()
-
     # --- stop ----------------------------------------------------------------------------
 
     def _stop_all(self) -> None:
         """Those who write first, Valkey last; with `_hurry` everything at once."""
         self.stopping.set()
         while self.companion is not None and self.companion.is_alive() and not self._hurry:
-            self._copy_output(0.1)
+            self._outputs.copy(0.1)
         running = [s for s in self.services if s.is_running]
         for service in running:
             assert service.process is not None
@@ -422,7 +342,7 @@ class Stack:
         for service in self.services:
             if service.process is not None:
                 kill_session(service.process)
-                self._drain(service)
+                self._outputs.drain(service)
         if self.valkey is not None:
             self.valkey.stop(0.5 if self._hurry else 10.0)
 
@@ -430,7 +350,7 @@ class Stack:
         began = time.monotonic()
         reminded: set[str] = set()
         while any(s.is_running for s in running) and not self._hurry:
-            self._copy_output(0.05)
+            self._outputs.copy(0.05)
             for service in running:
                 waited = time.monotonic() - began
                 if not service.is_running or waited < service.stop_s:

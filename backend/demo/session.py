@@ -41,8 +41,9 @@ from backend.errors import LaunchError, PlatformError, SettingError
 from backend.records import Project, Version
 from backend.retraining import round_size
 from backend.scheduler import FINISHED, training_decision
+from backend.services import Service
 from backend.settings import Settings
-from backend.supervisor import Service, Stack, read_state, run_stack
+from backend.supervisor import Stack, read_state, run_stack
 from model.datasets import annotated_with
 from model.errors import UnreadableImageError
 

@@ -8,7 +8,7 @@ import pytest
 from support.world import World
 
 from backend import commands
-from backend.cli import _answer
+from backend.cli_view import answer
 from backend.edges.labels import answers, boxes
 from backend.edges.labels.boxes import Region
 from backend.edges.labels.config import parse_config
@@ -93,9 +93,9 @@ def test_stored_regions_are_what_predict_answers_and_score_shows(world, monkeypa
 
 
 def test_a_table_shows_how_many_objects_of_each_class() -> None:
-    assert _answer({"RBC": 12, "WBC": 1}, "-") == "12 RBC, 1 WBC"
-    assert _answer({}, "-") == "(none)"
-    assert _answer(None, "-") == "-"
+    assert answer({"RBC": 12, "WBC": 1}, "-") == "12 RBC, 1 WBC"
+    assert answer({}, "-") == "(none)"
+    assert answer(None, "-") == "-"
 
 
 def test_a_config_that_asks_nothing_is_refused_with_what_could_be_predicted(world) -> None:

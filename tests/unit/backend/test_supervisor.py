@@ -17,8 +17,9 @@ import redis
 
 from backend.edges.processes import free_port, is_alive, wait_gone
 from backend.errors import LaunchError
+from backend.services import Service
 from backend.settings import Settings
-from backend.supervisor import Service, Stack, environment, read_state, run_stack
+from backend.supervisor import Stack, environment, read_state, run_stack
 
 HEALTHY = """
 import http.server, sys

@@ -1,0 +1,67 @@
+"""How commands print a project, an answer and a number for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+
+def show_project(console: Console, p: dict[str, Any]) -> None:
+    """Print what `backend.commands.status` says of one project."""
+    tasks = p["tasks"]
+    console.print(
+        f"\n[bold]{escape(p['title'])}[/bold] ({p['key']}: project {p['project']} on "
+        f"{p['label_studio']})",
+        highlight=False,
+    )
+    extra = f", {tasks['broken']} unreadable" if tasks["broken"] else ""
+    extra += f", {tasks['new']} to be read" if tasks["new"] else ""
+    console.print(
+        f"  tasks {sum(tasks.values())}{extra}; labels {p['labels']} "
+        f"({p['random_labels']} drawn by chance)"
+    )
+    accuracy = number(p["accuracy"])
+    if p["accuracy_interval"]:
+        low, high = p["accuracy_interval"]
+        accuracy += f" (95 %: {number(low)} to {number(high)})"
+    console.print(
+        f"  live version {p['live_version'] or 'none yet'}; "
+        f"{p['metric']} on random labels {accuracy}"
+    )
+    if p["labels"]:
+        said = (p["stopping"][name]["sentence"] for name in ("accuracy", "gain", "labels_needed"))
+        for sentence in dict.fromkeys(said):  # one reason may stand for all three
+            console.print(f"  {sentence}", highlight=False)
+    for run in p["running"]:
+        console.print(
+            f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
+            f"({run['seconds']} s; {run['reason']})",
+            highlight=False,
+            markup=False,
+        )
+    nxt = p["next_training"]
+    console.print(
+        f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}", markup=False
+    )
+    for problem in p["problems"]:
+        console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
+    for item in p["unreadable"][:5]:
+        console.print(
+            f"  [yellow]![/yellow] task {item['task']}: {escape(item['why'])}", highlight=False
+        )
+    if p["last_error"]:
+        console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
+
+
+def answer(value: str | list[str] | dict[str, int] | None, absent: str) -> str:
+    """One class, or several, or how many objects of each; none of them is an answer too."""
+    if isinstance(value, dict):
+        value = [f"{count} {name}" for name, count in value.items()]
+    return (", ".join(value) or "(none)") if isinstance(value, list) else value or absent
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """With so many digits; a dash for none."""
+    return "-" if value is None else f"{float(value):.{digits}f}"
