@@ -53,9 +53,9 @@ class BoxBundle:
         Raises:
             ShapeError: maps of another pyramid.
         """
-        channels = tuple(level.shape[0] for level in maps.levels[-len(self.head.shape.strides) :])
-        if channels != self.head.shape.channels:
-            expected = f"levels of {self.head.shape.channels} channels"
+        channels = tuple(level.shape[0] for level in maps.levels[-len(self.head.shape.inputs) :])
+        if channels != self.head.shape.input_channels:
+            expected = f"levels of {self.head.shape.input_channels} channels"
             raise ShapeError("maps", expected=expected, got=channels)
         kept = self.head.find(maps)
         readings = BOX_ESTIMATORS[self.estimator_name](self.head, kept)

@@ -207,7 +207,7 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
     return _Recipe(
         shape=shape,
         networks=schedule.networks,
-        standard=standard_of([data.maps[n] for n in some], shape.strides),
+        standard=standard_of([data.maps[n] for n in some], shape.inputs),
         overlap=overlap_of(data.drawn),
         steps=steps,
         calibrating_steps=schedule.steps_to_calibrate(steps),

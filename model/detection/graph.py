@@ -30,6 +30,7 @@ def write_head(networks: Sequence[HeadNetwork], standard: Standard) -> bytes:
     graph = Graph()
     shape = networks[0].shape
     levels = len(shape.strides)
+    finer = len(shape.inputs) - levels
     scales = graph.constant("double", np.array([1, 1, 2, 2], np.float32))
     members = [
         _member(graph, f"member{n}.", network, standard, scales)
@@ -40,13 +41,11 @@ def write_head(networks: Sequence[HeadNetwork], standard: Standard) -> bytes:
         "head",
         [
             value_info(f"level{n}", 1, c, f"height{n}", f"width{n}")
-            for n, c in enumerate(shape.channels)
+            for n, c in enumerate(shape.input_channels)
         ],
         [
-            value_info(
-                out, 1, len(networks) * shape.width, f"height{n % levels}", f"width{n % levels}"
-            )
-            for n, out in enumerate(outputs)
+            value_info(out, 1, len(networks) * shape.width, f"height{level}", f"width{level}")
+            for out, level in zip(outputs, 2 * list(range(finer, finer + levels)), strict=True)
         ],
     )
     data: bytes = model.SerializeToString(deterministic=True)
@@ -57,26 +56,31 @@ def _member(
     graph: Graph, member: str, network: HeadNetwork, standard: Standard, scales: str
 ) -> list[str]:
     """What one network reads out: for classes on every level, then for boxes."""
-    levels = range(len(network.shape.strides))
+    shape = network.shape
+    levels = range(len(shape.strides))
+    finer = len(shape.inputs) - len(levels)
     merged: list[str] = []
     above: str | None = None
     for level in reversed(levels):
-        mean, deviation = standard[level]
-        conv: Any = network.lateral[level]
-        weight = conv.weight.detach().double().numpy()[:, :, 0, 0] / deviation
-        bias = conv.bias.detach().double().numpy() - weight @ mean
-        name = f"{member}lateral{level}"
-        x = _conv(graph, name, f"level{level}", weight[:, :, None, None], bias)
+        name, given = f"{member}lateral{level}", level + finer
+        x = _reading(graph, name, f"level{given}", network.lateral[level], standard[given])
         if above is not None:
             up = graph.add("Resize", [above, "", scales], mode="nearest")
             x = graph.add("Add", [x, up])
         above = x
         merged.insert(0, _block(graph, f"{member}smooth{level}", x, network.smooth[level]))
+    for_box = list(merged)
+    if network.detail is not None:
+        detail = _reading(graph, f"{member}detail", "level0", network.detail, standard[0])
+        for_box[0] = graph.add("Add", [merged[0], detail])
     outputs = []
-    for name, tower in (("class", network.class_tower), ("box", network.box_tower)):
+    for name, tower, read in (
+        ("class", network.class_tower, merged),
+        ("box", network.box_tower, for_box),
+    ):
         once = _once()
         for level in levels:
-            x = merged[level]
+            x = read[level]
             for depth, block in enumerate(tower):
                 x = _block(graph, f"{member}{name}{depth}", x, block, once)
             outputs.append(x)
@@ -105,6 +109,21 @@ def last_layers(networks: Sequence[HeadNetwork]) -> LastLayers:
         arrays([network.regress for network in networks]),
         mean([network.scale.detach().numpy() for network in networks]),
     )
+
+
+def _reading(
+    graph: Graph, name: str, x: str, conv: Any, standard: tuple[NDArray[Any], NDArray[Any]]
+) -> str:
+    """A convolution that reads a map as it is, and standardises it by the way."""
+    mean, deviation = standard
+    weight = conv.weight.detach().double().numpy() / deviation[:, None, None]
+    bias = conv.bias.detach().double().numpy() - weight.sum(axis=(2, 3)) @ mean
+    (side, _), (stride, _) = conv.kernel_size, conv.stride
+    names = [
+        graph.constant(f"{name}.weight", weight.astype(np.float32)),
+        graph.constant(f"{name}.bias", bias.astype(np.float32)),
+    ]
+    return graph.add("Conv", [x, *names], kernel_shape=[side, side], strides=[stride, stride])
 
 
 def _once() -> Callable[[Graph, str, NDArray[np.float32]], str]:

@@ -98,7 +98,7 @@ class Head:
     ) -> None:
         self._session = open_session(graph)
         self.shape, self.graph, self.last, self.overlap = shape, graph, last, overlap
-        self._first = STRIDES.index(shape.strides[0])
+        self._first = STRIDES.index(shape.inputs[0])
         self._grids: dict[tuple[int, int], F32] = {}
 
     def features(self, maps: ImageMaps) -> tuple[F32, F32, F32, tuple[int, int]]:

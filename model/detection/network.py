@@ -31,7 +31,8 @@ class HeadNetwork(nn.Module):
     """Maps to the features that the last, linear layers read.
 
     A feature pyramid (Lin et al. 2017, arXiv:1612.03144) of depthwise-separable blocks, and two
-    towers that all levels share, as in FCOS (Tian et al. 2019, arXiv:1904.01355).
+    towers that all levels share, as in FCOS (Tian et al. 2019, arXiv:1904.01355). On the finest
+    level the tower of boxes reads the map below it as well.
 
     Args:
         shape: levels, width and classes.
@@ -42,6 +43,7 @@ class HeadNetwork(nn.Module):
         width = shape.width
         self.shape = shape
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in shape.channels)
+        self.detail = nn.Conv2d(shape.detail, width, 2, stride=2) if shape.detail else None
         self.smooth = nn.ModuleList(Block(width) for _ in shape.channels)
         self.class_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
         self.box_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
@@ -53,7 +55,13 @@ class HeadNetwork(nn.Module):
         nn.init.normal_(self.regress.weight, std=0.01)
 
     def towers(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Standardised maps, finest first, to what `classify` and `regress` read on each level."""
+        """What `classify` and `regress` read on each level.
+
+        Args:
+            maps: standardised, finest first, see `HeadShape.inputs`.
+        """
+        finer = maps[0]
+        maps = maps[-len(self.shape.strides) :]
         merged: list[Tensor] = []
         above: Tensor | None = None
         for level in reversed(range(len(maps))):
@@ -62,13 +70,16 @@ class HeadNetwork(nn.Module):
                 x = x + nn.functional.interpolate(above, scale_factor=2.0, mode="nearest")
             above = x
             merged.insert(0, self.smooth[level](x))
-        return [self.class_tower(x) for x in merged], [self.box_tower(x) for x in merged]
+        # Where exactly a side lies is in the finer map. What an object is, is not: classes learnt
+        # from it as well are worse.
+        for_box = merged if self.detail is None else [merged[0] + self.detail(finer), *merged[1:]]
+        return [self.class_tower(x) for x in merged], [self.box_tower(x) for x in for_box]
 
     def forward(self, maps: list[Tensor], drop: float = 0.0) -> tuple[Tensor, Tensor]:
         """Class logits ``(B, L, C)`` and box outputs ``(B, L, 9)`` of all levels' locations.
 
         Args:
-            maps: standardised, ``(B, channels, H, W)`` each, finest first.
+            maps: standardised, ``(B, channels, H, W)`` each, finest first, see `HeadShape.inputs`.
             drop: share of the last layers' inputs that is dropped, the same ones at all locations
                 of an image, so that the passes of Monte-Carlo dropout are functions of it.
         """

@@ -29,11 +29,13 @@ class HeadShape:
     """Sizes of a head.
 
     Attributes:
-        strides: of the levels it reads, finest first.
+        strides: of the levels it predicts on, finest first.
         channels: of their maps.
         width: channels within.
         depth: blocks of each tower.
         n_classes: C.
+        detail: channels of the map one level finer, where boxes are read from as well; 0 where
+            there is none.
     """
 
     strides: tuple[int, ...]
@@ -41,6 +43,17 @@ class HeadShape:
     width: int
     depth: int
     n_classes: int
+    detail: int = 0
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Strides of the maps it reads, finest first."""
+        return (self.strides[0] // 2, *self.strides) if self.detail else self.strides
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """Channels of the maps it reads."""
+        return (self.detail, *self.channels) if self.detail else self.channels
 
     @property
     def box_outputs(self) -> int:
@@ -118,4 +131,5 @@ def shape_for(
         width=WIDTHS[min(first, 1)],
         depth=2,
         n_classes=n_classes,
+        detail=channels[first - 1] if first else 0,
     )

@@ -93,7 +93,7 @@ def train_head(
             ],
             lr=schedule.rate,
         )
-        levels = levels_of(shape.strides)
+        levels = levels_of(shape.inputs)
         order: list[int] = []
         for step in range(steps):
             for group in optimiser.param_groups:
@@ -166,7 +166,7 @@ def collate(
         standard: see `standard_of`.
         rng: flips every other image; None flips none.
     """
-    levels = levels_of(shape.strides)
+    levels = levels_of(shape.inputs)
     coarsest = STRIDES.index(STRIDES[-1])
     rows = max(e.maps.levels[coarsest].shape[1] for e in examples)
     columns = max(e.maps.levels[coarsest].shape[2] for e in examples)
@@ -174,7 +174,7 @@ def collate(
     grid = shape.grid(height, width)
     out = [
         np.zeros((len(examples), c, height // s, width // s), np.float32)
-        for c, s in zip(shape.channels, shape.strides, strict=True)
+        for c, s in zip(shape.input_channels, shape.inputs, strict=True)
     ]
     valid = np.zeros((len(examples), len(grid)), bool)
     boxes: list[NDArray[np.float64]] = []

@@ -18,18 +18,21 @@ NOTHING = BoxLabels.of([], [])
 
 
 def head_shape(levels: int = 3, *, n_classes: int = 2, width: int = 16) -> HeadShape:
-    """A tiny head on the coarsest levels."""
-    return HeadShape(STRIDES[-levels:], CHANNELS[-levels:], width, 1, n_classes)
+    """A tiny head on the coarsest levels, which reads the one below them as well."""
+    detail = (0, *CHANNELS)[-levels - 1]
+    return HeadShape(STRIDES[-levels:], CHANNELS[-levels:], width, 1, n_classes, detail)
 
 
 def standard(shape: HeadShape, *, seed: int | None = None):
     """Means 0 and deviations 1, or random ones."""
     if seed is None:
-        return tuple((np.zeros(c, np.float32), np.ones(c, np.float32)) for c in shape.channels)
+        return tuple(
+            (np.zeros(c, np.float32), np.ones(c, np.float32)) for c in shape.input_channels
+        )
     rng = np.random.default_rng(seed)
     return tuple(
         (rng.normal(size=c).astype(np.float32), rng.uniform(0.5, 2, c).astype(np.float32))
-        for c in shape.channels
+        for c in shape.input_channels
     )
 
 

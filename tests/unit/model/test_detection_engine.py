@@ -15,6 +15,8 @@ from support.boxes import CHANNELS, NOTHING, painted, random_drawing
 
 pytest.importorskip("torch", reason="needs doubtless[train]")
 
+import torch
+
 from model.backbones.pyramid import STRIDES, canvas
 from model.calibration.metrics import error_auroc
 from model.detection import engine, shape, training
@@ -29,11 +31,15 @@ from model.detection.engine import (
     overlap_of,
 )
 from model.detection.evaluate import match
+from model.detection.graph import last_layers, write_head
+from model.detection.head import Head
 from model.detection.maps import ImageMaps
+from model.detection.network import HeadNetwork
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.schedule import schedule_for
 from model.detection.shape import CONFIDENT, shape_for, smallest_side
+from model.detection.training import standard_of
 from model.detection.types import BoxLabels
 from model.detection.views import View, Window
 from model.errors import (
@@ -165,6 +171,26 @@ def test_a_version_says_the_same_after_it_was_stored(fitted: BoxBundle, tmp_path
             np.testing.assert_array_equal(value, getattr(two, name))
     with pytest.raises(BundleError, match="never overwritten"):
         fitted.save(tmp_path / "v1")
+
+
+def test_a_version_from_before_boxes_were_read_from_finer_maps_is_loaded(
+    fitted: BoxBundle, tmp_path: Path
+) -> None:
+    coarse = some(6, seed=1)
+    with torch.random.fork_rng():
+        old = HeadNetwork(replace(shape_of(400), n_classes=2, width=16, detail=0)).eval()
+        old.classify.bias.data.fill_(0.0)
+    given = standard_of(coarse.maps, old.shape.strides)
+    head = Head(old.shape, write_head([old], given), last_layers([old]))
+    bundle = replace(fitted, head=head)
+    bundle.save(tmp_path / "v1")
+    path = tmp_path / "v1" / FACTS_FILE
+    facts = json.loads(path.read_text())
+    del facts["shape"]["detail"]
+    path.write_text(json.dumps(facts))
+    back, now = (b.look(coarse.maps[0])[0] for b in (BoxBundle.load(tmp_path / "v1"), bundle))
+    assert len(now)
+    np.testing.assert_array_equal(back.boxes, now.boxes)
 
 
 def test_a_stored_version_predicts_without_torch(fitted: BoxBundle, tmp_path: Path) -> None:
@@ -341,6 +367,8 @@ def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
         levels = [STRIDES.index(s) for s in found.strides]
         assert found.strides == STRIDES[levels[0] :]
         assert found.channels == CHANNELS[levels[0] :]
+        finer = max(levels[0] - 1, 0)
+        assert (found.inputs, found.input_channels) == (STRIDES[finer:], CHANNELS[finer:])
         assert found.n_classes == 3
         assert found.width % 8 == 0
     finest = [found.strides[0] for found in shapes]

@@ -63,7 +63,7 @@ def random_maps(rows: int, columns: int, seed: int = 0) -> ImageMaps:
 def torch_outputs(net, given, maps: ImageMaps):
     levels = [
         torch.from_numpy((x.astype(np.float32) - m[:, None, None]) / d[:, None, None])[None]
-        for x, (m, d) in zip(maps.levels[-len(net.shape.strides) :], given, strict=True)
+        for x, (m, d) in zip(maps.levels[-len(net.shape.inputs) :], given, strict=True)
     ]
     with torch.no_grad():
         logits, outputs = net(levels)
@@ -269,3 +269,17 @@ def test_suppression_by_hand() -> None:
     assert non_maximum_suppression(boxes, scores, labels, overlap=0.5).tolist() == [1, 3]
     assert non_maximum_suppression(boxes, scores, labels, overlap=0.89).tolist() == [1, 3, 2]
     assert non_maximum_suppression(boxes, scores, labels, overlap=1.0).tolist() == [1, 3, 0, 2]
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_finer_map_moves_boxes_and_no_classes(levels: int) -> None:
+    head = head_of(network(levels))
+    maps = random_maps(3, 5)
+    of_class, of_box, _, _ = head.features(maps)
+    for below in range(len(STRIDES) - levels):
+        changed = list(maps.levels)
+        changed[below] = random_maps(3, 5, seed=1).levels[below]
+        class_now, box_now, _, _ = head.features(ImageMaps(tuple(changed), maps.size))
+        np.testing.assert_array_equal(of_class, class_now)
+        is_read = below == len(STRIDES) - levels - 1
+        assert np.allclose(of_box, box_now, atol=0.1) != is_read
