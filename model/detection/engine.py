@@ -17,13 +17,12 @@ from model.detection.graph import last_layers, write_head
 from model.detection.head import Head, Kept
 from model.detection.outcomes import LabelledImages, OutOfFold
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings
-from model.detection.schedule import schedule_for
+from model.detection.schedule import Schedule, schedule_for
 from model.detection.shape import HeadShape, Standard, shape_for
 from model.detection.types import BoxLabels
 from model.detection.views import MOST_VIEWED
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError
 
-FOLDS = 2
 MEMBER_SEED = 7919  # between the networks of a head
 STANDARD_IMAGES = 200  # enough for means and deviations of channels
 MOST_OVERLAP, LEAST_OVERLAP = 0.7, 0.5
@@ -60,7 +59,7 @@ def fit(
     """Fit, calibrate and measure one version.
 
     Calibrated and measured on regions that heads found on images they were not fitted to: two of
-    them, each fitted to half of the images, and where steps are dear with half of them.
+    them, each fitted to half of the images, or five, each fitted to four fifths (see `Schedule`).
 
     Args:
         data: the labels.
@@ -79,16 +78,17 @@ def fit(
     recipe = _recipe(data, classes, config)
     data = _with_few_views(data)
     rng = np.random.default_rng(config.seed)
-    fold = rng.permutation(len(data)) % FOLDS
+    folds = min(recipe.folds, len(data))
+    fold = rng.permutation(len(data)) % folds
     seen: dict[int, tuple[Kept, Readings]] = {}
-    for number in range(FOLDS):
-        what = f"training to calibrate, {number + 1} of {FOLDS}"
-        first, part = number * 0.45 / FOLDS, 0.45 / FOLDS
+    for number in range(folds):
+        what = f"training to calibrate, {number + 1} of {folds}"
+        first, part = number * 0.45 / folds, 0.45 / folds
 
         def say(share: float, first: float = first, part: float = part, what: str = what) -> None:
             progress(first + part * share, what)
 
-        head = recipe.train(data, np.flatnonzero(fold != number), recipe.calibrating_steps, say)
+        head = recipe.to_calibrate().train(data, np.flatnonzero(fold != number), say)
         for n in np.flatnonzero(fold == number).tolist():
             kept = head.find(data.maps[n])
             seen[n] = kept, BOX_ESTIMATORS[config.estimator](head, kept)
@@ -96,7 +96,6 @@ def fit(
     head = recipe.train(
         data,
         np.arange(len(data)),
-        recipe.steps,
         lambda share: progress(0.45 + share / 2, "training"),
     )
     head_cpu_s = time.process_time() - trained
@@ -136,9 +135,7 @@ def fit_head(
         NotEnoughLabelsError, ShapeError, ModelError: as `fit`.
     """
     recipe = _recipe(data, classes, config or BoxConfig())
-    return recipe.train(
-        _with_few_views(data), np.arange(len(data)), recipe.steps, lambda share: None
-    )
+    return recipe.train(_with_few_views(data), np.arange(len(data)), lambda share: None)
 
 
 def _with_few_views(data: LabelledImages) -> LabelledImages:
@@ -151,18 +148,27 @@ class _Recipe:
     """What all heads of one fit share; a head may be the mean of several networks."""
 
     shape: HeadShape
+    schedule: Schedule
     networks: int
     standard: Standard
     overlap: float
     steps: int
-    calibrating_steps: int
     seed: int
+
+    @property
+    def folds(self) -> int:
+        """Parts of the images, each left to one head that calibration is fitted to."""
+        return self.schedule.folds
+
+    def to_calibrate(self) -> _Recipe:
+        """The recipe of these heads."""
+        steps = self.schedule.steps_to_calibrate(self.steps)
+        return replace(self, networks=self.schedule.calibrating_networks, steps=steps)
 
     def train(
         self,
         data: LabelledImages,
         rows: NDArray[np.int64],
-        steps: int,
         progress: Callable[[float], None],
     ) -> Head:
         """A head fitted to some of the images."""
@@ -180,7 +186,7 @@ class _Recipe:
                     self.shape,
                     self.standard,
                     seed=self.seed + MEMBER_SEED * member,
-                    steps=steps,
+                    steps=self.steps,
                     progress=say,
                 )
             )
@@ -206,11 +212,11 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
     steps = config.steps or schedule.steps_for(len(data))
     return _Recipe(
         shape=shape,
+        schedule=schedule,
         networks=schedule.networks,
         standard=standard_of([data.maps[n] for n in some], shape.inputs),
         overlap=overlap_of(data.drawn),
         steps=steps,
-        calibrating_steps=schedule.steps_to_calibrate(steps),
         seed=config.seed,
     )
 

@@ -24,6 +24,10 @@ class Schedule:
             arXiv:1612.01474).
         calibrating: share of the steps of a head that only finds what calibration is fitted to;
             less than all where they are dear.
+        folds: parts of the images, each left to one such head that is fitted to the others. Where
+            more images still make a head much better, one fitted to half of them is no measure of
+            the version's own.
+        calibrating_networks: as `networks`, of such a head.
     """
 
     steps: int
@@ -32,6 +36,8 @@ class Schedule:
     rate: float
     networks: int
     calibrating: float
+    folds: int
+    calibrating_networks: int
 
     def steps_for(self, images: int) -> int:
         """Steps of each network on so many images."""
@@ -46,10 +52,19 @@ class Schedule:
 # By stride. Without the level of stride 8 a step costs a fifth, and what tells large objects apart
 # takes longer to learn than where small ones are. Several networks need fewer steps each.
 SCHEDULES = {
-    8: Schedule(steps=260, images=100, power=0.8, rate=4e-3, networks=1, calibrating=0.5),
-    16: Schedule(steps=600, images=100, power=0.8, rate=2e-3, networks=1, calibrating=1.0),
-    32: Schedule(steps=300, images=25, power=0.5, rate=2e-3, networks=4, calibrating=1.0),
-}
+    8: Schedule(
+        steps=260, images=100, power=0.8, rate=4e-3, networks=1,
+        calibrating=0.5, folds=2, calibrating_networks=1,
+    ),
+    16: Schedule(
+        steps=600, images=100, power=0.8, rate=2e-3, networks=1,
+        calibrating=1.0, folds=2, calibrating_networks=1,
+    ),
+    32: Schedule(
+        steps=300, images=25, power=0.5, rate=2e-3, networks=4,
+        calibrating=1.0, folds=5, calibrating_networks=2,
+    ),
+}  # fmt: skip
 
 
 def schedule_for(shape: HeadShape) -> Schedule:

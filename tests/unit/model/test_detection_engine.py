@@ -151,6 +151,35 @@ def test_metrics_are_complete_and_json(fitted: BoxBundle) -> None:
     assert metrics["metric"] == "images right as they are"
 
 
+def test_each_part_is_left_to_heads_that_are_fitted_to_all_others(monkeypatch) -> None:
+    trained: list[tuple[list[int], int]] = []
+    data = some(9, seed=3)
+    real = training.train_head
+
+    def spy(examples, *args, **kwargs):
+        drawn = [example.drawn for example in examples]
+        rows = [next(n for n, d in enumerate(data.drawn) if d is one) for one in drawn]
+        trained.append((rows, kwargs["steps"]))
+        return real(examples, *args, **kwargs)
+
+    def schedule(shape):
+        return replace(
+            schedule_for(shape), folds=4, networks=3, calibrating_networks=2, calibrating=0.5
+        )
+
+    monkeypatch.setattr(training, "train_head", spy)
+    monkeypatch.setattr(engine, "schedule_for", schedule)
+    fit(data, CLASSES, config=BoxConfig(steps=4))
+    *calibrating, first, second, third = trained
+    for rows, steps in (first, second, third):
+        assert (rows, steps) == (list(range(9)), 4)
+    assert [steps for _, steps in calibrating] == [2] * 8
+    left = [set(range(9)) - set(rows) for rows, _ in calibrating]
+    assert left[::2] == left[1::2], "two networks of one head"
+    assert sorted(n for part in left[::2] for n in part) == list(range(9))
+    assert {len(part) for part in left} == {2, 3}
+
+
 def test_out_of_fold_there_is_one_answer_for_each_image(fitted: BoxBundle) -> None:
     right, stated = fitted.out_of_fold_right, fitted.out_of_fold_p_right
     assert right.shape == stated.shape == (18,)
