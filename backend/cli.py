@@ -449,4 +449,4 @@ def _follow(
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="doubtless")

@@ -60,4 +60,4 @@ def main(classes: str, no_browser: bool, result: Path | None, **chosen: Any) -> 
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="./run demo")
