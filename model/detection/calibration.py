@@ -6,7 +6,7 @@ Fitted on images that the head which found the regions was not trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from model.detection.types import Floats
 # What is below is expected to be missing.
 SHOWN = 1 / 6
 LEAST, MOST = 1e-4, 1 - 1e-4
+PRIOR_EMPTY = 2.0  # images without a region that are taken to miss what images miss on average
 LEAST_SLOPE = 0.05  # a higher score is never trusted less
 # Standard deviations of the prior; the middle is the score itself, unchanged.
 OF_SLOPE, OF_OFFSET, OF_QUALITY, OF_CLASS = 0.5, 2.0, 0.5, 0.5
@@ -104,16 +105,22 @@ class ImageCalibrator:
         offset: see above.
         recall: what one unit of P(right) below the threshold stands for, in missed objects.
         unseen: objects an image that no region points to at all, on average.
+        unseen_where_empty: the same of images without a region shown; None takes `unseen`. With few
+            labels most of them show what was not recognised, and are not those to be trusted most.
     """
 
     slope: float = 1.0
     offset: float = 0.0
     recall: float = 1.0
     unseen: float = 0.0
+    unseen_where_empty: float | None = None
 
     def missed(self, p_right: Floats) -> float:
         """Expected number of objects that no shown region covers."""
-        return self.recall * float(p_right[p_right < SHOWN].sum()) + self.unseen
+        known = self.unseen
+        if self.unseen_where_empty is not None and is_empty(p_right):
+            known = self.unseen_where_empty
+        return self.recall * float(p_right[p_right < SHOWN].sum()) + known
 
     def log_naive(self, p_right: Floats) -> float:
         """Log of P(nothing is wrong), were all of it independent."""
@@ -142,9 +149,13 @@ class ImageCalibrator:
         below = np.array([p[p < SHOWN].sum() for p in p_right])
         # Poisson rates with a prior of ten objects' worth on "what is below counts as it says".
         recall = (missed.sum() * (below.sum() > 0) + 10.0) / (below.sum() + 10.0)
-        expected = recall * below
-        unseen = max(float((missed - expected).sum()), 0.0) / (len(missed) + 10.0)
-        plain = cls(recall=float(recall), unseen=unseen)
+        more = missed - recall * below
+        empty = np.array([is_empty(p) for p in p_right], bool)
+        overall = max(float(more.sum()), 0.0) / (len(more) + 10.0)
+        unseen = max(float(more[~empty].sum()), 0.0) / (float((~empty).sum()) + 10.0)
+        where_empty = max(float(more[empty].sum()) + PRIOR_EMPTY * overall, 0.0)
+        where_empty /= float(empty.sum()) + PRIOR_EMPTY
+        plain = cls(recall=float(recall), unseen=unseen, unseen_where_empty=where_empty)
         x = np.array([_log_odds(plain.log_naive(p)) for p in p_right])
         wanted = all_right.astype(np.float64)
         middle, width = np.array([1.0, 0.0]), np.array([0.5, 2.0])
@@ -159,7 +170,12 @@ class ImageCalibrator:
         slope, offset = minimize(
             loss, middle, jac=True, method="L-BFGS-B", bounds=[(LEAST_SLOPE, None), (None, None)]
         ).x
-        return cls(float(slope), float(offset), float(recall), unseen)
+        return replace(plain, slope=float(slope), offset=float(offset))
+
+
+def is_empty(p_right: Floats) -> bool:
+    """Whether no region of an image is shown."""
+    return not bool((p_right >= SHOWN).any())
 
 
 def _log_odds(log_p: float) -> float:
@@ -185,7 +201,10 @@ class BoxCalibration:
         return {
             "region": np.array([r.slope, r.quality]),
             "offsets": r.offsets,
-            "image": np.array([i.slope, i.offset, i.recall, i.unseen]),
+            "image": np.array(
+                [i.slope, i.offset, i.recall, i.unseen]
+                + ([] if i.unseen_where_empty is None else [i.unseen_where_empty])
+            ),
         }
 
     @classmethod

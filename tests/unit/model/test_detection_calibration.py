@@ -22,6 +22,7 @@ from model.detection.calibration import (
     ImageCalibrator,
     RegionCalibrator,
     _log_odds,
+    is_empty,
 )
 
 SCORES = np.linspace(0.02, 0.98, 25)
@@ -203,6 +204,33 @@ def test_objects_that_nothing_points_to_are_expected_too() -> None:
     assert ece(stated, happened & (more == 0)) <= 0.06
 
 
+def test_where_nothing_is_shown_more_may_be_missing() -> None:
+    """Every image has an object; of those on which nothing is found it was not recognised."""
+    rng = np.random.default_rng(0)
+    empty = rng.random(40) < 0.4
+    p_right = [np.full(1, 0.05 if nothing else 0.9) for nothing in empty]
+    right = ~empty & (rng.random(40) < 0.9)
+    found = ImageCalibrator.fit(p_right, empty.astype(np.int64), right)
+    nothing, one = np.array([0.05]), np.array([0.9])
+    assert found.missed(nothing) == pytest.approx(1.0, abs=0.2)
+    assert found.missed(one) < 0.1
+    assert found.p_all_right(nothing) < 0.3 < 0.7 < found.p_all_right(one)
+
+
+def test_true_negatives_are_told_apart_from_what_was_not_recognised() -> None:
+    p_right = [np.full(1, 0.02 if n < 20 else 0.9) for n in range(40)]
+    found = ImageCalibrator.fit(p_right, np.zeros(40, np.int64), np.ones(40, bool))
+    assert found.p_all_right(np.array([0.02])) > 0.9
+
+
+def test_a_version_from_before_empty_images_were_told_apart_is_read() -> None:
+    regions = RegionCalibrator(1.0, 0.0, np.zeros(2))
+    for images in (ImageCalibrator(0.9, 0.1, 1.5, 0.3), ImageCalibrator(0.9, 0.1, 1.5, 0.3, 0.7)):
+        kept = BoxCalibration(regions, images)
+        assert BoxCalibration.restore(kept.arrays()).images == images
+    assert ImageCalibrator(unseen=0.3).missed(np.zeros(0)) == 0.3
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_few_images_leave_the_product_nearly_as_it_is(count: int) -> None:
     p_right, _, missed, right = images(count, seed=8)
@@ -212,7 +240,7 @@ def test_few_images_leave_the_product_nearly_as_it_is(count: int) -> None:
         plain = ImageCalibrator().p_all_right(array)
         assert abs(found.p_all_right(array) - plain) < 0.3
     if not count:
-        assert found == ImageCalibrator()
+        assert found == ImageCalibrator(unseen_where_empty=0.0)
 
 
 def calibrators() -> list[ImageCalibrator]:
@@ -236,6 +264,8 @@ def test_an_image_is_never_certain_and_doubt_lowers_it(number: int) -> None:
         assert found.missed(array) >= 0
         for extra in rng.uniform(0.01, 0.99, 5):
             more = np.append(array, extra)
+            if is_empty(array) and not is_empty(more):
+                continue  # what is shown of an image tells more of it than nothing does
             assert found.p_all_right(more) <= stated
             assert found.missed(more) >= found.missed(array)
     certain, doubtful = np.array([0.9, 0.95]), np.array([0.9, 0.6])
