@@ -322,18 +322,20 @@ class Demo:
 
     def _await_first_order(self, view: LiveView) -> None:
         """Features are computed and the first order is published before anybody labels."""
-        deadline = time.monotonic() + FIRST_ORDER_LIMIT_S
-        while self._live_version() is None:
+
+        def show() -> None:
             counts = self.database.task_counts(self.project.key)
             self.state.doing = f"looking at the images: {counts['ready']} of {len(self.data.pool)}"
             self._refresh(keep_doing=True)
             view.update()
-            if time.monotonic() > deadline:
-                raise LaunchError(
-                    f"no order was published within {FIRST_ORDER_LIMIT_S / 60:.0f} minutes; "
-                    f"the log {self.home / 'doubtless.log'} may say why"
-                )
-            self._pause(0.5)
+
+        self._wait(
+            lambda: self._live_version() is not None,
+            limit_s=FIRST_ORDER_LIMIT_S,
+            why=f"no order was published within {FIRST_ORDER_LIMIT_S / 60:.0f} minutes; "
+            f"the log {self.home / 'doubtless.log'} may say why",
+            meanwhile=show,
+        )
 
     def _label_until_enough(self, view: LiveView) -> None:
         spec = parse_config(self.project.label_config).spec
@@ -393,17 +395,20 @@ class Demo:
 
     def _await_training(self, submitted: int, view: LiveView) -> None:
         """Wait like somebody who labels slowly: until all labels so far are in a version."""
-        limit_s = self.judge.training_limit_s
-        deadline = time.monotonic() + limit_s
-        while self._trained_labels() < submitted:
+
+        def show() -> None:
             self._refresh()
             view.update()
-            if time.monotonic() > deadline:
-                raise LaunchError(
-                    f"{submitted} labels were not trained on within {limit_s:.0f} s; "
-                    f"the log {self.home / 'doubtless.log'} may say why"
-                )
-            self._pause(0.2)
+
+        limit_s = self.judge.training_limit_s
+        self._wait(
+            lambda: self._trained_labels() >= submitted,
+            limit_s=limit_s,
+            why=f"{submitted} labels were not trained on within {limit_s:.0f} s; "
+            f"the log {self.home / 'doubtless.log'} may say why",
+            meanwhile=show,
+            every_s=0.2,
+        )
         self._refresh()
         self._measure(submitted, view)
         view.update()
@@ -474,9 +479,19 @@ class Demo:
         if self.stack.stopping.wait(seconds):
             raise StoppedError
 
-    def _wait(self, condition: Callable[[], bool], *, limit_s: float, why: str) -> None:
+    def _wait(
+        self,
+        condition: Callable[[], bool],
+        *,
+        limit_s: float,
+        why: str,
+        meanwhile: Callable[[], None] = lambda: None,
+        every_s: float = 0.5,
+    ) -> None:
+        """Until the condition holds; `why` is the error when that takes too long."""
         deadline = time.monotonic() + limit_s
         while not condition():
+            meanwhile()
             if time.monotonic() > deadline:
                 raise LaunchError(why)
-            self._pause(0.5)
+            self._pause(every_s)

@@ -78,7 +78,7 @@ def fit(
     recipe = _recipe(data, classes, config)
     data = _with_few_views(data)
     rng = np.random.default_rng(config.seed)
-    folds = min(recipe.folds, len(data))
+    folds = min(recipe.schedule.folds, len(data))
     fold = rng.permutation(len(data)) % folds
     seen: dict[int, tuple[Kept, Readings]] = {}
     for number in range(folds):
@@ -155,13 +155,8 @@ class _Recipe:
     steps: int
     seed: int
 
-    @property
-    def folds(self) -> int:
-        """Parts of the images, each left to one head that calibration is fitted to."""
-        return self.schedule.folds
-
     def to_calibrate(self) -> _Recipe:
-        """The recipe of these heads."""
+        """The recipe of the heads that calibration is fitted to."""
         steps = self.schedule.steps_to_calibrate(self.steps)
         return replace(self, networks=self.schedule.calibrating_networks, steps=steps)
 

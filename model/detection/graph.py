@@ -144,18 +144,15 @@ def _conv(
     name: str,
     x: str,
     weight: NDArray[np.float64],
-    bias: NDArray[np.float64] | None = None,
     *,
     groups: int = 1,
     constant: Callable[[Graph, str, NDArray[np.float32]], str] | None = None,
 ) -> str:
     constant = constant or _once()
-    names = [constant(graph, f"{name}.weight", weight.astype(np.float32))]
-    if bias is not None:
-        names.append(constant(graph, f"{name}.bias", bias.astype(np.float32)))
+    known = constant(graph, f"{name}.weight", weight.astype(np.float32))
     side = weight.shape[2]
     return graph.add(
-        "Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4, group=groups
+        "Conv", [x, known], kernel_shape=[side, side], pads=[side // 2] * 4, group=groups
     )
 
 
