@@ -6,32 +6,24 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from backend.edges.export import CLASSIFICATION, DETECTION, LeftOut
 from backend.settings import Settings
 from backend.simulate.source import Source, open_source
-from backend.simulate.tasks import BoxTask, Names, Step, Task
-from model.acquisition import require
-from model.backbones import BACKBONES, Backbone, load_backbone
+from backend.simulate.tasks import BoxTask, LabelTask, Names, Task
+from model.backbones import load_backbone
 from model.backbones.pyramid import load_pyramid
 from model.detection.maps import MapStore
 from model.errors import DataError, ModelError
 from model.features import FeatureStore
-from model.heads.plain import PLAIN_BACKBONE
 from model.simulation.data import (
-    LabelledSet,
     Listing,
-    compute_features,
-    labelled_set,
     list_images,
 )
 from model.simulation.parallel import Job, play_all
@@ -40,7 +32,6 @@ from model.simulation.replay import RANDOM, Plan, Playable, Run
 from model.simulation.report import Shown, first_rows, plot_file, render, thumbnail
 from model.simulation.store import RunStore, write_atomically, writing
 from model.simulation.summary import headline, outlook, remarks, summarise
-from model.uncertainty import ESTIMATORS
 
 FORMAT = 1
 AUTO, MULTILABEL = "auto", "multilabel"
@@ -48,8 +39,6 @@ TASKS = (AUTO, CLASSIFICATION, MULTILABEL, DETECTION)
 RESULT_FILE, PLOT_FILE, REPORT_FILE = "result.json", "plot.svg", "report.html"
 _SET_PREFIX = ".set-"
 MOST_BATCH, LEAST_BATCH, ROUNDS = 40, 5, 13
-# Made of these networks side by side, in this order: the first one's features need no second pass.
-_STARTS_WITH_PLAIN = f"{PLAIN_BACKBONE}+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,67 +171,6 @@ def _rules(options: Options, default: str) -> list[str]:
     """The rules to compare, `random` first, each once."""
     named = options.acquisitions or default.split(",")
     return list(dict.fromkeys([RANDOM, *filter(None, map(str.strip, named))]))
-
-
-class LabelTask:
-    """Classification, with one label an image or several; see `Task`.
-
-    Args:
-        rules: names of `ACQUISITIONS`.
-        uncertainty: one of `ESTIMATORS`.
-        backbone: one of `BACKBONES`.
-        features: cache of features.
-        load: gives a backbone.
-    """
-
-    def __init__(
-        self,
-        rules: Sequence[str],
-        uncertainty: str,
-        backbone: str,
-        *,
-        features: FeatureStore,
-        load: Callable[[str], Backbone],
-    ) -> None:
-        self.names = Names(rules, uncertainty, backbone, BACKBONES[backbone].hash)
-        family = ESTIMATORS[uncertainty]
-        for rule in rules:
-            require(rule, passes=family.passes, joint=family.joint)
-        self._features, self._load = features, load
-        # The first of networks side by side is the plain head's own.
-        self._shared = backbone == PLAIN_BACKBONE or backbone.startswith(_STARTS_WITH_PLAIN)
-
-    def outline(self, name: str, listing: Listing) -> LabelledSet:
-        """See `Task`."""
-        return labelled_set(name, listing, np.zeros((len(listing.keys), 0), np.float32))
-
-    def compute(self, source: Source, keys: Sequence[str], step: Step) -> dict[str, str]:
-        """See `Task`."""
-        backbone = self.names.backbone
-        broken: dict[str, str] = {}
-        for name in [backbone] if self._shared else [backbone, PLAIN_BACKBONE]:
-            broken |= compute_features(
-                source.read,
-                keys,
-                backbone=name,
-                store=self._features,
-                load=self._load,
-                progress=partial(step, f"{name} features"),
-            )
-        return broken
-
-    def assemble(self, name: str, listing: Listing) -> LabelledSet:
-        """See `Task`."""
-        features = self._features.load(self.names.code, listing.keys)
-        plain = features
-        if self.names.backbone != PLAIN_BACKBONE:
-            spec = BACKBONES[PLAIN_BACKBONE]
-            plain = (
-                features[:, : spec.dim]
-                if self._shared
-                else self._features.load(spec.hash, listing.keys)
-            )
-        return labelled_set(name, listing, features, plain)
 
 
 def _plan(options: Options, names: Names, data: Playable) -> Plan:

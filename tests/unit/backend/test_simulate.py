@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from support.tiny_sets import ColourBackbone, blobs, colour_spec, items, write_folders
 
 import backend.simulate.run
+import backend.simulate.tasks
 from backend.cli import main
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
@@ -36,7 +37,7 @@ def colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ColourBackbone:
     backbone = ColourBackbone()
     monkeypatch.setitem(BACKBONES, "colour", colour_spec("colour"))
     monkeypatch.setattr(backend.simulate.run, "load_backbone", lambda *a, **k: backbone)
-    monkeypatch.setattr(backend.simulate.run, "PLAIN_BACKBONE", "colour")
+    monkeypatch.setattr(backend.simulate.tasks, "PLAIN_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -340,13 +341,13 @@ def test_seconds_of_a_stopped_start_are_kept(
     colour: ColourBackbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_folders(tmp_path / "colours", 60)
-    real = backend.simulate.run.compute_features
+    real = backend.simulate.tasks.compute_features
 
     def stopped(*given: Any, **named: Any) -> dict[str, str]:
         real(*given, **named)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backend.simulate.run, "compute_features", stopped)
+    monkeypatch.setattr(backend.simulate.tasks, "compute_features", stopped)
     run("--data", str(data), "--out", "out", *SMALL, code=130)
     assert float((tmp_path / "out" / "runs" / ".features").read_text()) > 0.0
 

@@ -14,6 +14,7 @@ from support.tiny_sets import ColourBackbone, colour_spec
 from support.world import COLOURS
 
 import backend.simulate.run
+import backend.simulate.tasks
 from backend.cli import main
 from backend.edges.export import LabelStudioExport
 from backend.settings import Settings
@@ -26,7 +27,7 @@ SMALL = ("--batch", "10", "--rounds", "3", "--seeds", "2", "--jobs", "2")
 def colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, "colour", colour_spec("colour"))
     monkeypatch.setattr(backend.simulate.run, "load_backbone", lambda *a, **k: ColourBackbone())
-    monkeypatch.setattr(backend.simulate.run, "PLAIN_BACKBONE", "colour")
+    monkeypatch.setattr(backend.simulate.tasks, "PLAIN_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_BACKBONE", "colour")
     monkeypatch.setenv("DOUBTLESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
