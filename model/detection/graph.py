@@ -30,10 +30,16 @@ def write_head(networks: Sequence[HeadNetwork], standard: Standard) -> bytes:
     graph = Graph()
     shape = networks[0].shape
     levels = len(shape.strides)
-    finer = len(shape.inputs) - levels
-    scales = graph.constant("double", np.array([1, 1, 2, 2], np.float32))
+    finer = 1 if shape.detail else 0
+    maps = [f"level{n}" for n in range(len(shape.inputs))]
+    for _ in range(shape.coarser):
+        # Of a column or row left over the mean is that of the cells there are.
+        half = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
+        maps.append(graph.add("AveragePool", maps[-1:], **half))
+    standard = (*standard, *standard[-1:] * shape.coarser)
+    up = _twice_as_fine(graph)
     members = [
-        _member(graph, f"member{n}.", network, standard, scales)
+        _member(graph, f"member{n}.", network, maps, standard, up)
         for n, network in enumerate(networks)
     ]
     outputs = [graph.add("Concat", list(same), axis=1) for same in zip(*members, strict=True)]
@@ -52,26 +58,43 @@ def write_head(networks: Sequence[HeadNetwork], standard: Standard) -> bytes:
     return data
 
 
+def _twice_as_fine(graph: Graph) -> Callable[[str, str], str]:
+    """``(x, like)`` to x with cells of half the side, as many of them as `like` has."""
+    scales = graph.constant("double", np.array([1, 1, 2, 2], np.float32))
+    plane = graph.constant("plane", np.array([2, 3], np.int64))
+    first = graph.constant("first", np.zeros(2, np.int64))
+
+    def up(x: str, like: str) -> str:
+        doubled = graph.add("Resize", [x, "", scales], mode="nearest")
+        size = graph.add("Shape", [like], start=2, end=4)
+        return graph.add("Slice", [doubled, first, size, plane])
+
+    return up
+
+
 def _member(
-    graph: Graph, member: str, network: HeadNetwork, standard: Standard, scales: str
+    graph: Graph,
+    member: str,
+    network: HeadNetwork,
+    maps: Sequence[str],
+    standard: Standard,
+    up: Callable[[str, str], str],
 ) -> list[str]:
     """What one network reads out: for classes on every level, then for boxes."""
-    shape = network.shape
-    levels = range(len(shape.strides))
-    finer = len(shape.inputs) - len(levels)
+    levels = range(len(network.shape.strides))
+    finer = len(maps) - len(levels)
     merged: list[str] = []
     above: str | None = None
     for level in reversed(levels):
         name, given = f"{member}lateral{level}", level + finer
-        x = _reading(graph, name, f"level{given}", network.lateral[level], standard[given])
+        x = _reading(graph, name, maps[given], network.lateral[level], standard[given])
         if above is not None:
-            up = graph.add("Resize", [above, "", scales], mode="nearest")
-            x = graph.add("Add", [x, up])
+            x = graph.add("Add", [x, up(above, x)])
         above = x
         merged.insert(0, _block(graph, f"{member}smooth{level}", x, network.smooth[level]))
     for_box = list(merged)
     if network.detail is not None:
-        detail = _reading(graph, f"{member}detail", "level0", network.detail, standard[0])
+        detail = _reading(graph, f"{member}detail", maps[0], network.detail, standard[0])
         for_box[0] = graph.add("Add", [merged[0], detail])
     outputs = []
     for name, tower, read in (

@@ -119,7 +119,8 @@ class Head:
         weight, bias = self.last.classify
         logits = of_class @ weight + bias
         top = logits.max(axis=1)
-        likely = np.flatnonzero(top > np.log(LEAST_SCORE / (1 - LEAST_SCORE)))
+        on_canvas = (grid[:, :2] < canvas).all(axis=1)
+        likely = np.flatnonzero(on_canvas & (top > np.log(LEAST_SCORE / (1 - LEAST_SCORE))))
         likely = likely[np.argsort(-top[likely], kind="stable")[:BEFORE]]
         level = np.searchsorted(np.array(self.shape.strides), grid[likely, 2])
         boxes, quality, spread = self.boxes(of_box[likely], grid[likely], level)

@@ -32,7 +32,8 @@ class HeadNetwork(nn.Module):
 
     A feature pyramid (Lin et al. 2017, arXiv:1612.03144) of depthwise-separable blocks, and two
     towers that all levels share, as in FCOS (Tian et al. 2019, arXiv:1904.01355). On the finest
-    level the tower of boxes reads the map below it as well.
+    level the tower of boxes reads the map below it as well. Levels coarser than any map are means
+    of cells of the coarsest one.
 
     Args:
         shape: levels, width and classes.
@@ -61,13 +62,16 @@ class HeadNetwork(nn.Module):
             maps: standardised, finest first, see `HeadShape.inputs`.
         """
         finer = maps[0]
-        maps = maps[-len(self.shape.strides) :]
+        maps = maps[1:] if self.detail is not None else list(maps)
+        for _ in range(self.shape.coarser):
+            maps.append(nn.functional.avg_pool2d(maps[-1], 2, ceil_mode=True))
         merged: list[Tensor] = []
         above: Tensor | None = None
         for level in reversed(range(len(maps))):
             x = self.lateral[level](maps[level])
             if above is not None:
-                x = x + nn.functional.interpolate(above, scale_factor=2.0, mode="nearest")
+                up = nn.functional.interpolate(above, scale_factor=2.0, mode="nearest")
+                x = x + up[..., : x.shape[2], : x.shape[3]]
             above = x
             merged.insert(0, self.smooth[level](x))
         # Where exactly a side lies is in the finer map. What an object is, is not: classes learnt

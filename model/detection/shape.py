@@ -18,6 +18,7 @@ BOX_OUTPUTS = 9  # four sides, the box's quality, and the spread of four sides
 REACH = 3.0  # a side of reach * stride is what an output of 0 means
 LARGEST_LOG = 5.0
 CELLS = 4.0  # of the finest level that an object of the smallest class spans
+MOST_CELLS = 8.0  # of the coarsest level that an object of the largest class spans at most
 USUAL_SPREAD, PRIOR_DRAWS = 0.4, 2.0  # of log sides within a class, and how far that is believed
 MEDIAN_ERROR = np.sqrt(np.pi / 2)  # standard error of a median, in those of a mean
 CONFIDENT = 1.64  # standard errors: one-sided 95 %
@@ -36,6 +37,8 @@ class HeadShape:
         n_classes: C.
         detail: channels of the map one level finer, where boxes are read from as well; 0 where
             there is none.
+        coarser: how many of the levels are coarser than any map: each is the mean of 2 x 2 cells
+            of the one before.
     """
 
     strides: tuple[int, ...]
@@ -44,16 +47,19 @@ class HeadShape:
     depth: int
     n_classes: int
     detail: int = 0
+    coarser: int = 0
 
     @property
     def inputs(self) -> tuple[int, ...]:
         """Strides of the maps it reads, finest first."""
-        return (self.strides[0] // 2, *self.strides) if self.detail else self.strides
+        own = self.strides[: len(self.strides) - self.coarser]
+        return (own[0] // 2, *own) if self.detail else own
 
     @property
     def input_channels(self) -> tuple[int, ...]:
         """Channels of the maps it reads."""
-        return (self.detail, *self.channels) if self.detail else self.channels
+        own = self.channels[: len(self.channels) - self.coarser]
+        return (self.detail, *own) if self.detail else own
 
     @property
     def box_outputs(self) -> int:
@@ -61,10 +67,13 @@ class HeadShape:
         return BOX_OUTPUTS
 
     def grid(self, height: int, width: int) -> NDArray[np.float32]:
-        """``(L, 3)`` x, y and stride in pixels of all locations of a canvas."""
+        """``(L, 3)`` x, y and stride in pixels of all locations of a canvas.
+
+        Levels coarser than any map may have locations beyond its right and lower edge.
+        """
         parts = []
         for stride in self.strides:
-            rows, columns = height // stride, width // stride
+            rows, columns = -(-height // stride), -(-width // stride)
             y, x = np.mgrid[:rows, :columns]
             part = np.stack([(x + 0.5) * stride, (y + 0.5) * stride, np.full(x.shape, stride)], -1)
             parts.append(part.reshape(-1, 3))
@@ -110,6 +119,11 @@ def smallest_side(logs: Sequence[NDArray[np.float64]]) -> float:
     return float(min(sides))
 
 
+def largest_side(logs: Sequence[NDArray[np.float64]]) -> float:
+    """Pixels that objects of the largest class span: its median. 0 without any object."""
+    return max((float(np.exp(np.median(one))) for one in logs if len(one)), default=0.0)
+
+
 def shape_for(
     labels: Sequence[BoxLabels],
     sizes: Sequence[tuple[int, int]],
@@ -120,16 +134,24 @@ def shape_for(
 
     The finest level is the coarsest on which the smallest class may well span four cells: finer
     ones help small objects, and where there are none they cost most of the time and are learnt
-    worse from few images. What that saves buys a wider head.
+    worse from few images. What that saves buys a wider head. Levels coarser than any map follow,
+    so that there are two at least, and while the largest class spans more than eight cells: a
+    location on a finer one does not see where such an object ends (the same limit as in FCOS).
     """
-    smallest = smallest_side(log_sides(labels, sizes, n_classes))
+    logs = log_sides(labels, sizes, n_classes)
+    smallest, largest = smallest_side(logs), largest_side(logs)
     fitting = [n for n, stride in enumerate(STRIDES) if smallest >= CELLS * stride]
     first = max(fitting, default=0)
+    strides = STRIDES[first:]
+    while len(strides) < 2 or largest > MOST_CELLS * strides[-1]:
+        strides += (2 * strides[-1],)
+    coarser = len(strides) - len(STRIDES[first:])
     return HeadShape(
-        strides=STRIDES[first:],
-        channels=tuple(channels[first:]),
+        strides=strides,
+        channels=(*channels[first:], *[channels[-1]] * coarser),
         width=WIDTHS[min(first, 1)],
         depth=2,
         n_classes=n_classes,
         detail=channels[first - 1] if first else 0,
+        coarser=coarser,
     )

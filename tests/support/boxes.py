@@ -17,10 +17,14 @@ CHANNELS = (8, 12, 16)
 NOTHING = BoxLabels.of([], [])
 
 
-def head_shape(levels: int = 3, *, n_classes: int = 2, width: int = 16) -> HeadShape:
-    """A tiny head on the coarsest levels, which reads the one below them as well."""
+def head_shape(
+    levels: int = 3, *, n_classes: int = 2, width: int = 16, coarser: int = 0
+) -> HeadShape:
+    """A tiny head on the coarsest maps, which reads the one below them as well."""
     detail = (0, *CHANNELS)[-levels - 1]
-    return HeadShape(STRIDES[-levels:], CHANNELS[-levels:], width, 1, n_classes, detail)
+    strides = STRIDES[-levels:] + tuple(STRIDES[-1] * 2**n for n in range(1, coarser + 1))
+    channels = CHANNELS[-levels:] + CHANNELS[-1:] * coarser
+    return HeadShape(strides, channels, width, 1, n_classes, detail, coarser)
 
 
 def standard(shape: HeadShape, *, seed: int | None = None):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.boxes import CHANNELS, NOTHING, painted, random_drawing
+from support.boxes import CHANNELS, NOTHING, head_shape, painted, random_drawing
 
 pytest.importorskip("torch", reason="needs doubtless[train]")
 
@@ -38,7 +38,7 @@ from model.detection.network import HeadNetwork
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.schedule import schedule_for
-from model.detection.shape import CONFIDENT, shape_for, smallest_side
+from model.detection.shape import CONFIDENT, largest_side, shape_for, smallest_side
 from model.detection.training import standard_of
 from model.detection.types import BoxLabels
 from model.detection.views import View, Window
@@ -202,20 +202,23 @@ def test_a_version_says_the_same_after_it_was_stored(fitted: BoxBundle, tmp_path
         fitted.save(tmp_path / "v1")
 
 
-def test_a_version_from_before_boxes_were_read_from_finer_maps_is_loaded(
-    fitted: BoxBundle, tmp_path: Path
+@pytest.mark.parametrize("later", [["coarser"], ["coarser", "detail"]])
+def test_a_version_from_before_other_levels_were_read_is_loaded(
+    fitted: BoxBundle, tmp_path: Path, later: list[str]
 ) -> None:
     coarse = some(6, seed=1)
+    shape = replace(head_shape(1), detail=0) if "detail" in later else head_shape(1)
     with torch.random.fork_rng():
-        old = HeadNetwork(replace(shape_of(400), n_classes=2, width=16, detail=0)).eval()
+        old = HeadNetwork(shape).eval()
         old.classify.bias.data.fill_(0.0)
-    given = standard_of(coarse.maps, old.shape.strides)
-    head = Head(old.shape, write_head([old], given), last_layers([old]))
+    given = standard_of(coarse.maps, shape.inputs)
+    head = Head(shape, write_head([old], given), last_layers([old]))
     bundle = replace(fitted, head=head)
     bundle.save(tmp_path / "v1")
     path = tmp_path / "v1" / FACTS_FILE
     facts = json.loads(path.read_text())
-    del facts["shape"]["detail"]
+    for name in later:
+        del facts["shape"][name]
     path.write_text(json.dumps(facts))
     back, now = (b.look(coarse.maps[0])[0] for b in (BoxBundle.load(tmp_path / "v1"), bundle))
     assert len(now)
@@ -393,21 +396,42 @@ def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
     monkeypatch.setattr(shape, "canvas", canvas)
     shapes = [shape_of(side) for side in (8, 20, 40, 80, 160, 400)]
     for found in shapes:
-        levels = [STRIDES.index(s) for s in found.strides]
-        assert found.strides == STRIDES[levels[0] :]
-        assert found.channels == CHANNELS[levels[0] :]
-        finer = max(levels[0] - 1, 0)
+        first = STRIDES.index(found.strides[0])
+        own = len(STRIDES) - first
+        assert found.strides[:own] == STRIDES[first:]
+        assert found.channels[:own] == CHANNELS[first:]
+        assert found.strides[own:] == tuple(64 * 2**n for n in range(found.coarser))
+        assert found.channels[own:] == (CHANNELS[-1],) * found.coarser
+        finer = max(first - 1, 0)
         assert (found.inputs, found.input_channels) == (STRIDES[finer:], CHANNELS[finer:])
         assert found.n_classes == 3
         assert found.width % 8 == 0
     finest = [found.strides[0] for found in shapes]
     assert finest == sorted(finest)
     assert finest[0] == 8 < finest[-1]
+    # No object of any class spans more than eight cells of the coarsest, and two levels are read.
+    coarsest = [found.strides[-1] for found in shapes]
+    assert coarsest == [32, 32, 32, 32, 64, 64]
+    assert min(len(found.strides) for found in shapes) == 2
     # The same share of a larger image is the same on its canvas.
     box = [BoxLabels.of([[0.0, 0.0, 0.05, 0.05]], [0])]
     one, other = (shape_for(box, [s], 3, CHANNELS) for s in ((640, 480), (6400, 4800)))
     assert one == other
     assert shape_for([NOTHING], [(9, 9)], 3, CHANNELS).strides[0] == 8
+
+
+def test_a_class_of_large_objects_gets_coarser_levels(monkeypatch) -> None:
+    monkeypatch.setattr(shape, "canvas", canvas)
+    small, large = [0.0, 0.0, 0.05, 0.05], [0.0, 0.0, 0.9, 0.9]
+    both = [BoxLabels.of([small, large], [0, 1])] * 20
+    found = shape_for(both, [(640, 480)] * 20, 2, CHANNELS)
+    assert (found.strides, found.coarser) == ((8, 16, 32, 64), 1)  # 500 pixels are 7.8 cells
+    found = shape_for([BoxLabels.of([small], [0])] * 20, [(640, 480)] * 20, 2, CHANNELS)
+    assert (found.strides, found.coarser) == ((8, 16, 32), 0)
+    wide = shape_for([BoxLabels.of([large], [1])] * 20, [(4000, 500)] * 20, 2, CHANNELS)
+    assert wide.strides == (32, 64)
+    assert largest_side([np.log([2.0, 600.0, 700.0]), np.empty(0), np.log([30.0])]) > 599
+    assert largest_side([np.empty(0)]) == 0.0
 
 
 def test_the_smallest_class_is_not_small_by_chance() -> None:

@@ -26,11 +26,18 @@ from model.detection.training import boxes_of  # noqa: E402
 SIZES = [(2, 2), (3, 5), (7, 2)]
 
 
-def network(levels: int, *, n_classes: int = 3, spread: float = 1.0, start: float = -2.0):
+def network(
+    levels: int,
+    *,
+    n_classes: int = 3,
+    spread: float = 1.0,
+    start: float = -2.0,
+    coarser: int = 0,
+):
     """Random weights everywhere, so that no part of it does nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(levels)
-        found = HeadNetwork(head_shape(levels, n_classes=n_classes)).eval()
+        found = HeadNetwork(head_shape(levels, n_classes=n_classes, coarser=coarser)).eval()
         with torch.no_grad():
             for p in found.parameters():
                 p.add_(torch.randn(p.shape) * 0.05)
@@ -70,9 +77,10 @@ def torch_outputs(net, given, maps: ImageMaps):
     return logits[0], outputs[0]
 
 
+@pytest.mark.parametrize("coarser", [0, 1, 2])
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_the_graph_equals_the_network(levels: int) -> None:
-    net = network(levels)
+def test_the_graph_equals_the_network(levels: int, coarser: int) -> None:
+    net = network(levels, coarser=coarser)
     given = standard(net.shape, seed=levels)
     head = head_of(net, given)
     for rows, columns in SIZES:
@@ -80,7 +88,9 @@ def test_the_graph_equals_the_network(levels: int) -> None:
         logits, outputs = torch_outputs(net, given, maps)
         of_class, of_box, grid, canvas = head.features(maps)
         assert canvas == (columns * 32, rows * 32)
-        assert len(grid) == sum((rows * 32 // s) * (columns * 32 // s) for s in net.shape.strides)
+        assert len(grid) == sum(
+            math.ceil(rows * 32 / s) * math.ceil(columns * 32 / s) for s in net.shape.strides
+        )
         weight, bias = head.last.classify
         np.testing.assert_allclose(of_class @ weight + bias, logits, atol=1e-3)
         level = np.array([net.shape.strides.index(int(s)) for s in grid[:, 2]])
@@ -132,14 +142,14 @@ def slow_find(net, given, maps: ImageMaps, overlap: float) -> list[tuple]:
     places = [
         ((column + 0.5) * s, (row + 0.5) * s, s)
         for s in net.shape.strides
-        for row in range(height // s)
-        for column in range(width // s)
+        for row in range(math.ceil(height / s))
+        for column in range(math.ceil(width / s))
     ]
     found = []
     for (x, y, s), scores, out in zip(places, logits.tolist(), outputs.tolist(), strict=True):
         label = max(range(len(scores)), key=lambda c: scores[c])
         score = 1 / (1 + math.exp(-scores[label]))
-        if score <= LEAST_SCORE:
+        if score <= LEAST_SCORE or x >= width or y >= height:
             continue
         reach = [math.exp(min(max(v, -LARGEST_LOG), LARGEST_LOG)) * REACH * s for v in out[:4]]
         box = [x - reach[0], y - reach[1], x + reach[2], y + reach[3]]
@@ -155,10 +165,11 @@ def slow_find(net, given, maps: ImageMaps, overlap: float) -> list[tuple]:
     return kept[:AFTER]
 
 
+@pytest.mark.parametrize("coarser", [0, 1, 2])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
-def test_regions_equal_a_slow_decoding(levels: int, rows: int, columns: int) -> None:
-    net = network(levels)
+def test_regions_equal_a_slow_decoding(levels: int, rows: int, columns: int, coarser: int) -> None:
+    net = network(levels, coarser=coarser)
     given = standard(net.shape, seed=levels)
     head = head_of(net, given, overlap=0.5)
     maps = random_maps(rows, columns, seed=5)
