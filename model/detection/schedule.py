@@ -19,7 +19,7 @@ class Schedule:
         images: above which steps grow,
         power: with this power of the number of images.
         rate: largest learning rate: few steps on small objects take a larger one.
-        networks: that a head is the mean of. On the coarsest level alone one costs little, and
+        networks: that a head is the mean of. Without fine levels one costs little, and
             several find more and depend less on chance (Lakshminarayanan et al. 2017,
             arXiv:1612.01474).
         calibrating: share of the steps of a head that only finds what calibration is fitted to;
