@@ -368,17 +368,19 @@ def ask(
     if bundle is None or len(drawn) == n:
         return drawn
     counts = np.array(list(bundle.metrics["class_counts"].values()))
-    builder = PoolBuilder(counts, list(bundle.metrics["ap50_per_class"].values()))
-    for row in np.concatenate([rest, labelled]):
+    rows = np.concatenate([rest, labelled])
+    ap50 = list(bundle.metrics["ap50_per_class"].values())
+    builder = PoolBuilder(counts, ap50, look=lambda n: data.maps[rows[n]])
+    for row in rows:
         found, _ = bundle.look(data.maps[row])
-        builder.add(found, shown(found), data.maps[row])
+        builder.add(found, shown(found))
     assert rule in BOX_ACQUISITIONS
     pool = builder.pool()
     chosen = select_images(
         rule,
         pool.take(np.arange(len(rest))),
         n - len(drawn),
-        known=pool.regions[len(rest) :],
+        known=pool.take(np.arange(len(rest), len(pool))),
         seed=seed * 1000 + len(labelled),
     )
     return np.concatenate([drawn, rest[chosen]])

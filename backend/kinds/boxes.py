@@ -137,14 +137,14 @@ class Boxes:
         code = self.code(app)
         counts = np.array(list(model.metrics["class_counts"].values()), np.int64)
         ap50 = list(model.metrics["ap50_per_class"].values())
-        builder = PoolBuilder(counts, ap50)
+        builder = PoolBuilder(counts, ap50, look=lambda n: app.maps.load(code, keys[n]))
         texts: list[str | None] = []
         p_right = np.zeros(len(keys))
         nats = np.zeros((3, len(keys)))
         for n, maps in enumerate(app.maps.load_many(code, keys)):
             found, _ = model.look(maps)
             visible = shown(found)
-            builder.add(found, visible, maps)
+            builder.add(found, visible)
             fits = spec.boxes and set(model.classes) <= set(spec.classes)
             texts.append(drawings.from_detections(model.classes, visible) if fits else None)
             p_right[n] = found.p_all_right
@@ -161,8 +161,9 @@ class Boxes:
         ) -> Selection:
             del counts
             name = app.settings.box_acquisition
-            given = pool.take(known).regions
-            return Selection(select_images(name, pool.take(rows), n, known=given, seed=seed))
+            return Selection(
+                select_images(name, pool.take(rows), n, known=pool.take(known), seed=seed)
+            )
 
         total, aleatoric, epistemic = nats
         return Said(texts, p_right, total, aleatoric, epistemic, [None] * len(keys), choose)

@@ -39,6 +39,7 @@ EASIEST = 0.1  # weight of a class that is found perfectly
 DESCRIBING = 12  # regions that an image is described by, at most, and as many sure objects
 # Looked at together: the covariance has that many squared values.
 MOST_REGIONS, MOST_IMAGES = 4_000, 1_000
+MOST_KNOWN = 2_000  # labelled images
 MOST_CHOSEN = 300  # each choice costs a product with the covariance; beyond, by doubt alone
 
 
@@ -47,22 +48,22 @@ class Regions:
     """What stands for an image: its most doubtful regions, r of them, at least one.
 
     Attributes:
-        vectors: ``(r, channels)`` float16, what the network saw inside, see `seen_inside`.
+        boxes: ``(r, 4)`` shares of the image.
         doubt: ``(r,)`` above 0, probability that what is said of each is wrong, by its class.
         shown: ``(r,)`` bool, whether it is thought to be an object.
-        sure: ``(s, channels)`` float16, as `vectors`, of the least doubtful others that are shown:
-            most objects of a labelled image are such.
+        sure: ``(s, 4)`` as `boxes`, the least doubtful others that are shown: most objects of a
+            labelled image are such.
     """
 
-    vectors: NDArray[np.float16]
+    boxes: Floats
     doubt: Floats
     shown: NDArray[np.bool_]
-    sure: NDArray[np.float16]
+    sure: Floats
 
     @property
-    def objects(self) -> NDArray[np.float16]:
-        """``(o, channels)`` of all that is thought to be an object."""
-        return np.concatenate([self.vectors[self.shown], self.sure])
+    def objects(self) -> Floats:
+        """``(o, 4)`` all that is thought to be an object."""
+        return np.concatenate([self.boxes[self.shown], self.sure])
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,18 @@ class Pool:
         worth: ``(M,)`` see `worth_of`.
         confidence: ``(M,)`` mean P(right) of the regions shown; 1 without any.
         entropy: ``(M,)`` nats, sum of the entropies of the regions shown.
-        regions: M, what each looks like.
+        regions: M, what each is described by.
+        number: ``(M,)`` what `look` knows each by.
+        look: gives an image's maps. Only some images of a large pool are ever looked at, so that
+            what the network saw is read when it is needed, and not kept.
     """
 
     worth: Floats
     confidence: Floats
     entropy: Floats
     regions: Sequence[Regions]
+    number: NDArray[np.int64]
+    look: Callable[[int], ImageMaps]
 
     def __len__(self) -> int:
         return len(self.worth)
@@ -91,7 +97,13 @@ class Pool:
             self.confidence[rows],
             self.entropy[rows],
             [self.regions[n] for n in rows],
+            self.number[rows],
+            self.look,
         )
+
+    def seen(self, row: int, boxes: Floats) -> F32:
+        """``(B, channels)`` what the network saw inside boxes of one of the images."""
+        return seen_inside(self.look(int(self.number[row])), boxes)
 
 
 def class_weights(counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None) -> Floats:
@@ -140,16 +152,15 @@ def seen_inside(maps: ImageMaps, boxes: Floats) -> F32:
     return np.array(found, np.float32).reshape(len(boxes), len(level))
 
 
-def regions_of(found: Detections, maps: ImageMaps, weights: Floats) -> Regions:
+def regions_of(found: Detections, weights: Floats) -> Regions:
     """What stands for an image: the whole of it where nothing at all is found.
 
     Args:
         found: all its regions, those that are not shown as well.
-        maps: of the image.
         weights: see `class_weights`.
     """
     if not len(found):
-        whole = seen_inside(maps, np.array([[0.0, 0.0, 1.0, 1.0]])).astype(np.float16)
+        whole = np.array([[0.0, 0.0, 1.0, 1.0]])
         doubt = np.array([np.clip(found.missed, 1e-4, 1.0)])
         return Regions(whole, doubt, np.zeros(1, bool), whole[:0])
     shown = found.p_right >= SHOWN
@@ -158,21 +169,20 @@ def regions_of(found: Detections, maps: ImageMaps, weights: Floats) -> Regions:
     order = np.argsort(-doubt, kind="stable")
     most, others = order[:DESCRIBING], order[DESCRIBING:]
     surest = others[shown[others]][::-1][:DESCRIBING]
-    inside = seen_inside(maps, found.boxes[np.concatenate([most, surest])]).astype(np.float16)
-    return Regions(inside[: len(most)], doubt[most], shown[most], inside[len(most) :])
+    return Regions(found.boxes[most], doubt[most], shown[most], found.boxes[surest])
 
 
-Rule = Callable[[Pool, Sequence[Regions], int, int], NDArray[np.int64]]
+Rule = Callable[[Pool, Pool, int, int], NDArray[np.int64]]
 BOX_ACQUISITIONS: Registry[Rule] = Registry("acquisition of images with boxes")
 
 
 @BOX_ACQUISITIONS.register("auto")
-def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.int64]:
+def auto(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
     """Greedily the images after whose boxes least variance is left where there is doubt.
 
     As `model.acquisition.variance.variance_reduction`; an image tells of all its regions. Of a
     large pool as many images are looked at, drawn in proportion to their doubt, and of each as many
-    regions as can be in some seconds.
+    regions as can be in some seconds; of very many labelled images as many by chance.
     """
     rng = np.random.default_rng(seed)
     mass = np.array([one.doubt.sum() for one in pool.regions])
@@ -189,9 +199,12 @@ def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.
             for one, share in zip(some, drawn, strict=True)
         ]
     )
-    raw = np.concatenate([one.vectors[:each] for one in some]).astype(np.float32)
-    told = [one.objects for one in known]
-    labels = np.concatenate([raw[:0], *told]).astype(np.float32)
+    raw = np.concatenate(
+        [pool.seen(image, one.boxes[:each]) for image, one in zip(looked_at, some, strict=True)]
+    )
+    asked = rng.permutation(len(known))[:MOST_KNOWN]
+    told = [known.seen(image, known.regions[image].objects) for image in asked]
+    labels = np.concatenate([raw[:0], *told])
     # Channels differ in scale by far, and distances would be those of a few.
     deviation = raw.std(axis=0) + 1e-6
     raw, labels = raw / deviation, labels / deviation
@@ -208,32 +221,28 @@ def auto(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.
 
 
 @BOX_ACQUISITIONS.register("random")
-def uniform(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.int64]:
+def uniform(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
     """By chance."""
     del known
     return np.random.default_rng(seed).permutation(len(pool))[:n]
 
 
 @BOX_ACQUISITIONS.register("worth")
-def by_worth(pool: Pool, known: Sequence[Regions], n: int, seed: int) -> NDArray[np.int64]:
+def by_worth(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
     """The doubt about a few regions of each class, and nothing else."""
     del known
     return by_score(pool.worth, n, seed=seed)
 
 
 @BOX_ACQUISITIONS.register("least-confidence")
-def by_mean_confidence(
-    pool: Pool, known: Sequence[Regions], n: int, seed: int
-) -> NDArray[np.int64]:
+def by_mean_confidence(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
     """Lowest mean confidence of the regions first, as most tools do."""
     del known
     return by_score(-pool.confidence, n, seed=seed)
 
 
 @BOX_ACQUISITIONS.register("entropy")
-def by_sum_of_entropies(
-    pool: Pool, known: Sequence[Regions], n: int, seed: int
-) -> NDArray[np.int64]:
+def by_sum_of_entropies(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
     """Largest sum of the regions' entropies first: crowded images."""
     del known
     return by_score(pool.entropy, n, seed=seed)
@@ -245,30 +254,37 @@ class PoolBuilder:
     Args:
         counts: ``(C,)`` objects of each class labelled so far.
         ap50: of each class out of fold, None where it is unknown.
+        look: gives the maps of the n-th image that was added.
     """
 
     def __init__(
-        self, counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None
+        self,
+        counts: NDArray[np.int64],
+        ap50: Sequence[float | None] | None = None,
+        *,
+        look: Callable[[int], ImageMaps],
     ) -> None:
         self._rare, self._hard = class_weights(counts), class_weights(counts, ap50)
+        self._look = look
         self._rows: list[tuple[float, float, float]] = []
         self._regions: list[Regions] = []
 
-    def add(self, found: Detections, visible: Detections, maps: ImageMaps) -> None:
-        """One image: all its regions, those that are shown, and what they were found in."""
+    def add(self, found: Detections, visible: Detections) -> None:
+        """One image: all its regions, and those that are shown."""
         confidence = float(visible.p_right.mean()) if len(visible) else 1.0
         worth = worth_of(found, self._hard)
         self._rows.append((worth, confidence, float(visible.total.sum())))
-        self._regions.append(regions_of(found, maps, self._rare))
+        self._regions.append(regions_of(found, self._rare))
 
     def pool(self) -> Pool:
         """Everything that was added."""
         worth, confidence, entropy = np.array(self._rows, np.float64).reshape(-1, 3).T
-        return Pool(worth, confidence, entropy, list(self._regions))
+        number = np.arange(len(self._regions))
+        return Pool(worth, confidence, entropy, list(self._regions), number, self._look)
 
 
 def select_images(
-    name: str, pool: Pool, n: int, *, known: Sequence[Regions] = (), seed: int = 0
+    name: str, pool: Pool, n: int, *, known: Pool | None = None, seed: int = 0
 ) -> NDArray[np.int64]:
     """Choose images, in the order in which they should be labelled.
 
@@ -276,7 +292,7 @@ def select_images(
         name: one of `BOX_ACQUISITIONS`.
         pool: M images without labels.
         n: how many are wanted.
-        known: of the labelled images.
+        known: the labelled images.
         seed: of everything random.
 
     Returns:
@@ -290,4 +306,6 @@ def select_images(
     if len(pool.regions) != len(pool):
         raise ShapeError("regions", expected=f"({len(pool)},)", got=(len(pool.regions),))
     n = min(n, len(pool))
-    return rule(pool, known, n, seed) if n > 0 else np.zeros(0, np.int64)
+    if n <= 0:
+        return np.zeros(0, np.int64)
+    return rule(pool, pool.take(np.zeros(0, np.int64)) if known is None else known, n, seed)

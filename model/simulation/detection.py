@@ -249,17 +249,19 @@ class Detector:
             return Choice(picked.rows, 0.0, time.perf_counter() - begin)
         metrics = self._bundle.metrics
         counts = np.array(list(metrics["class_counts"].values()), np.int64)
-        builder = PoolBuilder(counts, list(metrics["ap50_per_class"].values()))
-        for maps in self._data.take(self._rows[np.concatenate([left, known])]).maps:
+        looked_at = self._data.take(self._rows[np.concatenate([left, known])]).maps
+        ap50 = list(metrics["ap50_per_class"].values())
+        builder = PoolBuilder(counts, ap50, look=lambda n: looked_at[n])
+        for maps in looked_at:
             found, _ = self._bundle.look(maps)
-            builder.add(found, shown(found), maps)
+            builder.add(found, shown(found))
         middle = time.perf_counter()
         pool = builder.pool()
         rows = select_images(
             self._acquisition,
             pool.take(np.arange(len(left))),
             wanted,
-            known=pool.regions[len(left) :],
+            known=pool.take(np.arange(len(left), len(pool))),
             seed=seed,
         )
         return Choice(rows, middle - begin, time.perf_counter() - middle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -51,26 +52,52 @@ def maps_of(coarsest: np.ndarray) -> ImageMaps:
 EVEN = np.ones(3)
 
 
-def regions(vectors: np.ndarray, doubt: list[float] | None = None, *, shown: bool = True):
+def unseen(n: int) -> ImageMaps:
+    """Of images whose looks do not matter."""
+    raise AssertionError(n)
+
+
+class Scene(NamedTuple):
+    """An image whose cells each hold what the network sees in one of its regions."""
+
+    regions: Regions
+    maps: ImageMaps
+
+
+def scene(
+    vectors: np.ndarray,
+    doubt: list[float] | None = None,
+    *,
+    shown: bool = True,
+    sure: np.ndarray | None = None,
+) -> Scene:
     """Of one image, a row a region."""
-    rows = np.atleast_2d(vectors).astype(np.float16)
+    rows = np.atleast_2d(vectors)
+    every = rows if sure is None else np.concatenate([rows, sure])
+    edge = np.arange(len(every)) / len(every)
+    within = np.array([0.01, 0.99]) / len(every)
+    boxes = np.stack([edge + within[0], edge * 0, edge + within[1], edge * 0 + 1], axis=1)
     doubts = np.ones(len(rows)) if doubt is None else np.array(doubt, float)
-    return Regions(rows, doubts, np.full(len(rows), shown), rows[:0])
+    own = len(rows)
+    found = Regions(boxes[:own], doubts, np.full(own, shown), boxes[own:])
+    return Scene(found, maps_of(every.T[:, None, :]))
 
 
 def pool_of(count: int, *, seed: int = 0, width: int = 6) -> Pool:
     """Images of one to three regions."""
     rng = np.random.default_rng(seed)
     some = [
-        regions(rng.normal(size=(k, width)), rng.uniform(0.01, 1, k).tolist())
+        scene(rng.normal(size=(k, width)), rng.uniform(0.01, 1, k).tolist())
         for k in rng.integers(1, 4, count)
     ]
-    return Pool(*rng.uniform(0.01, 1, (3, count)), some)
+    worth, confidence, entropy = rng.uniform(0.01, 1, (3, count))
+    return replace(pool_with(some), worth=worth, confidence=confidence, entropy=entropy)
 
 
-def pool_with(some: list[Regions]) -> Pool:
+def pool_with(some: list[Scene]) -> Pool:
     ones = np.ones(len(some))
-    return Pool(ones, ones, ones, some)
+    numbers = np.arange(len(some))
+    return Pool(ones, ones, ones, [s.regions for s in some], numbers, lambda n: some[n].maps)
 
 
 def test_rare_classes_and_badly_found_ones_weigh_more() -> None:
@@ -148,53 +175,55 @@ def test_regions_anywhere_can_be_looked_into(corners: list[tuple[float, ...]]) -
 
 def test_regions_are_as_doubtful_as_what_is_said_of_them() -> None:
     """Shown: that there is an object; not shown: that there is none. Rare classes count more."""
-    found = regions_of(
-        said([0.9, 0.4, 0.15, 0.01], [0, 0, 1, 2]), maps_of(np.ones((2, 3, 4))),
-        np.array([0.5, 2.0, 0.5]),
-    )  # fmt: skip
+    found = regions_of(said([0.9, 0.4, 0.15, 0.01], [0, 0, 1, 2]), np.array([0.5, 2.0, 0.5]))
     np.testing.assert_allclose(found.doubt, [0.3, 0.3, 0.05, 0.005])
     assert found.shown.sum() == 2
     assert found.shown[2]
     assert not found.shown[3]
-    crowd = regions_of(said([0.5] * 90), maps_of(np.ones((2, 3, 4))), EVEN)
-    assert len(crowd.doubt) == len(crowd.vectors) == len(crowd.shown) == DESCRIBING
+    crowd = regions_of(said([0.5] * 90), EVEN)
+    assert len(crowd.doubt) == len(crowd.boxes) == len(crowd.shown) == DESCRIBING
 
 
 def test_the_objects_of_an_image_are_those_that_are_surest_too() -> None:
     """Of a labelled one they are what is known, and what it doubts is mostly background."""
-    coarsest = np.arange(40.0).reshape(1, 1, 40)
     doubted = [0.16] * DESCRIBING
     sure = [0.97, 0.99, 0.98]
     found = replace(
         said([*doubted, *sure, 0.001]),
         boxes=np.array([[n / 40, 0.0, (n + 1) / 40, 1.0] for n in range(DESCRIBING + 4)]),
     )
-    one = regions_of(found, maps_of(coarsest), EVEN)
-    assert sorted(one.vectors[:, 0].tolist()) == list(range(DESCRIBING))
-    assert one.sure[:, 0].tolist() == [DESCRIBING + 1, DESCRIBING + 2, DESCRIBING]
-    assert sorted(one.objects[:, 0].tolist()) == [DESCRIBING, DESCRIBING + 1, DESCRIBING + 2]
-    crowd = regions_of(said([0.9] * 90), maps_of(coarsest), EVEN)
+    one = regions_of(found, EVEN)
+    cells = [(boxes[:, 0] * 40).round().tolist() for boxes in (one.boxes, one.sure, one.objects)]
+    assert sorted(cells[0]) == list(range(DESCRIBING))
+    assert cells[1] == [DESCRIBING + 1, DESCRIBING + 2, DESCRIBING]
+    assert sorted(cells[2]) == [DESCRIBING, DESCRIBING + 1, DESCRIBING + 2]
+    crowd = regions_of(said([0.9] * 90), EVEN)
     assert len(crowd.objects) == 2 * DESCRIBING
-    alone = regions_of(said([0.9, 0.01]), maps_of(coarsest), EVEN)
+    alone = regions_of(said([0.9, 0.01]), EVEN)
     assert len(alone.sure) == 0
     assert len(alone.objects) == 1
 
 
 def test_an_image_without_a_region_is_looked_at_as_a_whole() -> None:
-    coarsest = np.random.default_rng(0).normal(size=(5, 3, 4))
-    found = regions_of(said([], missed=0.3), maps_of(coarsest), EVEN)
-    np.testing.assert_allclose(found.vectors[0], coarsest.mean((1, 2)), atol=2e-3)
+    found = regions_of(said([], missed=0.3), EVEN)
+    assert found.boxes.tolist() == [[0, 0, 1, 1]]
     assert found.doubt.tolist() == [0.3]
     assert not found.shown.any()
     assert len(found.objects) == 0
-    assert regions_of(said([]), maps_of(coarsest), EVEN).doubt[0] > 0
+    assert regions_of(said([]), EVEN).doubt[0] > 0
 
 
 def test_a_pool_is_gathered_image_by_image() -> None:
-    builder = PoolBuilder(np.array([4, 4, 4]))
-    for n, p in enumerate(([0.5, 0.1], [], [0.9])):
+    looked_at = []
+
+    def look(n: int) -> ImageMaps:
+        looked_at.append(n)
+        return maps_of(np.full((2, 3, 4), n))
+
+    builder = PoolBuilder(np.array([4, 4, 4]), look=look)
+    for p in ([0.5, 0.1], [], [0.9]):
         found = said(p)
-        builder.add(found, shown(found), maps_of(np.full((2, 3, 4), n)))
+        builder.add(found, shown(found))
     pool = builder.pool()
     assert len(pool) == 3
     np.testing.assert_allclose(pool.worth, [1.36, 0.0, 0.36])
@@ -204,20 +233,23 @@ def test_a_pool_is_gathered_image_by_image() -> None:
     some = pool.take(np.array([2, 0]))
     np.testing.assert_array_equal(some.worth, pool.worth[[2, 0]])
     assert some.regions == [pool.regions[2], pool.regions[0]]
+    assert looked_at == []  # only when it is needed
+    np.testing.assert_array_equal(some.seen(0, some.regions[0].boxes), [[2, 2]])
+    assert looked_at == [2]
 
 
 def test_hard_classes_make_worth_and_rare_ones_doubt() -> None:
-    builder = PoolBuilder(np.array([9, 9, 9]), [0.1, 0.9, 0.9])
+    builder = PoolBuilder(np.array([9, 9, 9]), [0.1, 0.9, 0.9], look=unseen)
     for label in (0, 1):
         found = said([0.5], [label])
-        builder.add(found, shown(found), maps_of(np.ones((2, 3, 4))))
+        builder.add(found, shown(found))
     pool = builder.pool()
     assert pool.worth[0] == pytest.approx(5 * pool.worth[1])
     assert pool.regions[0].doubt == pool.regions[1].doubt
 
 
 def test_an_empty_pool_gives_nothing() -> None:
-    pool = PoolBuilder(np.ones(3, np.int64)).pool()
+    pool = PoolBuilder(np.ones(3, np.int64), look=unseen).pool()
     assert len(pool) == 0
     for name in BOX_ACQUISITIONS:
         assert select_images(name, pool, 5).tolist() == []
@@ -237,7 +269,7 @@ def test_every_rule_gives_that_many_distinct_images(name: str, count: int, n: in
 
 @pytest.mark.parametrize("name", sorted(BOX_ACQUISITIONS))
 def test_images_that_are_all_the_same_are_enough(name: str) -> None:
-    same = Pool(np.zeros(9), np.ones(9), np.zeros(9), [regions(np.zeros(4))] * 9)
+    same = pool_with([scene(np.zeros(4))] * 9)
     assert sorted(select_images(name, same, 9).tolist()) == list(range(9))
     one, other = (select_images(name, same, 4, seed=s).tolist() for s in (0, 1))
     assert one != other  # not always the first ones
@@ -262,7 +294,7 @@ def kinds_of(*sizes: int, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
 
 def test_auto_asks_for_every_kind() -> None:
     kind, vectors = kinds_of(40, 30, 20, 10)
-    pool = pool_with([regions(v) for v in vectors])
+    pool = pool_with([scene(v) for v in vectors])
     for seed in range(5):
         assert set(kind[select_images("auto", pool, 5, seed=seed)].tolist()) == {0, 1, 2, 3}
 
@@ -271,31 +303,32 @@ def test_auto_begins_with_the_kind_that_no_label_shows() -> None:
     kind, vectors = kinds_of(25, 25, 25, 25)
     given = np.array([0, 1, 25, 50])  # of the first three kinds
     left = np.setdiff1d(np.arange(len(kind)), given)
-    pool = pool_with([regions(v) for v in vectors[left]])
-    known = [regions(v) for v in vectors[given]]
-    assert kind[left][select_images("auto", pool, 1, known=known)].tolist() == [3]
+    pool = pool_with([scene(v) for v in vectors[left]])
+    known = [scene(v) for v in vectors[given]]
+
+    def first(*more: Scene) -> int:
+        rows = select_images("auto", pool, 1, known=pool_with([*known, *more]))
+        return int(kind[left][rows[0]])
+
+    assert first() == 3
     # What is not thought to be an object is not known for being on a labelled image.
-    unseen = [*known, regions(vectors[-1], shown=False)]
-    assert kind[left][select_images("auto", pool, 1, known=unseen)].tolist() == [3]
-    seen = [*known, *(regions(v) for v in vectors[-3:])]
-    assert kind[left][select_images("auto", pool, 1, known=seen)].tolist() != [3]
-    doubted = regions(vectors[0])
-    sure = replace(doubted, sure=vectors[-3:].astype(np.float16))
-    assert kind[left][select_images("auto", pool, 1, known=[*known, sure])].tolist() != [3]
+    assert first(scene(vectors[-1], shown=False)) == 3
+    assert first(*(scene(v) for v in vectors[-3:])) != 3
+    assert first(scene(vectors[0], sure=vectors[-3:])) != 3
 
 
 def test_auto_asks_where_something_is_likely_wrong() -> None:
     kind, vectors = kinds_of(50, 50)
     pool = pool_with(
-        [regions(v, [0.9 if k == 0 else 0.05]) for v, k in zip(vectors, kind, strict=True)]
+        [scene(v, [0.9 if k == 0 else 0.05]) for v, k in zip(vectors, kind, strict=True)]
     )
     assert (kind[select_images("auto", pool, 10)] == 0).sum() >= 8
 
 
 def test_an_image_that_shows_several_kinds_tells_more() -> None:
     _, vectors = kinds_of(20, 20, 20)
-    alone = [regions(v) for v in vectors]
-    both = regions(vectors[[5, 25, 45]])
+    alone = [scene(v) for v in vectors]
+    both = scene(vectors[[5, 25, 45]])
     assert select_images("auto", pool_with([*alone, both]), 1).tolist() == [len(alone)]
 
 
@@ -303,10 +336,23 @@ def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
     monkeypatch.setattr(acquisition, "MOST_IMAGES", 20)
     monkeypatch.setattr(acquisition, "MOST_REGIONS", 50)
     monkeypatch.setattr(acquisition, "MOST_CHOSEN", 10)
-    pool = pool_of(300)
-    for n in (3, 9, 40, 200):
-        rows = select_images("auto", pool, n, seed=1)
+    monkeypatch.setattr(acquisition, "MOST_KNOWN", 7)
+    looked_at: list[str] = []
+    pool, known = pool_of(300), pool_of(50, seed=1)
+
+    def watched(of: Pool, what: str) -> Pool:
+        def look(n: int) -> ImageMaps:
+            looked_at.append(what)
+            return of.look(n)
+
+        return replace(of, look=look)
+
+    for n, most in ((3, 20), (9, 36), (40, 40), (200, 40)):
+        looked_at.clear()
+        both = watched(pool, "pool"), watched(known, "known")
+        rows = select_images("auto", both[0], n, known=both[1], seed=1)
         assert len(set(rows.tolist())) == n
+        assert (looked_at.count("pool"), looked_at.count("known")) == (most, 7)
     different = {tuple(select_images("auto", pool, 3, seed=seed)) for seed in range(5)}
     assert len(different) > 1
 
