@@ -36,6 +36,7 @@ from model.detection.acquisition import (
     select_images,
 )
 from model.detection.bundle import BoxBundle, as_found, detections_of, shown
+from model.detection.calibration import SHOWN
 from model.detection.engine import BoxConfig, fit, fit_head
 from model.detection.evaluate import (
     average_precision,
@@ -226,6 +227,7 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     stated, right, scores = regions(found, raw, test)
     by_head = scores >= 0.3
     return result | {
+        "region_ece_if_true": ece_if_true(stated[stated >= SHOWN]),
         "regions_03": int((stated >= 0.3).sum()),
         "region_ece_03": detection_ece(stated, right, threshold=0.3),
         "region_error_auroc_03": region_error_auroc(stated, right, threshold=0.3),
@@ -242,6 +244,13 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
         "steps": bundle.metrics["steps"],
         "finest_stride": bundle.metrics["levels"][0],
     }
+
+
+def ece_if_true(stated: NDArray[np.float64], draws: int = 200) -> float:
+    """The ECE that as many regions have on average where each is right with the P(right) stated."""
+    rng = np.random.default_rng(0)
+    turns = [rng.random(len(stated)) < stated for _ in range(draws)]
+    return float(np.mean([detection_ece(stated, right) for right in turns]))
 
 
 def regions(found: Sequence[Any], raw: Sequence[Any], test: LabelledImages) -> tuple[Any, Any, Any]:
