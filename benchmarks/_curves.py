@@ -48,6 +48,9 @@ def describe(
 ) -> dict[str, Any]:
     """One strategy's row.
 
+    ``labels_saved`` is for what random selection reaches in the end, ``labels_saved_at`` for what
+    it reaches after every round but the first: where curves flatten, one point says little.
+
     Args:
         runs: seed -> ``labels``, ``accuracy``, ``query_s``, ``fit_s`` of every round.
         random: the same of random selection, whose mean final accuracy is the goal.
@@ -56,6 +59,7 @@ def describe(
     labels = np.array(next(iter(runs.values()))["labels"])
     curves = np.array([run["accuracy"] for run in runs.values()])
     goal = float(np.mean([run["accuracy"][-1] for run in random.values()]))
+    of_random = np.maximum.accumulate(np.mean([run["accuracy"] for run in random.values()], axis=0))
     mean, error = mean_and_error([area(curve) for curve in curves])
     return {
         "seeds": len(runs),
@@ -66,6 +70,10 @@ def describe(
         "auc_se": _round(error),
         "final": _round(float(curves[:, -1].mean())),
         "labels_saved": ratio(labels, curves.mean(axis=0), goal, budget),
+        "labels_saved_at": [
+            ratio(labels, curves.mean(axis=0), float(reached), int(count))
+            for count, reached in zip(labels[1:], of_random[1:], strict=True)
+        ],
         "labels_saved_per_seed": [ratio(labels, curve, goal, budget) for curve in curves],
         "query_s": _median(runs, "query_s"),
         "fit_s": _median(runs, "fit_s"),

@@ -55,9 +55,11 @@ def test_a_row_compares_with_the_mean_final_accuracy_of_random(curves: ModuleTyp
     assert row["auc"] == pytest.approx((0.2 + 0.55 + 0.6 + 0.65) / 4)
     assert row["auc_se"] == pytest.approx(abs(0.575 - 0.425) / 2, abs=1e-4)
     assert row["labels_saved"] == pytest.approx(40 / 30, abs=1e-3)  # 0.6 is reached at 30
+    assert row["labels_saved_at"] == pytest.approx([1.273, 1.615, 1.333], abs=1e-3)
     assert row["labels_saved_per_seed"] == [2.0, None]
     assert row["query_s"] == 0.2
     assert curves.describe(random, random, 40)["labels_saved"] == 1.0
+    assert curves.describe(random, random, 40)["labels_saved_at"] == [1.0, 1.0, 1.0]
 
 
 def test_one_seed_has_a_row_without_errors(curves: ModuleType) -> None:
