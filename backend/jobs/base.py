@@ -102,7 +102,7 @@ class Job:
         self._lap_began = now
 
     def say(self, progress: float, stage: str) -> None:
-        """Show how far the run is; at most twice a second, and always at a new stage.
+        """Show how far the run is, at most twice a second; `confirm` shows a stage in any case.
 
         Raises:
             TakenAwayError: the run is no longer ours.

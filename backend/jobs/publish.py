@@ -54,6 +54,7 @@ def score_pool(
         features=pool.features,
         progress=lambda share, what: job.say(0.5 + 0.1 * share, f"scoring: {what}"),
     )
+    job.confirm(progress=0.6, stage="choosing what to label next")
     chosen = next_round(
         job,
         pool,
