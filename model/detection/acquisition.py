@@ -203,7 +203,8 @@ def auto(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
         [pool.seen(image, one.boxes[:each]) for image, one in zip(looked_at, some, strict=True)]
     )
     asked = rng.permutation(len(known))[:MOST_KNOWN]
-    told = [known.seen(image, known.regions[image].objects) for image in asked]
+    objects = {image: known.regions[image].objects for image in asked}
+    told = [known.seen(image, boxes) for image, boxes in objects.items() if len(boxes)]
     labels = np.concatenate([raw[:0], *told])
     # Channels differ in scale by far, and distances would be those of a few.
     deviation = raw.std(axis=0) + 1e-6
