@@ -246,8 +246,10 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     }
 
 
-def ece_if_true(stated: NDArray[np.float64], draws: int = 200) -> float:
+def ece_if_true(stated: NDArray[np.float64], draws: int = 200) -> float | None:
     """The ECE that as many regions have on average where each is right with the P(right) stated."""
+    if not len(stated):
+        return None
     rng = np.random.default_rng(0)
     turns = [rng.random(len(stated)) < stated for _ in range(draws)]
     return float(np.mean([detection_ece(stated, right) for right in turns]))

@@ -89,9 +89,9 @@ def assign(probs: Tensor, boxes: Tensor, grid: Tensor, batch: Batch) -> Assigned
     centre = (batch.boxes[:, :2] + batch.boxes[:, 2:]) / 2
     half = ((batch.boxes[:, 2:] - batch.boxes[:, :2]) / 2).clamp(min=float(stride.min()) / 2)
     low, high = centre - half - 1e-3, centre + half + 1e-3
-    pair_box, pair_at = (
-        (x >= low[:, :1]) & (x <= high[:, :1]) & (y >= low[:, 1:]) & (y <= high[:, 1:])
-    ).nonzero(as_tuple=True)
+    within = (x >= low[:, :1]) & (x <= high[:, :1]) & (y >= low[:, 1:]) & (y <= high[:, 1:])
+    # Of a level coarser than any map a centre may lie on the canvas's edge, where a box ends too.
+    pair_box, pair_at = (within & batch.valid[batch.image]).nonzero(as_tuple=True)
     where = batch.image[pair_box] * count + pair_at
     truth = batch.boxes[pair_box]
     iou = box_iou(boxes.reshape(-1, 4)[where], truth)

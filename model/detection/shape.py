@@ -136,7 +136,7 @@ def shape_for(
     ones help small objects, and where there are none they cost most of the time and are learnt
     worse from few images. What that saves buys a wider head. Levels coarser than any map follow,
     so that there are two at least, and while the largest class spans more than eight cells: a
-    location on a finer one does not see where such an object ends (the same limit as in FCOS).
+    location on a finer one does not see where such an object ends.
     """
     logs = log_sides(labels, sizes, n_classes)
     smallest, largest = smallest_side(logs), largest_side(logs)

@@ -179,6 +179,27 @@ def test_every_target_is_one_and_none_on_padding(seed: int) -> None:
     assert len(found.location.unique()) == len(found.location)
 
 
+def test_a_centre_on_the_edge_of_the_canvas_answers_for_no_box() -> None:
+    """Three rows of stride 32 have two of stride 64, the second around the lower edge."""
+    grid = torch.from_numpy(head_shape(1, coarser=1).grid(96, 64)).double()
+    valid = ((grid[:, 0] < 64) & (grid[:, 1] < 96)).expand(1, -1)
+    assert not valid.all()
+    box = torch.tensor([[0.0, 70.0, 64.0, 96.0]]).double()
+    truth = Batch(
+        boxes=box,
+        labels=torch.zeros(1, dtype=torch.long),
+        image=torch.zeros(1, dtype=torch.long),
+        accepted=torch.zeros(1, dtype=torch.bool),
+        ignored=torch.zeros(0, 4).double(),
+        ignored_image=torch.zeros(0, dtype=torch.long),
+        valid=valid,
+    )
+    probs = torch.ones(1, len(grid), 1).double()
+    found = assign(probs, box.expand(1, len(grid), 4), grid, truth)
+    assert len(found.location)
+    assert valid[0, found.location].all()
+
+
 @given(st.floats(0, 0.999), st.floats(0, 0.999), st.floats(1e-3, 0.1), st.floats(1e-3, 1.0))
 def test_the_thinnest_box_has_a_location(x: float, y: float, w: float, h: float) -> None:
     probs, predicted, grid, batch = problem(0)
