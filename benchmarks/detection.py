@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from _curves import areas, describe, mean_and_error, paired
 from _kept import Kept
-from _measured import over_seeds
+from _measured import ece_if_perfect, over_seeds
 from common import CACHE, ROOT, header, write
 from numpy.typing import NDArray
 
@@ -225,9 +225,9 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
     by_score = recall_of_missed(np.argsort(score, kind="stable"), gone > 0)
     wrong = np.array([not one.right for one in outcomes])
     stated, right, scores = regions(found, raw, test)
-    by_head = scores >= 0.3
+    seen, by_head = stated[stated >= SHOWN], scores >= 0.3
     return result | {
-        "region_ece_if_true": ece_if_true(stated[stated >= SHOWN]),
+        "region_ece_if_perfect": ece_if_perfect(seen) if len(seen) else None,
         "regions_03": int((stated >= 0.3).sum()),
         "region_ece_03": detection_ece(stated, right, threshold=0.3),
         "region_error_auroc_03": region_error_auroc(stated, right, threshold=0.3),
@@ -244,15 +244,6 @@ def measure(data: Images, bundle: BoxBundle) -> dict[str, Any]:
         "steps": bundle.metrics["steps"],
         "finest_stride": bundle.metrics["levels"][0],
     }
-
-
-def ece_if_true(stated: NDArray[np.float64], draws: int = 200) -> float | None:
-    """The ECE that as many regions have on average where each is right with the P(right) stated."""
-    if not len(stated):
-        return None
-    rng = np.random.default_rng(0)
-    turns = [rng.random(len(stated)) < stated for _ in range(draws)]
-    return float(np.mean([detection_ece(stated, right) for right in turns]))
 
 
 def regions(found: Sequence[Any], raw: Sequence[Any], test: LabelledImages) -> tuple[Any, Any, Any]:

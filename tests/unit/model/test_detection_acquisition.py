@@ -332,6 +332,18 @@ def test_an_image_that_shows_several_kinds_tells_more() -> None:
     assert select_images("auto", pool_with([*alone, both]), 1).tolist() == [len(alone)]
 
 
+def test_labelled_images_without_an_object_are_not_looked_at() -> None:
+    known = pool_with([scene(np.ones(6)), scene(np.ones(6), shown=False)])
+    looked_at: list[int] = []
+
+    def look(n: int) -> ImageMaps:
+        looked_at.append(n)
+        return known.look(n)
+
+    select_images("auto", pool_of(5), 2, known=replace(known, look=look))
+    assert looked_at == [0]
+
+
 def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
     monkeypatch.setattr(acquisition, "MOST_IMAGES", 20)
     monkeypatch.setattr(acquisition, "MOST_REGIONS", 50)
