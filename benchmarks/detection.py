@@ -370,11 +370,11 @@ def ask(
     if bundle is None or len(drawn) == n:
         return drawn
     counts = np.array(list(bundle.metrics["class_counts"].values()))
-    rows = np.concatenate([rest, labelled])
+    images = [data.maps[n] for n in np.concatenate([rest, labelled])]
     ap50 = list(bundle.metrics["ap50_per_class"].values())
-    builder = PoolBuilder(counts, ap50, look=lambda n: data.maps[rows[n]])
-    for row in rows:
-        found, _ = bundle.look(data.maps[row])
+    builder = PoolBuilder(counts, ap50, images=images)
+    for maps in images:
+        found, _ = bundle.look(maps)
         builder.add(found, shown(found))
     assert rule in BOX_ACQUISITIONS
     pool = builder.pool()

@@ -137,7 +137,8 @@ class Boxes:
         code = self.code(app)
         counts = np.array(list(model.metrics["class_counts"].values()), np.int64)
         ap50 = list(model.metrics["ap50_per_class"].values())
-        builder = PoolBuilder(counts, ap50, look=lambda n: app.maps.load(code, keys[n]))
+        images = StoredMaps(app.maps, code, keys, coarsest=True)
+        builder = PoolBuilder(counts, ap50, images=images)
         texts: list[str | None] = []
         p_right = np.zeros(len(keys))
         nats = np.zeros((3, len(keys)))

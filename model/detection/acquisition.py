@@ -75,9 +75,9 @@ class Pool:
         confidence: ``(M,)`` mean P(right) of the regions shown; 1 without any.
         entropy: ``(M,)`` nats, sum of the entropies of the regions shown.
         regions: M, what each is described by.
-        number: ``(M,)`` what `look` knows each by.
-        look: gives an image's maps. Only some images of a large pool are ever looked at, so that
-            what the network saw is read when it is needed, and not kept.
+        number: ``(M,)`` which of `images` each is.
+        images: read when they are needed and not kept, as only some of a large pool ever are; of
+            their maps the coarsest.
     """
 
     worth: Floats
@@ -85,7 +85,7 @@ class Pool:
     entropy: Floats
     regions: Sequence[Regions]
     number: NDArray[np.int64]
-    look: Callable[[int], ImageMaps]
+    images: Sequence[ImageMaps]
 
     def __len__(self) -> int:
         return len(self.worth)
@@ -98,12 +98,12 @@ class Pool:
             self.entropy[rows],
             [self.regions[n] for n in rows],
             self.number[rows],
-            self.look,
+            self.images,
         )
 
     def seen(self, row: int, boxes: Floats) -> F32:
         """``(B, channels)`` what the network saw inside boxes of one of the images."""
-        return seen_inside(self.look(int(self.number[row])), boxes)
+        return seen_inside(self.images[int(self.number[row])], boxes)
 
 
 def class_weights(counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None) -> Floats:
@@ -255,7 +255,7 @@ class PoolBuilder:
     Args:
         counts: ``(C,)`` objects of each class labelled so far.
         ap50: of each class out of fold, None where it is unknown.
-        look: gives the maps of the n-th image that was added.
+        images: that will be added, in that order; see `Pool`.
     """
 
     def __init__(
@@ -263,10 +263,10 @@ class PoolBuilder:
         counts: NDArray[np.int64],
         ap50: Sequence[float | None] | None = None,
         *,
-        look: Callable[[int], ImageMaps],
+        images: Sequence[ImageMaps],
     ) -> None:
         self._rare, self._hard = class_weights(counts), class_weights(counts, ap50)
-        self._look = look
+        self._images = images
         self._rows: list[tuple[float, float, float]] = []
         self._regions: list[Regions] = []
 
@@ -278,10 +278,17 @@ class PoolBuilder:
         self._regions.append(regions_of(found, self._rare))
 
     def pool(self) -> Pool:
-        """Everything that was added."""
+        """Everything that was added.
+
+        Raises:
+            ShapeError: not as many as there are images.
+        """
+        if len(self._regions) != len(self._images):
+            given = (len(self._regions),)
+            raise ShapeError("images", expected=f"({len(self._images)},)", got=given)
         worth, confidence, entropy = np.array(self._rows, np.float64).reshape(-1, 3).T
         number = np.arange(len(self._regions))
-        return Pool(worth, confidence, entropy, list(self._regions), number, self._look)
+        return Pool(worth, confidence, entropy, list(self._regions), number, self._images)
 
 
 def select_images(

@@ -93,14 +93,19 @@ class MapStore:
         """Give the keys that have no maps yet, in their order, each once."""
         return [key for key in dict.fromkeys(keys) if not self._path(code, key).is_file()]
 
-    def load(self, code: str, key: str) -> ImageMaps:
+    def load(self, code: str, key: str, *, coarsest: bool = False) -> ImageMaps:
         """Read one image's maps.
+
+        Args:
+            code: see `missing`.
+            key: see `missing`.
+            coarsest: only the last of them, a quarter of the bytes.
 
         Raises:
             MissingFeaturesError: they are not in the cache, or damaged; then they are missing now.
         """
         with _opened(self._path(code, key), key) as file:
-            names = sorted(file.keys())
+            names = sorted(file.keys())[-1 if coarsest else 0 :]
             width, height = json.loads(file.metadata()["size"])
             return ImageMaps(tuple(file.get_tensor(n) for n in names), (width, height))
 
@@ -121,10 +126,19 @@ class MapStore:
 
 
 class StoredMaps(Sequence[ImageMaps]):
-    """Maps of images in the cache, read when they are asked for."""
+    """Maps of images in the cache, read when they are asked for.
 
-    def __init__(self, store: MapStore, code: str, keys: Sequence[str]) -> None:
-        self._store, self._code, self._keys = store, code, keys
+    Args:
+        store: the cache.
+        code: see `MapStore.missing`.
+        keys: of the images.
+        coarsest: only the coarsest map of each.
+    """
+
+    def __init__(
+        self, store: MapStore, code: str, keys: Sequence[str], *, coarsest: bool = False
+    ) -> None:
+        self._store, self._code, self._keys, self._coarsest = store, code, keys, coarsest
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -136,8 +150,8 @@ class StoredMaps(Sequence[ImageMaps]):
     def __getitem__(self, n: int | slice) -> ImageMaps | Sequence[ImageMaps]:
         """One image's maps, or some images' in the same way."""
         if isinstance(n, slice):
-            return StoredMaps(self._store, self._code, self._keys[n])
-        return self._store.load(self._code, self._keys[n])
+            return StoredMaps(self._store, self._code, self._keys[n], coarsest=self._coarsest)
+        return self._store.load(self._code, self._keys[n], coarsest=self._coarsest)
 
 
 @contextmanager

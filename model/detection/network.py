@@ -9,6 +9,7 @@ from model.detection.shape import HeadShape
 
 GROUPS = 8
 SIDES = 4
+SMALLEST_SHARE = 0.25  # of a coarser cell that any of its 2 x 2 cells is
 START_LOGIT = -4.0  # of every class: objects are rare, as Lin et al. 2017 (arXiv:1708.02002) start
 
 
@@ -55,16 +56,26 @@ class HeadNetwork(nn.Module):
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.normal_(self.regress.weight, std=0.01)
 
-    def towers(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def towers(
+        self, maps: list[Tensor], valid: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """What `classify` and `regress` read on each level.
 
         Args:
             maps: standardised, finest first, see `HeadShape.inputs`.
+            valid: ``(B, L)`` bool, which locations lie on the image and not on padding, where the
+                maps are 0; None where all do.
         """
         finer = maps[0]
         maps = maps[1:] if self.detail is not None else list(maps)
+        inside = None if valid is None else _at_last(valid, maps)
         for _ in range(self.shape.coarser):
-            maps.append(nn.functional.avg_pool2d(maps[-1], 2, ceil_mode=True))
+            mean = nn.functional.avg_pool2d(maps[-1], 2, ceil_mode=True)
+            if inside is not None:
+                # Of the cells on the image alone, as when the image is predicted by itself.
+                share = nn.functional.avg_pool2d(inside, 2, ceil_mode=True)
+                mean, inside = mean / share.clamp(min=SMALLEST_SHARE), (share > 0).to(mean)
+            maps.append(mean)
         merged: list[Tensor] = []
         above: Tensor | None = None
         for level in reversed(range(len(maps))):
@@ -79,15 +90,18 @@ class HeadNetwork(nn.Module):
         for_box = merged if self.detail is None else [merged[0] + self.detail(finer), *merged[1:]]
         return [self.class_tower(x) for x in merged], [self.box_tower(x) for x in for_box]
 
-    def forward(self, maps: list[Tensor], drop: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, maps: list[Tensor], drop: float = 0.0, valid: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Class logits ``(B, L, C)`` and box outputs ``(B, L, 9)`` of all levels' locations.
 
         Args:
             maps: standardised, ``(B, channels, H, W)`` each, finest first, see `HeadShape.inputs`.
             drop: share of the last layers' inputs that is dropped, the same ones at all locations
                 of an image, so that the passes of Monte-Carlo dropout are functions of it.
+            valid: see `towers`.
         """
-        of_class, of_box = self.towers(maps)
+        of_class, of_box = self.towers(maps, valid)
         logits = torch.cat([x.flatten(2).transpose(1, 2) for x in of_class], 1)
         flat = torch.cat([x.flatten(2).transpose(1, 2) for x in of_box], 1)
         if drop > 0:
@@ -102,3 +116,11 @@ class HeadNetwork(nn.Module):
         )
         sides = out[..., :SIDES] + scale[:, None]
         return self.classify(logits), torch.cat([sides, out[..., SIDES:]], 2)
+
+
+def _at_last(valid: Tensor, maps: list[Tensor]) -> Tensor:
+    """``(B, 1, H, W)`` 1 where the cells of the last of the maps are valid, else 0."""
+    before = sum(x.shape[2] * x.shape[3] for x in maps[:-1])
+    _, _, rows, columns = maps[-1].shape
+    own = valid[:, before : before + rows * columns]
+    return own.reshape(-1, 1, rows, columns).to(maps[-1])

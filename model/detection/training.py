@@ -225,7 +225,7 @@ def boxes_of(outputs: Tensor, grid: Tensor) -> Tensor:
 
 def _loss(network: HeadNetwork, maps: list[Tensor], truth: Batch, grid: Tensor) -> Tensor:
     truth = Batch(**{name: value.to(grid.device) for name, value in vars(truth).items()})
-    logits, outputs = network(maps, drop=DROP_LAST)
+    logits, outputs = network(maps, drop=DROP_LAST, valid=truth.valid)
     boxes = boxes_of(outputs, grid)
     given = assign(logits.sigmoid(), boxes, grid, truth)
     classes = _class_loss(logits, given, truth)

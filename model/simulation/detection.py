@@ -251,7 +251,7 @@ class Detector:
         counts = np.array(list(metrics["class_counts"].values()), np.int64)
         looked_at = self._data.take(self._rows[np.concatenate([left, known])]).maps
         ap50 = list(metrics["ap50_per_class"].values())
-        builder = PoolBuilder(counts, ap50, look=lambda n: looked_at[n])
+        builder = PoolBuilder(counts, ap50, images=looked_at)
         for maps in looked_at:
             found, _ = self._bundle.look(maps)
             builder.add(found, shown(found))

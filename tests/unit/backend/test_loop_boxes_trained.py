@@ -11,8 +11,10 @@ from backend.edges.labels import boxes
 from backend.edges.labels.boxes import Drawing, Drawn, Region
 from backend.edges.labels.config import parse_config
 from backend.edges.labels.results import check_prediction
+from backend.jobs.base import Job
 from backend.kinds import kind_of
 from backend.predictor import Predictor
+from model.detection.acquisition import Pool, seen_inside, select_images
 from model.detection.schedule import Schedule
 from model.detection.types import BoxLabels
 from model.detection.views import StoredViews, missing_views
@@ -124,6 +126,42 @@ def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
     again = world.database.scores(world.key, 4)
     assert {i: s.label for i, s in again.items()} == {i: s.label for i, s in stored.items()}
     assert world.database.judgements(world.key, 4) == world.database.judgements(world.key, 2)
+
+
+def test_what_is_next_is_chosen_by_each_images_own_maps(world, monkeypatch) -> None:
+    asked: list[tuple[Pool, Pool]] = []
+    stages: list[str | None] = []
+
+    def watched(name: str, pool: Pool, n: int, *, known: Pool, seed: int):
+        asked.append((pool, known))
+        return select_images(name, pool, n, known=known, seed=seed)
+
+    def confirm(job: Job, **said) -> None:
+        stages.append(said.get("stage"))
+        told(job, **said)
+
+    told = Job.confirm
+    monkeypatch.setattr("backend.kinds.boxes.select_images", watched)
+    monkeypatch.setattr(Job, "confirm", confirm)
+    code = kind_of(world.spec).code(world.app)
+    keys = {t.task_id: t.image_hash for t in world.database.tasks(world.key)}
+    labelled = list(world.truth)[3:13]
+    for task in labelled:
+        world.submit(task)
+    said = world.work()
+    assert world.versions()[-1] == "v2 live", said
+    assert "choosing what to label next" in stages
+    ((pool, known),) = asked
+    drawn = world.database.draws(world.key).keys()
+    for given, tasks in (
+        (known, labelled),
+        (pool, [t for t in keys if t not in drawn and t not in labelled]),
+    ):
+        assert len(given) == len(tasks)
+        whole = np.array([[0.0, 0.0, 1.0, 1.0]])
+        seen = sorted(given.seen(row, whole)[0].tolist() for row in range(len(given)))
+        expected = [seen_inside(world.app.maps.load(code, keys[t]), whole)[0] for t in tasks]
+        np.testing.assert_allclose(seen, sorted(one.tolist() for one in expected))
 
 
 def test_labelled_images_are_learnt_from_in_other_views(world, caplog) -> None:

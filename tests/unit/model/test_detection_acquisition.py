@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,9 +53,18 @@ def maps_of(coarsest: np.ndarray) -> ImageMaps:
 EVEN = np.ones(3)
 
 
-def unseen(n: int) -> ImageMaps:
-    """Of images whose looks do not matter."""
-    raise AssertionError(n)
+class Watched(Sequence[ImageMaps]):
+    """Images that remember which of them were looked at."""
+
+    def __init__(self, images: Sequence[ImageMaps]) -> None:
+        self.images, self.looked_at = images, list[int]()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, n: int) -> ImageMaps:
+        self.looked_at.append(n)
+        return self.images[n]
 
 
 class Scene(NamedTuple):
@@ -97,7 +107,7 @@ def pool_of(count: int, *, seed: int = 0, width: int = 6) -> Pool:
 def pool_with(some: list[Scene]) -> Pool:
     ones = np.ones(len(some))
     numbers = np.arange(len(some))
-    return Pool(ones, ones, ones, [s.regions for s in some], numbers, lambda n: some[n].maps)
+    return Pool(ones, ones, ones, [s.regions for s in some], numbers, [s.maps for s in some])
 
 
 def test_rare_classes_and_badly_found_ones_weigh_more() -> None:
@@ -214,13 +224,8 @@ def test_an_image_without_a_region_is_looked_at_as_a_whole() -> None:
 
 
 def test_a_pool_is_gathered_image_by_image() -> None:
-    looked_at = []
-
-    def look(n: int) -> ImageMaps:
-        looked_at.append(n)
-        return maps_of(np.full((2, 3, 4), n))
-
-    builder = PoolBuilder(np.array([4, 4, 4]), look=look)
+    images = Watched([maps_of(np.full((2, 3, 4), n)) for n in range(3)])
+    builder = PoolBuilder(np.array([4, 4, 4]), images=images)
     for p in ([0.5, 0.1], [], [0.9]):
         found = said(p)
         builder.add(found, shown(found))
@@ -233,13 +238,21 @@ def test_a_pool_is_gathered_image_by_image() -> None:
     some = pool.take(np.array([2, 0]))
     np.testing.assert_array_equal(some.worth, pool.worth[[2, 0]])
     assert some.regions == [pool.regions[2], pool.regions[0]]
-    assert looked_at == []  # only when it is needed
+    assert images.looked_at == []  # only when it is needed
     np.testing.assert_array_equal(some.seen(0, some.regions[0].boxes), [[2, 2]])
-    assert looked_at == [2]
+    assert images.looked_at == [2]
+
+
+def test_a_pool_of_fewer_images_than_were_announced_is_refused() -> None:
+    builder = PoolBuilder(np.array([4, 4, 4]), images=[maps_of(np.ones((2, 3, 4)))] * 2)
+    builder.add(said([0.5]), said([0.5]))
+    with pytest.raises(ShapeError, match="images"):
+        builder.pool()
 
 
 def test_hard_classes_make_worth_and_rare_ones_doubt() -> None:
-    builder = PoolBuilder(np.array([9, 9, 9]), [0.1, 0.9, 0.9], look=unseen)
+    images = [maps_of(np.ones((2, 3, 4)))] * 2
+    builder = PoolBuilder(np.array([9, 9, 9]), [0.1, 0.9, 0.9], images=images)
     for label in (0, 1):
         found = said([0.5], [label])
         builder.add(found, shown(found))
@@ -249,7 +262,7 @@ def test_hard_classes_make_worth_and_rare_ones_doubt() -> None:
 
 
 def test_an_empty_pool_gives_nothing() -> None:
-    pool = PoolBuilder(np.ones(3, np.int64), look=unseen).pool()
+    pool = PoolBuilder(np.ones(3, np.int64), images=[]).pool()
     assert len(pool) == 0
     for name in BOX_ACQUISITIONS:
         assert select_images(name, pool, 5).tolist() == []
@@ -334,14 +347,9 @@ def test_an_image_that_shows_several_kinds_tells_more() -> None:
 
 def test_labelled_images_without_an_object_are_not_looked_at() -> None:
     known = pool_with([scene(np.ones(6)), scene(np.ones(6), shown=False)])
-    looked_at: list[int] = []
-
-    def look(n: int) -> ImageMaps:
-        looked_at.append(n)
-        return known.look(n)
-
-    select_images("auto", pool_of(5), 2, known=replace(known, look=look))
-    assert looked_at == [0]
+    images = Watched(known.images)
+    select_images("auto", pool_of(5), 2, known=replace(known, images=images))
+    assert images.looked_at == [0]
 
 
 def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
@@ -349,22 +357,14 @@ def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
     monkeypatch.setattr(acquisition, "MOST_REGIONS", 50)
     monkeypatch.setattr(acquisition, "MOST_CHOSEN", 10)
     monkeypatch.setattr(acquisition, "MOST_KNOWN", 7)
-    looked_at: list[str] = []
     pool, known = pool_of(300), pool_of(50, seed=1)
-
-    def watched(of: Pool, what: str) -> Pool:
-        def look(n: int) -> ImageMaps:
-            looked_at.append(what)
-            return of.look(n)
-
-        return replace(of, look=look)
-
     for n, most in ((3, 20), (9, 36), (40, 40), (200, 40)):
-        looked_at.clear()
-        both = watched(pool, "pool"), watched(known, "known")
-        rows = select_images("auto", both[0], n, known=both[1], seed=1)
+        left, labelled = Watched(pool.images), Watched(known.images)
+        rows = select_images(
+            "auto", replace(pool, images=left), n, known=replace(known, images=labelled), seed=1
+        )
         assert len(set(rows.tolist())) == n
-        assert (looked_at.count("pool"), looked_at.count("known")) == (most, 7)
+        assert (len(left.looked_at), len(labelled.looked_at)) == (most, 7)
     different = {tuple(select_images("auto", pool, 3, seed=seed)) for seed in range(5)}
     assert len(different) > 1
 

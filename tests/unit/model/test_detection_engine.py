@@ -147,7 +147,10 @@ def test_metrics_are_complete_and_json(fitted: BoxBundle) -> None:
     assert metrics["head_cpu_seconds"] > 0
     assert metrics["seconds"] > 0
     assert LEAST_OVERLAP <= metrics["overlap"] <= MOST_OVERLAP
-    assert set(metrics["levels"]) <= set(STRIDES)
+    finest, *others = metrics["levels"]
+    assert finest in STRIDES
+    assert others == [finest * 2**n for n in range(1, len(others) + 1)]
+    assert others
     assert metrics["metric"] == "images right as they are"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model.backbones.pyramid import pooled
-from model.detection.maps import LARGEST, ImageMaps, MapStore
+from model.detection.maps import LARGEST, ImageMaps, MapStore, StoredMaps
 from model.errors import MissingFeaturesError, ModelError
 
 KEY, OTHER = "a" * 64, "0b" * 32
@@ -44,6 +44,17 @@ def test_what_is_added_comes_back_bit_by_bit(store: MapStore) -> None:
     assert store.size(CODE, KEY) == (123, 77)
     store.add(CODE, OTHER, some_maps(1, rows=5))
     assert [m.levels[0].shape[1] for m in store.load_many(CODE, [OTHER, KEY])] == [20, 8]
+
+
+def test_the_coarsest_alone_can_be_read(store: MapStore) -> None:
+    every = {KEY: some_maps(), OTHER: some_maps(1, rows=5)}
+    for key, maps in every.items():
+        store.add(CODE, key, maps)
+    stored = StoredMaps(store, CODE, [OTHER, KEY], coarsest=True)
+    assert len(stored) == 2
+    for n, key in enumerate([OTHER, KEY]):
+        for one in (stored[n], stored[n:][0]):
+            assert equal(one, ImageMaps(every[key].levels[-1:], every[key].size))
 
 
 def test_maps_of_another_pyramid_are_others(store: MapStore) -> None:

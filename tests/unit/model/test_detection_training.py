@@ -17,7 +17,7 @@ from model.detection.copy_paste import Example  # noqa: E402
 from model.detection.maps import ImageMaps  # noqa: E402
 from model.detection.network import HeadNetwork  # noqa: E402
 from model.detection.schedule import schedule_for  # noqa: E402
-from model.detection.shape import REACH  # noqa: E402
+from model.detection.shape import REACH, HeadShape  # noqa: E402
 from model.detection.training import (  # noqa: E402
     ACCEPTED_WEIGHT,
     boxes_of,
@@ -58,10 +58,10 @@ def contrast_and_overlap(network: HeadNetwork, some: list[Example]) -> tuple[flo
     return float(inside.mean() - logits.mean()), float(overlap.mean())
 
 
-def fresh(seed: int = 0) -> HeadNetwork:
+def fresh(shape: HeadShape = SHAPE) -> HeadNetwork:
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return HeadNetwork(SHAPE)
+        torch.manual_seed(0)
+        return HeadNetwork(shape)
 
 
 def trained(some: list[Example], steps: int = 3, *, seed: int = 0) -> HeadNetwork:
@@ -122,10 +122,12 @@ def test_nobody_elses_random_numbers_are_touched() -> None:
     ],
     ids=["empty", "empties", "one box", "a dot", "the whole twice", "all ignored", "in ignored"],
 )
-def test_few_images_of_any_kind_train(drawings: list[BoxLabels]) -> None:
+@pytest.mark.parametrize("coarser", [0, 2])
+def test_few_images_of_any_kind_train(drawings: list[BoxLabels], coarser: int) -> None:
     said: list[float] = []
+    shape = head_shape(coarser=coarser)
     some = [Example(painted(d), d) for d in drawings]
-    network = train_head(some, SHAPE, PLAIN, seed=0, steps=2, progress=said.append)
+    network = train_head(some, shape, standard(shape), seed=0, steps=2, progress=said.append)
     assert finite(network)
     assert said == [0.5, 1.0]
 
@@ -137,9 +139,11 @@ def test_images_without_boxes_lower_all_scores() -> None:
         assert network(maps)[0].max() < fresh()(maps)[0].max()
 
 
-def gradients(some: list[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def gradients(
+    some: list[Example], shape: HeadShape = SHAPE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """By the class logits ``(B, L, C)`` and box outputs ``(B, L, 9)``, and the grid."""
-    network = fresh()
+    network = fresh(shape)
     kept: list[torch.Tensor] = []
 
     def remember(module, given, out) -> None:
@@ -148,7 +152,7 @@ def gradients(some: list[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Te
         kept.extend(out)
 
     network.register_forward_hook(remember)
-    maps, truth, grid = collate(some, SHAPE, PLAIN, None)
+    maps, truth, grid = collate(some, shape, standard(shape), None)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of dropout
         training._loss(network, maps, truth, grid).backward()
@@ -267,20 +271,51 @@ def test_every_other_image_is_flipped() -> None:
     assert 70 < sum(turned) < 130
 
 
-def test_images_of_different_canvases_train_together() -> None:
+@pytest.mark.parametrize("coarser", [0, 1, 2])
+def test_images_of_different_canvases_train_together(coarser: int) -> None:
+    shape = head_shape(coarser=coarser)
     drawn = BoxLabels.of([[0.1, 0.2, 0.6, 0.9]], [1])
     sizes = [(2, 6), (6, 2), (3, 3), (2, 2)]
     some = [Example(painted(drawn, rows=r, columns=c), drawn) for r, c in sizes]
-    maps, truth, _ = collate(some, SHAPE, PLAIN, None)
+    maps, truth, grid = collate(some, shape, standard(shape), None)
     assert [m.shape[2:] for m in maps] == [(24, 24), (12, 12), (6, 6)]
     for n, (rows, columns) in enumerate(sizes):
-        assert truth.valid[n].sum() == rows * columns * (16 + 4 + 1)
-        box = truth.boxes[truth.image == n][0].tolist()
         w, h = columns * 32, rows * 32
+        inside = (grid[:, 0] < w) & (grid[:, 1] < h)
+        assert torch.equal(truth.valid[n], inside)
+        assert inside[grid[:, 2] <= 32].sum() == rows * columns * (16 + 4 + 1)
+        box = truth.boxes[truth.image == n][0].tolist()
         assert box == pytest.approx([0.1 * w, 0.2 * h, 0.6 * w, 0.9 * h], abs=1e-3)
-    assert finite(trained(some))
-    by_class, _, _ = gradients(some)
+    assert finite(train_head(some, shape, standard(shape), seed=0, steps=3))
+    by_class, _, _ = gradients(some, shape)
     assert (by_class[~truth.valid] == 0).all()
+    assert (by_class[truth.valid] != 0).any()
+
+
+def test_means_of_cells_are_of_the_image_and_not_of_its_padding() -> None:
+    """Beside a larger image the coarser levels are what they are when it is predicted alone."""
+    shape = head_shape(1, coarser=2)
+    sizes = [(3, 5), (6, 7), (1, 1)]
+    some = [Example(painted(NOTHING, rows=r, columns=c, seed=r), NOTHING) for r, c in sizes]
+
+    def coarser(few: list[Example], told: bool) -> list[torch.Tensor]:
+        """What the levels coarser than any map read."""
+        network = fresh(shape)
+        read: list[torch.Tensor] = []
+        for lateral in network.lateral[1:]:
+            lateral.register_forward_pre_hook(lambda module, given: read.append(given[0]))
+        maps, truth, _ = collate(few, shape, standard(shape), None)
+        with torch.no_grad():
+            network(maps, valid=truth.valid if told else None)
+        return read[::-1]
+
+    together = coarser(some, True)
+    for n, (rows, columns) in enumerate(sizes):
+        for level, alone in enumerate(coarser(some[n : n + 1], False), start=1):
+            high, wide = -(-rows // 2**level), -(-columns // 2**level)
+            assert alone.shape[2:] == (high, wide)
+            torch.testing.assert_close(together[level - 1][n, :, :high, :wide], alone[0])
+    assert not torch.equal(coarser(some, False)[0], together[0])  # that it would be seen
 
 
 def test_standards_make_each_channel_of_mean_0_and_deviation_1() -> None:
