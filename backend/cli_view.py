@@ -47,6 +47,8 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
     )
     for problem in p["problems"]:
         console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
+    for sentence in p["advice"]:
+        console.print(f"  {sentence}", highlight=False, markup=False)
     for item in p["unreadable"][:5]:
         console.print(
             f"  [yellow]![/yellow] task {item['task']}: {escape(item['why'])}", highlight=False

@@ -21,7 +21,7 @@ from backend.edges.webhooks import project_uid
 from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
 from backend.events import request_training
 from backend.forecast import forecast
-from backend.kinds import kind_of
+from backend.kinds import kind_of, kind_of_project
 from backend.kinds.base import Model
 from backend.model_names import check_model_names
 from backend.predictor import NO_VERSION
@@ -230,6 +230,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         "running": [_run_status(r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
         "problems": project.problems,
+        "advice": kind_of_project(project).advice(metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],
         "last_error": _run_status(failed[-1]) if failed else None,
     }

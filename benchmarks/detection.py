@@ -155,6 +155,7 @@ class Images:
         return LabelledImages(
             maps=[self.maps[n] for n in rows],
             sizes=[self.maps[n].size for n in rows],
+            canvases=[self.maps[n].canvas for n in rows],
             drawn=[self.set.boxes[n] for n in rows],
             random=np.ones(len(rows), bool),
             views=[self.views.get(self.set.keys[n], ()) for n in rows],

@@ -19,10 +19,10 @@ from model.detection.bundle import BoxBundle, as_found
 from model.detection.engine import BoxConfig, fit
 from model.detection.evaluate import average_precision
 from model.detection.extract import extract_maps
-from model.detection.maps import ImageMaps, MapStore, StoredMaps
+from model.detection.maps import ImageMaps, MapStore
 from model.detection.outcomes import LabelledImages
 from model.detection.types import BoxLabels
-from model.detection.views import cache_views, images_to_view, missing_views, views_for
+from model.detection.views import cache_views, images_to_view, missing_views
 from model.errors import ModelError
 
 Progress = Callable[[str], None]
@@ -209,13 +209,7 @@ def _values_of(order: _Order, say: Progress) -> Iterable[list[float]]:
             keys = chances[:count]
             which = f"random order, {seed * len(order.labels) + column + 1} of {total}"
             model = fit(
-                LabelledImages(
-                    maps=StoredMaps(store, code, keys),
-                    sizes=[store.size(code, key) for key in keys],
-                    drawn=[order.truth[key] for key in keys],
-                    random=np.ones(len(keys), bool),
-                    views=views_for(store, code, keys),
-                ),
+                LabelledImages.stored(store, code, keys, [order.truth[key] for key in keys]),
                 order.classes,
                 config=BoxConfig(estimator=order.settings.box_estimator, seed=seed),
                 progress=_reporting(say, which),

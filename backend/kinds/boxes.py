@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from backend.edges.labels.config import TaskSpec
 from backend.kinds.base import Fitted, Model, Progress, Said
 from backend.settings import Settings
 from model.acquisition import Selection
-from model.backbones.pyramid import PYRAMIDS
+from model.backbones.pyramid import LARGE, PYRAMIDS
 from model.detection.acquisition import PoolBuilder, select_images
 from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, fit
@@ -22,10 +22,15 @@ from model.detection.evaluate import outcome
 from model.detection.extract import cache_maps
 from model.detection.maps import StoredMaps
 from model.detection.outcomes import LabelledImages
-from model.detection.views import cache_views, images_to_view, missing_views, views_for
+from model.detection.shape import SMALL
+from model.detection.views import cache_views, images_to_view, missing_views
 
 if TYPE_CHECKING:
     from backend.app import App
+
+# From which share of small objects, and images how many times as long as they are looked at, a
+# larger pyramid is worth its time.
+MANY_SMALL, MUCH_SMALLER = 0.1, 1.2
 
 
 class Boxes:
@@ -42,6 +47,19 @@ class Boxes:
     def acquisition(self, settings: Settings) -> str:
         """See `Kind`."""
         return settings.box_acquisition
+
+    def advice(self, metrics: Mapping[str, Any]) -> list[str]:
+        """See `Kind`: objects that are too small at the size at which images are looked at."""
+        share = metrics.get("small_objects", 0.0)
+        smaller = metrics.get("made_smaller", 1.0)
+        larger = f"{metrics.get('backbone')}{LARGE}"
+        if share < MANY_SMALL or smaller < MUCH_SMALLER or larger not in PYRAMIDS:
+            return []
+        return [
+            f"{share:.0%} of the drawn objects are hardly ever found: they are below "
+            f"{SMALL:.0f} pixels once images are made {smaller:.1f} times smaller; "
+            f"DOUBTLESS_PYRAMID={larger} looks at twice the pixels, and takes twice the time"
+        ]
 
     def code(self, app: App) -> str:
         """See `Kind`."""
@@ -94,13 +112,8 @@ class Boxes:
         """See `Kind`."""
         del pool
         code = self.code(app)
-        data = LabelledImages(
-            maps=StoredMaps(app.maps, code, keys),
-            sizes=[app.maps.size(code, key) for key in keys],
-            drawn=[drawings.to_box_labels(text, spec.classes) for text in texts],
-            random=random,
-            views=views_for(app.maps, code, keys),
-        )
+        drawn = [drawings.to_box_labels(text, spec.classes) for text in texts]
+        data = LabelledImages.stored(app.maps, code, keys, drawn, random)
         config = BoxConfig(estimator=app.settings.box_estimator)
         return Fitted(fit(data, spec.classes, config=config, progress=progress), random)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,11 @@ class Choices:
     def acquisition(self, settings: Settings) -> str:
         """See `Kind`."""
         return settings.acquisition
+
+    def advice(self, metrics: Mapping[str, Any]) -> list[str]:
+        """See `Kind`."""
+        del metrics
+        return []
 
     def code(self, app: App) -> str:
         """See `Kind`."""

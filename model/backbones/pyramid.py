@@ -1,14 +1,15 @@
 """Maps of a frozen network at strides 8, 16 and 32: what heads for boxes and masks read.
 
 Images keep their shape, unlike those of `BACKBONES`: each is scaled to about 480 x 640 pixels in
-area, both sides multiples of 32, so that the maps of a wide image are wide.
+area (large pyramids: twice as many), both sides multiples of 32, so that the maps of a wide image
+are wide.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ AREA_PX = 480 * 640
 SIDES_PX = (64, 2048)  # of an extremely wide or high image
 # Part of the hash: raise it when `prepare` changes what it does to pixels.
 PREPARATION = "pillow-draft area squash-to-32 bilinear 1"
+LARGE = "-large"  # twice the pixels: for objects that are small in large images
 DEFAULT_PYRAMID = "efficientnet-lite0-pyramid"
 
 Maps = tuple[NDArray[np.float32], ...]
@@ -42,18 +44,25 @@ class PyramidSpec:
         channels: of the maps, finest first.
         weights_sha256: of the weights' file; checked at export.
         export: as of `BackboneSpec`.
+        area: pixels of the canvas that an image is scaled to.
     """
 
     name: str
     channels: tuple[int, ...]
     weights_sha256: str
     export: Callable[[Path], float]
+    area: int = AREA_PX
 
     @property
     def hash(self) -> str:
         """12 hex digits of weights and preprocessing: the key of cached maps."""
-        facts = (self.weights_sha256, AREA_PX, MEAN, SCALE, PREPARATION)
+        facts = (self.weights_sha256, self.area, MEAN, SCALE, PREPARATION)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+    @property
+    def network(self) -> PyramidSpec:
+        """The one whose export it reads: an image's size is no part of the graph."""
+        return replace(self, name=self.name.removesuffix(LARGE), area=AREA_PX)
 
     @property
     def dim(self) -> int:
@@ -61,14 +70,19 @@ class PyramidSpec:
         return sum(self.channels)
 
 
-def canvas(width: int, height: int) -> tuple[int, int]:
+def canvas(width: int, height: int, area: int = AREA_PX) -> tuple[int, int]:
     """Width and height in pixels at which an image of that size is looked at.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        area: see `PyramidSpec`.
 
     Example:
         >>> canvas(640, 480), canvas(4000, 3000), canvas(100, 300)
         ((640, 480), (640, 480), (320, 960))
     """
-    scale = (AREA_PX / (width * height)) ** 0.5
+    scale = (area / (width * height)) ** 0.5
     coarsest, (low, high) = STRIDES[-1], SIDES_PX
 
     def side(length: int) -> int:
@@ -91,12 +105,17 @@ class Pyramid:
         self.hash = spec.hash
         self.channels = spec.channels
         self.dim = spec.dim
+        self._area = spec.area
+
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels at which it looks at an image of that size."""
+        return canvas(width, height, self._area)
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """One upright image to the network's input ``(3, H, W)``; safe in any thread."""
         if image.mode != "RGB":
             image = image.convert("RGB")
-        size = canvas(*image.size)
+        size = self.canvas(*image.size)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BILINEAR)
         pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
@@ -121,12 +140,15 @@ class Pyramid:
         return self.forward(self.prepare(image))
 
 
-def _lite_pyramid(version: int, channels: tuple[int, ...]) -> PyramidSpec:
+def _lite_pyramid(
+    version: int, channels: tuple[int, ...], *, size: str = "", times: int = 1
+) -> PyramidSpec:
     return PyramidSpec(
-        name=f"efficientnet-lite{version}-pyramid",
+        name=f"efficientnet-lite{version}-pyramid{size}",
         channels=channels,
         weights_sha256=WEIGHTS_SHA256[version],
         export=partial(export, version),
+        area=times * AREA_PX,
     )
 
 
@@ -195,7 +217,11 @@ def _difference(path: Path, version: int, size: tuple[int, int]) -> float:
 
 
 PYRAMIDS: Registry[PyramidSpec] = Registry("pyramid")
-for _spec in (_lite_pyramid(0, (40, 112, 320)), _lite_pyramid(2, (48, 120, 352))):
+for _spec in (
+    _lite_pyramid(0, (40, 112, 320)),
+    _lite_pyramid(0, (40, 112, 320), size=LARGE, times=2),
+    _lite_pyramid(2, (48, 120, 352)),
+):
     PYRAMIDS.register(_spec.name)(_spec)
 
 
@@ -212,4 +238,4 @@ def load_pyramid(name: str, cache_dir: Path, *, threads: int = 1) -> Pyramid:
         BackboneError: it could not be exported, or the export is not equal to the original.
     """
     spec = PYRAMIDS[name]
-    return Pyramid(spec, exported(spec, cache_dir), threads=threads)
+    return Pyramid(spec, exported(spec.network, cache_dir), threads=threads)

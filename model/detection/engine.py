@@ -18,7 +18,7 @@ from model.detection.head import Head, Kept
 from model.detection.outcomes import LabelledImages, OutOfFold
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings
 from model.detection.schedule import Schedule, schedule_for
-from model.detection.shape import HeadShape, Standard, shape_for
+from model.detection.shape import HeadShape, Standard, log_sides, shape_for, small_objects
 from model.detection.types import BoxLabels
 from model.detection.views import MOST_VIEWED
 from model.errors import ModelError, NotEnoughLabelsError, ShapeError
@@ -111,6 +111,8 @@ def fit(
         "steps": recipe.steps,
         "members": recipe.networks,
         "overlap": recipe.overlap,
+        "small_objects": small_objects(log_sides(data.drawn, data.canvases, len(classes))),
+        "made_smaller": _made_smaller(data),
         "head_cpu_seconds": head_cpu_s,
         "seconds": time.perf_counter() - begin,
     }
@@ -136,6 +138,12 @@ def fit_head(
     """
     recipe = _recipe(data, classes, config or BoxConfig())
     return recipe.train(_with_few_views(data), np.arange(len(data)), lambda share: None)
+
+
+def _made_smaller(data: LabelledImages) -> float:
+    """Median over images of how many times as long a side is as that of the canvas."""
+    areas = np.array([data.sizes, data.canvases], np.float64).prod(axis=2)
+    return float(np.median(np.sqrt(areas[0] / areas[1])))
 
 
 def _with_few_views(data: LabelledImages) -> LabelledImages:
@@ -201,7 +209,7 @@ def _recipe(data: LabelledImages, classes: Sequence[str], config: BoxConfig) -> 
         ) from exc
 
     channels = [level.shape[0] for level in data.maps[0].levels]
-    shape = shape_for(data.drawn, data.sizes, len(classes), channels)
+    shape = shape_for(data.drawn, data.canvases, len(classes), channels)
     some = np.random.default_rng(config.seed).permutation(len(data))[:STANDARD_IMAGES]
     schedule = schedule_for(shape)
     steps = config.steps or schedule.steps_for(len(data))
@@ -246,7 +254,7 @@ class _Examples(Sequence[Example]):
 
 def _check(data: LabelledImages, classes: Sequence[str]) -> None:
     count = len(data.drawn)
-    for name, given in (("maps", data.maps), ("sizes", data.sizes)):
+    for name, given in (("maps", data.maps), ("sizes", data.sizes), ("canvases", data.canvases)):
         if len(given) != count:
             raise ShapeError(name, expected=f"({count},)", got=(len(given),))
     if len(data.views) not in (0, count):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from model.backbones.pyramid import Maps, pooled
+from model.backbones.pyramid import STRIDES, Maps, pooled
 from model.errors import MissingFeaturesError, ModelError
 
 LARGEST = 65504.0  # of float16
@@ -34,6 +34,11 @@ class ImageMaps:
     levels: tuple[NDArray[np.float16], ...]
     size: tuple[int, int]
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Width and height in pixels at which the pyramid looked at the image."""
+        return _canvas_of(self.levels[-1].shape)
+
     @classmethod
     def of(cls, maps: Maps, size: tuple[int, int]) -> ImageMaps:
         """From a pyramid's maps, at the precision of the cache, so that both give one result."""
@@ -42,6 +47,11 @@ class ImageMaps:
     def pooled(self) -> NDArray[np.float32]:
         """``(D,)`` see `model.backbones.pyramid.pooled`."""
         return pooled(tuple(level.astype(np.float32) for level in self.levels))
+
+
+def _canvas_of(coarsest: Sequence[int]) -> tuple[int, int]:
+    _, rows, columns = coarsest
+    return columns * STRIDES[-1], rows * STRIDES[-1]
 
 
 def to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -118,6 +128,15 @@ class MapStore:
         with _opened(self._path(code, key), key) as file:
             width, height = json.loads(file.metadata()["size"])
             return width, height
+
+    def canvas(self, code: str, key: str) -> tuple[int, int]:
+        """See `ImageMaps.canvas`, without reading the maps.
+
+        Raises:
+            MissingFeaturesError: they are not in the cache, or damaged; then they are missing now.
+        """
+        with _opened(self._path(code, key), key) as file:
+            return _canvas_of(file.get_slice(max(file.keys())).get_shape())
 
     def load_many(self, code: str, keys: Sequence[str]) -> Iterator[ImageMaps]:
         """Read images one by one, so that memory does not depend on how many there are."""

@@ -22,10 +22,10 @@ from model.detection.evaluate import (
     region_error_auroc,
 )
 from model.detection.head import Kept
-from model.detection.maps import ImageMaps
+from model.detection.maps import ImageMaps, MapStore, StoredMaps
 from model.detection.passes import Readings, mean_score
 from model.detection.types import BoxLabels, Detections, Floats
-from model.detection.views import View
+from model.detection.views import View, views_for
 
 METRIC = "images right as they are"
 
@@ -37,6 +37,7 @@ class LabelledImages:
     Attributes:
         maps: of N images; read one by one, so a lazy sequence will do.
         sizes: N times width and height of the upright image in pixels.
+        canvases: N times those at which the pyramid looked at it.
         drawn: N.
         random: ``(N,)`` bool, True where the image was drawn uniformly from the pool.
         views: N times other views of the image, which heads are trained on as well; or none at all.
@@ -44,12 +45,43 @@ class LabelledImages:
 
     maps: Sequence[ImageMaps]
     sizes: Sequence[tuple[int, int]]
+    canvases: Sequence[tuple[int, int]]
     drawn: Sequence[BoxLabels]
     random: NDArray[np.bool_]
     views: Sequence[Sequence[View]] = ()
 
     def __len__(self) -> int:
         return len(self.drawn)
+
+    @classmethod
+    def stored(
+        cls,
+        store: MapStore,
+        code: str,
+        keys: Sequence[str],
+        drawn: Sequence[BoxLabels],
+        random: NDArray[np.bool_] | None = None,
+    ) -> LabelledImages:
+        """Images whose maps and views are in the cache.
+
+        Args:
+            store: the cache.
+            code: see `MapStore.missing`.
+            keys: of the N images.
+            drawn: see `LabelledImages`.
+            random: see `LabelledImages`; None where all were drawn so.
+
+        Raises:
+            MissingFeaturesError: an image is not in the cache.
+        """
+        return cls(
+            maps=StoredMaps(store, code, keys),
+            sizes=[store.size(code, key) for key in keys],
+            canvases=[store.canvas(code, key) for key in keys],
+            drawn=drawn,
+            random=np.ones(len(keys), bool) if random is None else random,
+            views=views_for(store, code, keys),
+        )
 
 
 @dataclass(frozen=True)

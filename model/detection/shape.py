@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backbones.pyramid import STRIDES, canvas
+from model.backbones.pyramid import STRIDES
 from model.detection.types import BoxLabels
 
 # Mean and standard deviation of every channel, of each level.
@@ -20,6 +20,7 @@ LARGEST_LOG = 5.0
 CELLS = 4.0  # of the finest level that an object of the smallest class spans
 MOST_CELLS = 8.0  # of the coarsest level that an object of the largest class spans at most
 USUAL_SPREAD, PRIOR_DRAWS = 0.4, 2.0  # of log sides within a class, and how far that is believed
+SMALL = 16.0  # pixels of the canvas: objects below are hardly ever found
 MEDIAN_ERROR = np.sqrt(np.pi / 2)  # standard error of a median, in those of a mean
 CONFIDENT = 1.64  # standard errors: one-sided 95 %
 WIDTHS = (64, 96)  # with and without the level of stride 8
@@ -81,15 +82,14 @@ class HeadShape:
 
 
 def log_sides(
-    labels: Sequence[BoxLabels], sizes: Sequence[tuple[int, int]], n_classes: int
+    labels: Sequence[BoxLabels], canvases: Sequence[tuple[int, int]], n_classes: int
 ) -> list[NDArray[np.float64]]:
     """Of each class the logs of its boxes' sides in pixels of their canvas.
 
     The side of a box is the geometric mean of its width and height.
     """
     found: list[list[float]] = [[] for _ in range(n_classes)]
-    for drawn, (width, height) in zip(labels, sizes, strict=True):
-        across, down = canvas(width, height)
+    for drawn, (across, down) in zip(labels, canvases, strict=True):
         lengths = drawn.boxes[:, 2:] - drawn.boxes[:, :2]
         logs = 0.5 * np.log(lengths[:, 0] * across * lengths[:, 1] * down)
         for label, log in zip(drawn.labels, logs.tolist(), strict=True):
@@ -124,9 +124,18 @@ def largest_side(logs: Sequence[NDArray[np.float64]]) -> float:
     return max((float(np.exp(np.median(one))) for one in logs if len(one)), default=0.0)
 
 
+def small_objects(logs: Sequence[NDArray[np.float64]]) -> float:
+    """Share of all objects that are too small on their canvas to be found.
+
+    Args:
+        logs: see `log_sides`; of one object at least.
+    """
+    return float((np.concatenate(logs) < np.log(SMALL)).mean())
+
+
 def shape_for(
     labels: Sequence[BoxLabels],
-    sizes: Sequence[tuple[int, int]],
+    canvases: Sequence[tuple[int, int]],
     n_classes: int,
     channels: Sequence[int],
 ) -> HeadShape:
@@ -138,7 +147,7 @@ def shape_for(
     so that there are two at least, and while the largest class spans more than eight cells: a
     location on a finer one does not see where such an object ends.
     """
-    logs = log_sides(labels, sizes, n_classes)
+    logs = log_sides(labels, canvases, n_classes)
     smallest, largest = smallest_side(logs), largest_side(logs)
     fitting = [n for n, stride in enumerate(STRIDES) if smallest >= CELLS * stride]
     first = max(fitting, default=0)

@@ -19,7 +19,7 @@ from typing import overload
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from model.backbones.pyramid import Pyramid, canvas
+from model.backbones.pyramid import Pyramid
 from model.detection.maps import ImageMaps, MapStore
 from model.detection.types import BoxLabels, Floats
 from model.errors import UnreadableImageError
@@ -92,14 +92,19 @@ def window_of(view_key: str) -> Window:
     return _window(_chance(view_key))
 
 
-def shown_through(image: Image.Image, view_key: str) -> Image.Image:
+def shown_through(image: Image.Image, view_key: str, canvas: tuple[int, int]) -> Image.Image:
     """An upright image as a view shows it, in the image's shape.
 
     Beyond the image's edge is its mean colour.
+
+    Args:
+        image: upright.
+        view_key: see `view_keys`.
+        canvas: width and height at which it will be looked at.
     """
     rng = _chance(view_key)
     window = _window(rng)
-    width, height = (round(ZOOM[1] * side) for side in canvas(*image.size))
+    width, height = (round(ZOOM[1] * side) for side in canvas)
     if width < image.width and height < image.height:
         # Bilinear sampling of a much larger image would skip pixels.
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -156,7 +161,7 @@ def extract_views(
             continue
         found = []
         for name in view_keys(key):
-            pixels = pyramid.prepare(shown_through(image, name))
+            pixels = pyramid.prepare(shown_through(image, name, pyramid.canvas(*image.size)))
             found.append((name, ImageMaps.of(pyramid.forward(pixels), image.size)))
         yield key, found
 

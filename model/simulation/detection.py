@@ -24,11 +24,11 @@ from model.detection.acquisition import (
 from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, fit
 from model.detection.extract import cache_maps
-from model.detection.maps import MapStore, StoredMaps
+from model.detection.maps import MapStore
 from model.detection.outcomes import LabelledImages, judge, shown_regions
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.types import BoxLabels
-from model.detection.views import cache_views, missing_views, views_for
+from model.detection.views import cache_views, missing_views
 from model.errors import BundleError, NotEnoughLabelsError
 from model.features import FeatureStore
 from model.simulation.boxes import BoxSet
@@ -118,7 +118,6 @@ class DetectionSet(BoxSet):
 
     Attributes:
         features: ``(N, D)`` means of the maps.
-        sizes: ``(N,)`` width and height of the upright images in pixels.
         maps: folder of the `MapStore`.
         code: hash of the pyramid.
         heads: folder for what several rules fit alike, if there is one.
@@ -127,7 +126,6 @@ class DetectionSet(BoxSet):
     features: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, 0), np.float32), repr=False
     )
-    sizes: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     maps: Path = Path()
     code: str = ""
     heads: Path | None = None
@@ -146,7 +144,6 @@ class DetectionSet(BoxSet):
         return replace(
             self,
             features=features.load(code, self.keys),
-            sizes=tuple(maps.size(code, key) for key in self.keys),
             maps=maps.root,
             code=code,
         )
@@ -185,12 +182,8 @@ class DetectionSet(BoxSet):
     def take(self, rows: Ints, is_random: NDArray[np.bool_] | None = None) -> LabelledImages:
         """Some of the images, as the engine reads them."""
         store, keys = MapStore(self.maps), [self.keys[n] for n in rows]
-        return LabelledImages(
-            maps=StoredMaps(store, self.code, keys),
-            sizes=[self.sizes[n] for n in rows],
-            drawn=[self.boxes[n] for n in rows],
-            random=np.ones(len(rows), bool) if is_random is None else is_random,
-            views=views_for(store, self.code, keys),
+        return LabelledImages.stored(
+            store, self.code, keys, [self.boxes[n] for n in rows], is_random
         )
 
     def save(self, folder: Path) -> None:
@@ -203,7 +196,6 @@ class DetectionSet(BoxSet):
             "classes": self.classes,
             "keys": self.keys,
             "boxes": [{k: v.tolist() for k, v in vars(one).items()} for one in self.boxes],
-            "sizes": self.sizes,
             "maps": str(self.maps),
             "code": self.code,
         }
@@ -220,7 +212,6 @@ class DetectionSet(BoxSet):
             boxes=tuple(BoxLabels.of(**one) for one in facts["boxes"]),
             test=np.load(folder / "test.npy", allow_pickle=False),
             features=np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False),
-            sizes=tuple((width, height) for width, height in facts["sizes"]),
             maps=Path(facts["maps"]),
             code=facts["code"],
             heads=folder / "heads",

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from support.world import World
 
 from backend import commands
-from backend.cli_view import answer
+from backend.cli_view import answer, show_project
 from backend.edges.labels import answers, boxes
 from backend.edges.labels.boxes import Region
 from backend.edges.labels.config import parse_config
 from backend.errors import UnsupportedConfigError
 from backend.jobs.base import Job
+from backend.kinds.boxes import Boxes
+from backend.kinds.choices import Choices
 from backend.predictor import Predictor
 
 
@@ -90,6 +93,40 @@ def test_stored_regions_are_what_predict_answers_and_score_shows(world, monkeypa
     shown = {row["task"]: row for row in commands.scores(world.settings, world.project)}
     assert [shown[n]["prediction"] for n in (1, 2)] == [{"WBC": 1}, {}]
     assert [shown[n]["label"] for n in (1, 2, 3)] == [{"RBC": 1}, {}, None]
+
+
+SMALL = {"small_objects": 0.23, "made_smaller": 1.4, "backbone": "efficientnet-lite0-pyramid"}
+
+
+def test_many_small_objects_in_large_images_ask_for_a_larger_pyramid(world, capsys) -> None:
+    version = replace(
+        world.database.versions(world.key)[0],
+        number=2, name="v2", kind="trained", status="superseded", metrics=SMALL,
+    )  # fmt: skip
+    world.database.add_version(version)
+    status = commands._project_status(world.settings, world.database, world.project)
+    assert status["advice"] == [
+        "23% of the drawn objects are hardly ever found: they are below 16 pixels once images are "
+        "made 1.4 times smaller; DOUBTLESS_PYRAMID=efficientnet-lite0-pyramid-large looks at twice "
+        "the pixels, and takes twice the time"
+    ]
+    show_project(Console(width=400), status)
+    assert status["advice"][0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"small_objects": 0.05},
+        {"made_smaller": 1.0},  # there are no more pixels to look at
+        {"backbone": "efficientnet-lite0-pyramid-large"},
+        {"backbone": "efficientnet-lite2-pyramid"},
+    ],
+)
+def test_otherwise_no_other_pyramid_is_advised(change: dict) -> None:
+    assert Boxes().advice({**SMALL, **change}) == []
+    assert Boxes().advice({}) == []  # of a version made before
+    assert Choices().advice(SMALL) == []
 
 
 def test_a_table_shows_how_many_objects_of_each_class() -> None:

@@ -17,9 +17,9 @@ pytest.importorskip("torch", reason="needs doubtless[train]")
 
 import torch
 
-from model.backbones.pyramid import STRIDES, canvas
+from model.backbones.pyramid import STRIDES
 from model.calibration.metrics import error_auroc
-from model.detection import engine, shape, training
+from model.detection import engine, training
 from model.detection.bundle import BoxBundle, as_found, shown, take
 from model.detection.calibration import SHOWN
 from model.detection.engine import (
@@ -38,7 +38,14 @@ from model.detection.network import HeadNetwork
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.schedule import schedule_for
-from model.detection.shape import CONFIDENT, largest_side, shape_for, smallest_side
+from model.detection.shape import (
+    CONFIDENT,
+    largest_side,
+    log_sides,
+    shape_for,
+    small_objects,
+    smallest_side,
+)
 from model.detection.training import standard_of
 from model.detection.types import BoxLabels
 from model.detection.views import View, Window
@@ -57,7 +64,8 @@ CLASSES = ("cup", "key")
 def images(drawn: list[BoxLabels], *, seed: int = 0, rows: int = 2) -> LabelledImages:
     """Every third belongs to the random share."""
     maps = [painted(d, rows=rows, columns=3, seed=seed + n) for n, d in enumerate(drawn)]
-    return LabelledImages(maps, [m.size for m in maps], drawn, np.arange(len(drawn)) % 3 == 0)
+    random = np.arange(len(drawn)) % 3 == 0
+    return LabelledImages(maps, [m.size for m in maps], [m.canvas for m in maps], drawn, random)
 
 
 def some(count: int, *, seed: int = 0) -> LabelledImages:
@@ -74,8 +82,6 @@ def in_a_hurry():
         patch.setattr(
             training, "schedule_for", lambda shape: replace(schedule_for(shape), rate=1e-2)
         )
-        # What is painted is far smaller than what images are scaled to.
-        patch.setattr(shape, "canvas", lambda width, height: (width // 2, height // 2))
         yield
 
 
@@ -146,6 +152,8 @@ def test_metrics_are_complete_and_json(fitted: BoxBundle) -> None:
     assert metrics["missed_expected"] >= 0
     assert metrics["head_cpu_seconds"] > 0
     assert metrics["seconds"] > 0
+    assert metrics["small_objects"] == 0.0
+    assert metrics["made_smaller"] == 2.0  # as painted
     assert LEAST_OVERLAP <= metrics["overlap"] <= MOST_OVERLAP
     finest, *others = metrics["levels"]
     assert finest in STRIDES
@@ -330,8 +338,8 @@ def test_images_of_different_shapes_fit_together() -> None:
     wide = images([ONE] * 2, rows=2)
     high = images([ONE, NOTHING], rows=4, seed=9)
     data = LabelledImages(
-        [*wide.maps, *high.maps], [*wide.sizes, *high.sizes], [*wide.drawn, *high.drawn],
-        np.ones(4, bool),
+        [*wide.maps, *high.maps], [*wide.sizes, *high.sizes], [*wide.canvases, *high.canvases],
+        [*wide.drawn, *high.drawn], np.ones(4, bool),
     )  # fmt: skip
     bundle = fit_some(data)
     for maps in data.maps:
@@ -365,7 +373,7 @@ def test_views_are_learnt_from_while_few_images_are_labelled(monkeypatch) -> Non
 
 def test_lengths_that_differ_are_refused() -> None:
     data = some(4)
-    for name in ("maps", "sizes"):
+    for name in ("maps", "sizes", "canvases"):
         with pytest.raises(ShapeError, match=name):
             fit_some(replace(data, **{name: getattr(data, name)[:3]}))
     with pytest.raises(ShapeError, match="random"):
@@ -395,8 +403,7 @@ def shape_of(side_px: float):
     return shape_for([BoxLabels.of(box, [0])] * 20, [(640, 480)] * 20, 3, CHANNELS)
 
 
-def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
-    monkeypatch.setattr(shape, "canvas", canvas)
+def test_levels_follow_the_sizes_of_boxes() -> None:
     shapes = [shape_of(side) for side in (8, 20, 40, 80, 160, 400)]
     for found in shapes:
         first = STRIDES.index(found.strides[0])
@@ -416,22 +423,27 @@ def test_levels_follow_the_sizes_of_boxes(monkeypatch) -> None:
     coarsest = [found.strides[-1] for found in shapes]
     assert coarsest == [32, 32, 32, 32, 64, 64]
     assert min(len(found.strides) for found in shapes) == 2
-    # The same share of a larger image is the same on its canvas.
-    box = [BoxLabels.of([[0.0, 0.0, 0.05, 0.05]], [0])]
-    one, other = (shape_for(box, [s], 3, CHANNELS) for s in ((640, 480), (6400, 4800)))
-    assert one == other
+    # The same share of a larger canvas has more cells.
+    box = [BoxLabels.of([[0.0, 0.0, 0.1, 0.1]], [0])] * 20
+    for sides, stride in (((640, 480), 8), ((1280, 960), 16)):
+        assert shape_for(box, [sides] * 20, 3, CHANNELS).strides[0] == stride
     assert shape_for([NOTHING], [(9, 9)], 3, CHANNELS).strides[0] == 8
 
 
-def test_a_class_of_large_objects_gets_coarser_levels(monkeypatch) -> None:
-    monkeypatch.setattr(shape, "canvas", canvas)
+def test_objects_that_are_too_small_are_counted() -> None:
+    boxes = [[0.0, 0.0, side / 640, side / 480] for side in (8, 15, 17, 100)]
+    logs = log_sides([BoxLabels.of(boxes, [0, 1, 1, 0])], [(640, 480)], 3)
+    assert small_objects(logs) == 0.5
+
+
+def test_a_class_of_large_objects_gets_coarser_levels() -> None:
     small, large = [0.0, 0.0, 0.05, 0.05], [0.0, 0.0, 0.9, 0.9]
     both = [BoxLabels.of([small, large], [0, 1])] * 20
     found = shape_for(both, [(640, 480)] * 20, 2, CHANNELS)
     assert (found.strides, found.coarser) == ((8, 16, 32, 64), 1)  # 500 pixels are 7.8 cells
     found = shape_for([BoxLabels.of([small], [0])] * 20, [(640, 480)] * 20, 2, CHANNELS)
     assert (found.strides, found.coarser) == ((8, 16, 32), 0)
-    wide = shape_for([BoxLabels.of([large], [1])] * 20, [(4000, 500)] * 20, 2, CHANNELS)
+    wide = shape_for([BoxLabels.of([large], [1])] * 20, [(1568, 192)] * 20, 2, CHANNELS)
     assert wide.strides == (32, 64)
     assert largest_side(
         [np.log([2.0, 600.0, 700.0]), np.empty(0), np.log([30.0])]

@@ -42,7 +42,9 @@ def test_what_is_added_comes_back_bit_by_bit(store: MapStore) -> None:
     assert equal(found, maps)
     assert {level.dtype for level in found.levels} == {np.dtype(np.float16)}
     assert store.size(CODE, KEY) == (123, 77)
+    assert store.canvas(CODE, KEY) == found.canvas == maps.canvas
     store.add(CODE, OTHER, some_maps(1, rows=5))
+    assert store.canvas(CODE, OTHER)[1] == 5 * 32
     assert [m.levels[0].shape[1] for m in store.load_many(CODE, [OTHER, KEY])] == [20, 8]
 
 
@@ -65,7 +67,7 @@ def test_maps_of_another_pyramid_are_others(store: MapStore) -> None:
 
 
 def test_what_is_not_there_has_no_size(store: MapStore) -> None:
-    for ask in (store.load, store.size):
+    for ask in (store.load, store.size, store.canvas):
         with pytest.raises(MissingFeaturesError, match=OTHER):
             ask(CODE, OTHER)
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model.backbones.pyramid import canvas
 from model.detection.maps import ImageMaps, MapStore
 from model.detection.types import BoxLabels
 from model.detection.views import (
@@ -37,6 +38,9 @@ def key_of(text: str) -> str:
 
 class Averages:
     """A pyramid of one level: means of blocks of 32 pixels."""
+
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        return 64, 64
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image.resize((64, 64)), np.float32) / 255
@@ -96,7 +100,7 @@ def test_an_object_is_where_the_window_says(size: tuple[int, int]) -> None:
     image.paste((230, 230, 230), tuple(pixels.tolist()))
     for n in range(20):
         key = key_of(f"view {n}")
-        seen = np.asarray(shown_through(image, key).convert("L"), float)
+        seen = np.asarray(shown_through(image, key, canvas(*size)).convert("L"), float)
         bright = seen > (seen.min() + seen.max()) / 2
         ys, xs = np.nonzero(bright)
         found = [xs.min() / seen.shape[1], ys.min() / seen.shape[0],
@@ -118,7 +122,9 @@ def test_views_differ_in_zoom_and_colour_and_are_the_same_every_time() -> None:
         assert window == window_of(key)
         for start, side in ((window.left, window.width), (window.top, window.height)):
             assert min(0, 1 - side) <= start <= max(0, 1 - side)
-    first, again, other = (np.asarray(shown_through(image, k)) for k in (keys[0], *keys[:2]))
+    first, again, other = (
+        np.asarray(shown_through(image, k, (96, 64))) for k in (keys[0], *keys[:2])
+    )
     assert first.shape == (64, 96, 3)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -140,7 +146,8 @@ def test_views_are_kept_once_and_read_when_asked_for(tmp_path: Path) -> None:
     assert seen.window == window_of(name)
     assert seen.maps.size == (80, 60)
     image = Image.open(BytesIO(next(iter(files.values())))).convert("RGB")
-    wanted = ImageMaps.of(pyramid.forward(pyramid.prepare(shown_through(image, name))), image.size)
+    seen_so = shown_through(image, name, pyramid.canvas(*image.size))
+    wanted = ImageMaps.of(pyramid.forward(pyramid.prepare(seen_so)), image.size)
     np.testing.assert_array_equal(seen.maps.levels[0], wanted.levels[0])
     assert [v.window for v in views[1:3][0][1:3]] == [v.window for v in views[1]][1:3]
 

@@ -18,6 +18,7 @@ from model.backbones.efficientnet_lite import load_eager
 from model.backbones.pyramid import (
     AREA_PX,
     DEFAULT_PYRAMID,
+    LARGE,
     PYRAMIDS,
     SIDES_PX,
     STRIDES,
@@ -83,6 +84,23 @@ def test_every_size_has_a_canvas(width: int, height: int) -> None:
         scale = (AREA_PX / (width * height)) ** 0.5
         assert abs(across - width * scale) <= half
         assert abs(down - height * scale) <= half
+
+
+def test_a_large_pyramid_looks_at_twice_the_pixels() -> None:
+    large = PYRAMIDS[DEFAULT_PYRAMID + LARGE]
+    assert large.area == 2 * AREA_PX
+    assert large.hash != PYRAMIDS[DEFAULT_PYRAMID].hash  # its maps are others
+    assert canvas(4000, 3000, large.area) == (896, 672)
+
+
+def test_pyramids_of_one_network_share_its_export(pyramid: Pyramid, export_dir: Path) -> None:
+    before = sorted(export_dir.rglob("*.onnx"))
+    large = load_pyramid(NAME + LARGE, export_dir)
+    assert sorted(export_dir.rglob("*.onnx")) == before
+    assert (large.name, large.hash) == (NAME + LARGE, PYRAMIDS[NAME + LARGE].hash)
+    image = smooth(2, (300, 200))
+    assert [x.shape[1:] for x in large.maps(image)] == [(80, 120), (40, 60), (20, 30)]
+    assert [x.shape[1:] for x in pyramid.maps(image)] == [(56, 84), (28, 42), (14, 21)]
 
 
 @given(LENGTH, LENGTH, st.integers(2, 5))

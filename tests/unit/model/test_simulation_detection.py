@@ -31,12 +31,6 @@ from model.simulation.summary import headline, outlook, remarks, summarise
 from model.simulation.worker import load
 
 
-@pytest.fixture(autouse=True)
-def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny pyramid looks at images as they are; others scale them."""
-    monkeypatch.setattr("model.detection.shape.canvas", lambda width, height: (width, height))
-
-
 def plan(**changes: float | str | None) -> Plan:
     given = {"initial": 0, "batch": 4, "rounds": 2, "uncertainty": "softmax", "training_steps": 1}
     return Plan(**{**given, **changes})
@@ -168,7 +162,7 @@ def test_a_set_comes_back_from_disk(data: DetectionSet, tmp_path: Path) -> None:
     assert isinstance(again, DetectionSet)
     for name in ("features", "test"):
         np.testing.assert_array_equal(getattr(again, name), getattr(data, name))
-    for name in ("name", "classes", "keys", "sizes", "maps", "code"):
+    for name in ("name", "classes", "keys", "maps", "code"):
         assert getattr(again, name) == getattr(data, name)
     for mine, theirs in zip(data.boxes, again.boxes, strict=True):
         np.testing.assert_equal(vars(mine), vars(theirs))
