@@ -30,11 +30,14 @@ def header(**facts: Any) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any], out: Path | None) -> None:
-    """Write a result as JSON, and say where."""
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        print(f"written: {out}")
+    """Write a result as JSON, and say where; without a file print it."""
+    text = json.dumps(result, indent=1, allow_nan=False)
+    if out is None:
+        print(text)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text + "\n")
+    print(f"written: {out}")
 
 
 @dataclass(frozen=True)

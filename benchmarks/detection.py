@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from _measured import ece_if_perfect, over_seeds
 from common import CACHE, ROOT, header, write
 from numpy.typing import NDArray
 
-from model.backbones.pyramid import DEFAULT_PYRAMID, load_pyramid
+from model.backbones.pyramid import DEFAULT_PYRAMID, PYRAMIDS, Pyramid, load_pyramid
 from model.calibration.metrics import error_auroc
 from model.datasets import Item, read_dataset
 from model.detection.acquisition import (
@@ -46,16 +46,17 @@ from model.detection.evaluate import (
     recall_of_missed,
     region_error_auroc,
 )
-from model.detection.extract import extract_maps
 from model.detection.head import Head
 from model.detection.maps import ImageMaps, MapStore
 from model.detection.outcomes import LabelledImages, judge
 from model.detection.passes import BOX_ESTIMATORS
-from model.detection.views import StoredViews, View, cache_views, missing_views
+from model.detection.views import StoredViews, View
 from model.errors import ModelError
+from model.features import FeatureStore
 from model.images import decode_image
 from model.simulation.boxes import BoxSet, box_set
 from model.simulation.data import list_images
+from model.simulation.detection import compute_maps, compute_views
 
 RANDOM = "random"
 CODE = ("model/detection", "model/backbones", "benchmarks/detection.py")
@@ -64,7 +65,7 @@ Ints = NDArray[np.int64]
 
 def main() -> None:
     arguments = parse()
-    data = Images.of(arguments.data)
+    data = Images.of(arguments.data, arguments.pyramid)
     if arguments.develop:
         data = data.without_test()
     if arguments.costs:
@@ -73,13 +74,14 @@ def main() -> None:
         found = active(data, arguments)
     else:
         found = quality(data, arguments)
-    facts = {"benchmark": "detection", "data": data.set.name, "pyramid": DEFAULT_PYRAMID}
+    facts = {"benchmark": "detection", "data": data.set.name, "pyramid": data.pyramid}
     write(header(**facts) | found, arguments.out)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="a packed set with boxes")
+    parser.add_argument("--pyramid", default=DEFAULT_PYRAMID, help="one of: " + ", ".join(PYRAMIDS))
     parser.add_argument("--labels", default="10,100,all", help="numbers of images, with commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -99,6 +101,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def counted(what: str) -> Callable[[int, int], None]:
+    """Says every 25th how many are done."""
+
+    def progress(done: int, total: int) -> None:
+        if done % 25 == 0 or done == total:
+            say(f"{what}: {done} of {total}")
+
+    return progress
+
+
 class Images:
     """A set with boxes whose maps are in memory."""
 
@@ -108,34 +120,38 @@ class Images:
         maps: Sequence[ImageMaps],
         views: Mapping[str, Sequence[View]],
         source: str,
+        pyramid: str,
     ) -> None:
         self.set, self.maps, self.views, self.source = found, maps, views, source
+        self.pyramid = pyramid
 
     @classmethod
-    def of(cls, source: str) -> Images:
-        """Read a set, computing what the cache lacks."""
+    def of(cls, source: str, name: str) -> Images:
+        """Read a set, computing what the cache lacks of what that pyramid sees."""
 
         def read() -> Iterator[Item]:
             return read_dataset(source)
 
         listing = list_images(read)
         found = box_set(Path(source).name, listing)
-        pyramid = load_pyramid(DEFAULT_PYRAMID, CACHE)
-        store = MapStore(CACHE / "maps")
-        wanted = set(store.missing(pyramid.hash, found.keys))
-        names = dict(zip(listing.names, found.keys, strict=True))
-        items = ((names[i.name], i.data) for i in read() if names.get(i.name) in wanted)
-        for key, maps in extract_maps(pyramid, items):
-            if not isinstance(maps, ImageMaps):
-                raise SystemExit(f"{source} has an unreadable image: {maps}")
-            store.add(pyramid.hash, key, maps)
         pool = [found.keys[n] for n in found.pool]
-        unseen = set(missing_views(store, pyramid.hash, pool))
-        items = ((names[i.name], i.data) for i in read() if names.get(i.name) in unseen)
-        for _ in cache_views(pyramid, items, code=pyramid.hash, maps=store):
-            pass
-        views = dict(zip(pool, StoredViews(store, pyramid.hash, pool), strict=True))
-        return cls(found, list(store.load_many(pyramid.hash, found.keys)), views, source)
+        store, features = MapStore(CACHE / "maps"), FeatureStore(CACHE / "features")
+
+        def load(name: str) -> Pyramid:
+            return load_pyramid(name, CACHE)
+
+        unreadable = compute_maps(
+            read, found.keys, pyramid=name, maps=store, features=features, load=load,
+            progress=counted("images"),
+        )  # fmt: skip
+        if unreadable:
+            raise SystemExit(f"{source} has an unreadable image: {min(unreadable.values())}")
+        compute_views(
+            read, pool, pyramid=name, maps=store, load=load, progress=counted("images in six views")
+        )
+        code = PYRAMIDS[name].hash
+        views = dict(zip(pool, StoredViews(store, code, pool), strict=True))
+        return cls(found, list(store.load_many(code, found.keys)), views, source, name)
 
     def without_test(self) -> Images:
         """The training images alone, a random 30 % of them to judge on."""
@@ -148,7 +164,7 @@ class Images:
             test=np.arange(len(rows)) < 0.3 * len(rows),
             digest=self.set.digest + "-develop",
         )
-        return Images(part, [self.maps[n] for n in rows], self.views, self.source)
+        return Images(part, [self.maps[n] for n in rows], self.views, self.source, self.pyramid)
 
     def take(self, rows: Ints) -> LabelledImages:
         """Some images with their labels, all of them drawn by chance."""
@@ -188,7 +204,9 @@ def quality(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
                 bundle, cpu = fitted(data, rows, seed)
                 return measure(data, bundle) | {"fit_cpu_s": cpu}
 
-            facts = {"data": data.set.digest, "count": count, "seed": seed}
+            facts = {
+                "data": data.set.digest, "pyramid": data.pyramid, "count": count, "seed": seed,
+            }  # fmt: skip
             runs.append(kept.run(facts, CODE, run))
             say(f"{data.set.name} {count} seed {seed}: " + brief(runs[-1]))
         flat = [{k: v for k, v in run.items() if not isinstance(v, dict)} for run in runs]
@@ -269,8 +287,8 @@ def active(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
                 return replay(data, rule, budgets, arguments.random_share, seed)
 
             facts = {
-                "data": data.set.digest, "rule": rule, "budgets": budgets, "seed": seed,
-                "share": arguments.random_share,
+                "data": data.set.digest, "pyramid": data.pyramid, "rule": rule,
+                "budgets": budgets, "seed": seed, "share": arguments.random_share,
             }  # fmt: skip
             runs[rule][seed] = kept.run(facts, CODE, run)
             curve = " ".join(f"{v:.3f}" for v in runs[rule][seed]["accuracy"])
@@ -393,7 +411,7 @@ def costs(data: Images, turns: int) -> dict[str, Any]:
     """What one image costs: decoding and network, head, and passes, one thread, in turns."""
     rows = np.random.default_rng(0).permutation(data.set.pool)[:40]
     bundle = fit(data.take(rows), data.set.classes, config=BoxConfig(steps=60))
-    pyramid = load_pyramid(DEFAULT_PYRAMID, CACHE)
+    pyramid = load_pyramid(data.pyramid, CACHE)
     wanted = set(np.array(data.set.names)[np.flatnonzero(data.set.test)[:turns]].tolist())
     files = [i.data for i in read_dataset(data.source) if i.name in wanted]
     seconds: dict[str, list[float]] = {"pyramid": [], "head": []} | {n: [] for n in BOX_ESTIMATORS}
