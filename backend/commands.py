@@ -21,7 +21,7 @@ from backend.edges.webhooks import project_uid
 from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
 from backend.events import request_training
 from backend.forecast import forecast
-from backend.kinds import kind_of, kind_of_project
+from backend.kinds import kind_of_project
 from backend.kinds.base import Model
 from backend.model_names import check_model_names
 from backend.predictor import NO_VERSION
@@ -140,7 +140,10 @@ def find_version(database: Database, project: Project, name: str) -> Version:
 
 
 def live_model(settings: Settings, project: Project) -> Model | None:
-    """The trained model behind the live version; ``None`` before the first one."""
+    """The trained model behind the live version.
+
+    ``None`` before the first one, and while images are read by another network than its own.
+    """
     database = Database(settings.database)
     try:
         number = database.project(project.key).live_version
@@ -149,7 +152,9 @@ def live_model(settings: Settings, project: Project) -> Model | None:
         database.close()
     if version is None or version.bundle is None:
         return None
-    kind = kind_of(parse_config(project.label_config).spec)
+    kind = kind_of_project(project)
+    if not version.is_of(version.config_hash, kind.backbone(settings)):
+        return None
     return kind.load(settings.artifacts / "versions" / project.key / version.bundle)
 
 
@@ -230,7 +235,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         "running": [_run_status(r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
         "problems": project.problems,
-        "advice": kind_of_project(project).advice(metrics),
+        "advice": kind_of_project(project).advice(settings, metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],
         "last_error": _run_status(failed[-1]) if failed else None,
     }

@@ -12,7 +12,7 @@ from backend import commands
 from backend.demo.curve import Point, RandomCurve, labels_saved_ratio, mean_gain
 from backend.demo.data import DemoImage, original_name, true_result
 from backend.demo.options import Options
-from backend.demo.progress import Progress, check_stopping, pause
+from backend.demo.standing import Standing, check_stopping, pause
 from backend.demo.view import LiveView, summary, write_result
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import LabelStudio
@@ -28,7 +28,7 @@ class Annotator:
     """Labels as many images as wanted, measures every version, and tells what was gained.
 
     Args:
-        progress: of the demonstration.
+        standing: of the demonstration.
         platform: where labels are submitted.
         options: as they were given.
         until: labels to give.
@@ -38,7 +38,7 @@ class Annotator:
 
     def __init__(
         self,
-        progress: Progress,
+        standing: Standing,
         platform: LabelStudio,
         options: Options,
         *,
@@ -46,18 +46,18 @@ class Annotator:
         log: Path,
         console: Console,
     ) -> None:
-        self._progress, self._platform, self._options = progress, platform, options
+        self._standing, self._platform, self._options = standing, platform, options
         self._until, self._log, self._console = until, log, console
-        self._state, self._judge = progress.state, progress.judge
+        self._state, self._judge = standing.state, standing.judge
 
     def play(self) -> int:
         """Label, train, measure, compare with random order; returns the exit code."""
         began = time.monotonic()
-        self._state.points = self._progress.remembered_points()
+        self._state.points = self._standing.remembered_points()
         held_out = 0
         with LiveView(self._console, self._state) as view:
-            if self._progress.data.held_out:
-                held_out = self._judge.prepare(self._progress.shown_in(view))
+            if self._standing.data.held_out:
+                held_out = self._judge.prepare(self._standing.shown_in(view))
             self._await_first_order(view)
             self._label_until_enough(view)
             points = self._state.points
@@ -89,12 +89,12 @@ class Annotator:
     def _result(
         self, points: list[Point], random: RandomCurve | None, held_out: int
     ) -> dict[str, Any]:
-        judge, data = self._judge, self._progress.data
+        judge, data = self._judge, self._standing.data
         return {
             "task": judge.task, "metric": judge.metric, "data": self._options.data,
             "backbone": judge.backbone, "classes": list(data.classes),
             "pool": len(data.pool), "held_out": held_out, "until": self._until,
-            "points": self._progress.points_as_json(),
+            "points": self._standing.points_as_json(),
             "random": None if random is None else random.to_json(),
             "mean_gain": random and mean_gain(points, random),
             # Of one order it would be chance; see `view.summary`.
@@ -110,21 +110,21 @@ class Annotator:
         self._say("Computing what random order would have given …")
         labels = sorted({point.labels for point in points})
         return self._judge.random(
-            labels, until=self._until, seeds=seeds, progress=self._progress.shown_in(view)
+            labels, until=self._until, seeds=seeds, progress=self._standing.shown_in(view)
         )
 
     def _await_first_order(self, view: LiveView) -> None:
         """Features are computed and the first order is published before anybody labels."""
-        progress = self._progress
+        standing = self._standing
 
         def show() -> None:
-            ready = progress.database.task_counts(progress.project.key)["ready"]
-            self._state.doing = f"looking at the images: {ready} of {len(progress.data.pool)}"
-            progress.refresh(keep_doing=True)
+            ready = standing.database.task_counts(standing.project.key)["ready"]
+            self._state.doing = f"looking at the images: {ready} of {len(standing.data.pool)}"
+            standing.refresh(keep_doing=True)
             view.update()
 
-        progress.wait(
-            lambda: progress.live_version() is not None,
+        standing.wait(
+            lambda: standing.live_version() is not None,
             limit_s=FIRST_ORDER_LIMIT_S,
             why=f"no order was published within {FIRST_ORDER_LIMIT_S / 60:.0f} minutes; "
             f"the log {self._log} may say why",
@@ -132,17 +132,17 @@ class Annotator:
         )
 
     def _label_until_enough(self, view: LiveView) -> None:
-        progress = self._progress
-        spec = parse_config(progress.project.label_config).spec
+        standing = self._standing
+        spec = parse_config(standing.project.label_config).spec
         assert spec is not None, "our own labeling config"
-        truth = progress.data.truth
-        submitted = progress.database.label_count(progress.project.key)
+        truth = standing.data.truth
+        submitted = standing.database.label_count(standing.project.key)
         stumbles = 0
         self._train_when_due(submitted, view)  # it was stopped while it waited for this
         while submitted < self._until:
-            check_stopping(progress.stack)
+            check_stopping(standing.stack)
             try:
-                task = self._platform.next_task(progress.project.platform_id)
+                task = self._platform.next_task(standing.project.platform_id)
                 if task is None:
                     break
                 image = truth.get(original_name(str(task.data.get("image"))))
@@ -158,48 +158,48 @@ class Annotator:
                 # On a machine busy with training it may not answer in time either.
                 if (exc.code is not None and exc.code < 500) or stumbles > PATIENCE:
                     raise
-                pause(progress.stack, 0.5)
+                pause(standing.stack, 0.5)
                 continue
             stumbles = 0
             submitted += 1
-            self._state.labels, self._state.doing = submitted, progress.idle
+            self._state.labels, self._state.doing = submitted, standing.idle
             view.update()
             self._train_when_due(submitted, view)
-        if submitted > progress.trained_labels():
+        if submitted > standing.trained_labels():
             last = "the last labels of the demonstration"
-            commands.train(progress.settings, progress.project, last)
+            commands.train(standing.settings, standing.project, last)
             self._await_training(submitted, view)
         elif not self._state.points:
-            progress.measure(submitted, view)
+            standing.measure(submitted, view)
 
     def _train_when_due(self, submitted: int, view: LiveView) -> None:
         """Wait for a version where the labels so far are enough for a training."""
-        rules = self._progress.settings
+        rules = self._standing.settings
         due = round_size(
             submitted, retrain_after=rules.retrain_after, retrain_growth=rules.retrain_growth
         )
-        if submitted - self._progress.trained_labels() >= due:
+        if submitted - self._standing.trained_labels() >= due:
             self._await_training(submitted, view)
 
     def _await_training(self, submitted: int, view: LiveView) -> None:
         """Wait like somebody who labels slowly: until all labels so far are in a version."""
-        progress = self._progress
+        standing = self._standing
 
         def show() -> None:
-            progress.refresh()
+            standing.refresh()
             view.update()
 
         limit_s = self._judge.training_limit_s
-        progress.wait(
-            lambda: progress.trained_labels() >= submitted,
+        standing.wait(
+            lambda: standing.trained_labels() >= submitted,
             limit_s=limit_s,
             why=f"{submitted} labels were not trained on within {limit_s:.0f} s; "
             f"the log {self._log} may say why",
             meanwhile=show,
             every_s=0.2,
         )
-        progress.refresh()
-        progress.measure(submitted, view)
+        standing.refresh()
+        standing.measure(submitted, view)
         view.update()
 
 

@@ -24,7 +24,7 @@ from backend.demo.data import (
 from backend.demo.judge import Judge, judge_of
 from backend.demo.memory import Memory
 from backend.demo.options import Options
-from backend.demo.progress import Progress, StoppedError, check_stopping, pause, wait
+from backend.demo.standing import Standing, StoppedError, check_stopping, pause, wait
 from backend.demo.view import LiveView, State
 from backend.edges import label_studio_server
 from backend.edges.database import Database
@@ -160,17 +160,17 @@ class Demo:
         try:
             self._prepare_project()
             self._print_how_to()
-            progress = Progress(
+            standing = Standing(
                 self.settings, self.stack, self.database, self.project, self.data, self.judge,
                 self.memory, self._data_key(), self.state,
                 idle="labelling" if self.options.auto else "waiting for labels",
             )  # fmt: skip
             if self.options.auto:
                 return Annotator(
-                    progress, self.platform, self.options,
+                    standing, self.platform, self.options,
                     until=self.until, log=self.log, console=self.console,
                 ).play()  # fmt: skip
-            return self._watch(progress)
+            return self._watch(standing)
         finally:
             self.database.close()
 
@@ -240,15 +240,15 @@ class Demo:
 
     # --- watching a person ---------------------------------------------------------------
 
-    def _watch(self, progress: Progress) -> int:
+    def _watch(self, standing: Standing) -> int:
         """Show what happens until Ctrl-C."""
         measured = ""
         with LiveView(self.console, self.state) as view:
             while True:
-                progress.refresh()
-                version = progress.live_version()
+                standing.refresh()
+                version = standing.live_version()
                 if version is not None and version.name != measured:
-                    progress.measure(version.labels, view)
+                    standing.measure(version.labels, view)
                     measured = version.name
                 view.update()
                 pause(self.stack, 1.0)

@@ -85,14 +85,14 @@ class Job:
                 f"{version.name} is a cold-start order without a model; `doubtless versions` lists "
                 "those that can be published again"
             )
-        now = self.app.backbone_name(self.project)
+        kind = kind_of(self.app.spec(self.project))
+        now = kind.backbone(self.app.settings)
         then = version.metrics.get("backbone", now)
         if then != now:
             raise BackendError(
                 f"{version.name} was trained on features of {then}, and the backbone is {now} now; "
-                f"set DOUBTLESS_BACKBONE={then} to use it again"
+                f"set {kind.backbone_variable()}={then} to use it again"
             )
-        kind = kind_of(self.app.spec(self.project))
         return kind.load(self.app.versions_folder(version.project) / version.bundle)
 
     def lap(self, name: str) -> None:

@@ -97,8 +97,11 @@ class Kind(Protocol):
     def acquisition(self, settings: Settings) -> str:
         """Name of the rule that picks what to label next."""
 
-    def advice(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Settings that a version's metrics speak for, each a sentence; mostly none."""
+    def backbone_variable(self) -> str:
+        """The variable that names this network."""
+
+    def advice(self, settings: Settings, metrics: Mapping[str, Any]) -> list[str]:
+        """Other settings that a version's metrics speak for, each a sentence; mostly none."""
 
     def code(self, app: App) -> str:
         """Key of what it computes; changes with its weights and its preprocessing."""

@@ -28,9 +28,9 @@ from model.detection.views import cache_views, images_to_view, missing_views
 if TYPE_CHECKING:
     from backend.app import App
 
-# From which share of small objects, and images how many times as long as they are looked at, a
-# larger pyramid is worth its time.
-MANY_SMALL, MUCH_SMALLER = 0.1, 1.2
+# A larger pyramid is worth its time from so many labelled images on, such a share of small
+# objects, and images so many times as long as they are looked at (docs/adr/detection.md).
+ENOUGH_LABELS, MANY_SMALL, MUCH_SMALLER = 50, 0.1, 1.3
 
 
 class Boxes:
@@ -48,17 +48,23 @@ class Boxes:
         """See `Kind`."""
         return settings.box_acquisition
 
-    def advice(self, metrics: Mapping[str, Any]) -> list[str]:
+    def backbone_variable(self) -> str:
+        """See `Kind`."""
+        return "DOUBTLESS_PYRAMID"
+
+    def advice(self, settings: Settings, metrics: Mapping[str, Any]) -> list[str]:
         """See `Kind`: objects that are too small at the size at which images are looked at."""
-        share = metrics.get("small_objects", 0.0)
-        smaller = metrics.get("made_smaller", 1.0)
-        larger = f"{metrics.get('backbone')}{LARGE}"
-        if share < MANY_SMALL or smaller < MUCH_SMALLER or larger not in PYRAMIDS:
+        share, smaller = metrics.get("small_objects", 0.0), metrics.get("made_smaller", 1.0)
+        worth_it = metrics.get("n_labels", 0) >= ENOUGH_LABELS and share >= MANY_SMALL
+        larger = settings.pyramid + LARGE
+        followed = metrics.get("backbone") != settings.pyramid or larger not in PYRAMIDS
+        if followed or not worth_it or smaller < MUCH_SMALLER:
             return []
         return [
             f"{share:.0%} of the drawn objects are hardly ever found: they are below "
             f"{SMALL:.0f} pixels once images are made {smaller:.1f} times smaller; "
-            f"DOUBTLESS_PYRAMID={larger} looks at twice the pixels, and takes twice the time"
+            f"{self.backbone_variable()}={larger} looks at twice the pixels: all images are read "
+            "again, and everything takes twice the time and disk"
         ]
 
     def code(self, app: App) -> str:

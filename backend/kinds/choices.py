@@ -38,9 +38,13 @@ class Choices:
         """See `Kind`."""
         return settings.acquisition
 
-    def advice(self, metrics: Mapping[str, Any]) -> list[str]:
+    def backbone_variable(self) -> str:
         """See `Kind`."""
-        del metrics
+        return "DOUBTLESS_BACKBONE"
+
+    def advice(self, settings: Settings, metrics: Mapping[str, Any]) -> list[str]:
+        """See `Kind`."""
+        del settings, metrics
         return []
 
     def code(self, app: App) -> str:

@@ -8,8 +8,9 @@ are wide.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from model.registry import Registry
 
 STRIDES = (8, 16, 32)
 AREA_PX = 480 * 640
-SIDES_PX = (64, 2048)  # of an extremely wide or high image
+SIDES_PX = (64, 2048)  # of an extremely wide or high image, at `AREA_PX`
 # Part of the hash: raise it when `prepare` changes what it does to pixels.
 PREPARATION = "pillow-draft area squash-to-32 bilinear 1"
 LARGE = "-large"  # twice the pixels: for objects that are small in large images
@@ -45,6 +46,8 @@ class PyramidSpec:
         weights_sha256: of the weights' file; checked at export.
         export: as of `BackboneSpec`.
         area: pixels of the canvas that an image is scaled to.
+        network: name of the pyramid whose export it reads, where that is another one: an image's
+            size is no part of the graph.
     """
 
     name: str
@@ -52,17 +55,13 @@ class PyramidSpec:
     weights_sha256: str
     export: Callable[[Path], float]
     area: int = AREA_PX
+    network: str | None = None
 
     @property
     def hash(self) -> str:
         """12 hex digits of weights and preprocessing: the key of cached maps."""
         facts = (self.weights_sha256, self.area, MEAN, SCALE, PREPARATION)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
-
-    @property
-    def network(self) -> PyramidSpec:
-        """The one whose export it reads: an image's size is no part of the graph."""
-        return replace(self, name=self.name.removesuffix(LARGE), area=AREA_PX)
 
     @property
     def dim(self) -> int:
@@ -82,11 +81,12 @@ def canvas(width: int, height: int, area: int = AREA_PX) -> tuple[int, int]:
         >>> canvas(640, 480), canvas(4000, 3000), canvas(100, 300)
         ((640, 480), (640, 480), (320, 960))
     """
-    scale = (area / (width * height)) ** 0.5
+    scale = math.sqrt(area / (width * height))
     coarsest, (low, high) = STRIDES[-1], SIDES_PX
+    high = round(high * math.sqrt(area / AREA_PX))
 
     def side(length: int) -> int:
-        return int(min(max(round(length * scale / coarsest) * coarsest, low), high))
+        return round(min(max(length * scale, low), high) / coarsest) * coarsest
 
     return side(width), side(height)
 
@@ -143,8 +143,10 @@ class Pyramid:
 def _lite_pyramid(
     version: int, channels: tuple[int, ...], *, size: str = "", times: int = 1
 ) -> PyramidSpec:
+    name = f"efficientnet-lite{version}-pyramid"
     return PyramidSpec(
-        name=f"efficientnet-lite{version}-pyramid{size}",
+        name=name + size,
+        network=name if size else None,
         channels=channels,
         weights_sha256=WEIGHTS_SHA256[version],
         export=partial(export, version),
@@ -238,4 +240,4 @@ def load_pyramid(name: str, cache_dir: Path, *, threads: int = 1) -> Pyramid:
         BackboneError: it could not be exported, or the export is not equal to the original.
     """
     spec = PYRAMIDS[name]
-    return Pyramid(spec, exported(spec.network, cache_dir), threads=threads)
+    return Pyramid(spec, exported(PYRAMIDS[spec.network or name], cache_dir), threads=threads)

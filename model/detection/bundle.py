@@ -51,7 +51,8 @@ class BoxBundle:
         """What it says of one image, below the threshold too, and what the head read.
 
         Raises:
-            ShapeError: maps of another pyramid.
+            ShapeError: maps with other channels. Those of another size of the same pyramid are
+                read, wrongly: who keeps versions has to know which pyramid each is of.
         """
         channels = tuple(level.shape[0] for level in maps.levels[-len(self.head.shape.inputs) :])
         if channels != self.head.shape.input_channels:

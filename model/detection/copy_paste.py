@@ -78,8 +78,8 @@ def copy_paste(
     """
     if not len(source.drawn):
         return into
-    columns, rows = _canvas(into)
-    across, down = _canvas(source)
+    columns, rows = _grid_of(into)
+    across, down = _grid_of(source)
     box = source.drawn.boxes[int(rng.integers(len(source.drawn)))] * [across, down, across, down]
     x, y = int(box[0]), int(box[1])
     copied = _Cells(x, y, max(int(np.ceil(box[2])) - x, 1), max(int(np.ceil(box[3])) - y, 1))
@@ -100,7 +100,7 @@ def copy_paste(
     return into
 
 
-def _canvas(example: Example) -> tuple[int, int]:
+def _grid_of(example: Example) -> tuple[int, int]:
     """Columns and rows of the coarsest level."""
     rows, columns = example.maps.levels[-1].shape[1:]
     return columns, rows

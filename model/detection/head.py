@@ -107,7 +107,7 @@ class Head:
         given = {f"level{n}": v[None].astype(np.float32) for n, v in enumerate(levels)}
         out = [x[0].reshape(x.shape[1], -1).T for x in self._session.run(None, given)]
         half = len(out) // 2
-        height, width = (n * STRIDES[-1] for n in maps.levels[-1].shape[1:])
+        width, height = maps.canvas
         if (height, width) not in self._grids:
             self._grids[height, width] = self.shape.grid(height, width)
         grid = self._grids[height, width]

@@ -167,10 +167,7 @@ def collate(
         rng: flips every other image; None flips none.
     """
     levels = levels_of(shape.inputs)
-    coarsest = STRIDES.index(STRIDES[-1])
-    rows = max(e.maps.levels[coarsest].shape[1] for e in examples)
-    columns = max(e.maps.levels[coarsest].shape[2] for e in examples)
-    height, width = rows * STRIDES[-1], columns * STRIDES[-1]
+    width, height = np.array([example.maps.canvas for example in examples]).max(axis=0).tolist()
     grid = shape.grid(height, width)
     out = [
         np.zeros((len(examples), c, height // s, width // s), np.float32)
@@ -184,7 +181,7 @@ def collate(
     labels, accepted = [], []
     for n, example in enumerate(examples):
         flip = rng is not None and rng.random() < 0.5
-        own = np.array(example.maps.levels[coarsest].shape[:0:-1]) * STRIDES[-1]  # width, height
+        own = np.array(example.maps.canvas)
         for target, level, (mean, deviation) in zip(out, levels, standard, strict=True):
             values = (example.maps.levels[level] - mean[:, None, None]) / deviation[:, None, None]
             target[n, :, : values.shape[1], : values.shape[2]] = (

@@ -24,7 +24,7 @@ from model.detection.acquisition import (
 from model.detection.bundle import BoxBundle, shown
 from model.detection.engine import BoxConfig, fit
 from model.detection.extract import cache_maps
-from model.detection.maps import MapStore
+from model.detection.maps import MapStore, StoredMaps
 from model.detection.outcomes import LabelledImages, judge, shown_regions
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.types import BoxLabels
@@ -240,10 +240,12 @@ class Detector:
             return Choice(picked.rows, 0.0, time.perf_counter() - begin)
         metrics = self._bundle.metrics
         counts = np.array(list(metrics["class_counts"].values()), np.int64)
-        looked_at = self._data.take(self._rows[np.concatenate([left, known])]).maps
+        code, store = self._data.code, MapStore(self._data.maps)
+        keys = [self._data.keys[n] for n in self._rows[np.concatenate([left, known])]]
         ap50 = list(metrics["ap50_per_class"].values())
-        builder = PoolBuilder(counts, ap50, images=looked_at)
-        for maps in looked_at:
+        images = StoredMaps(store, code, keys, coarsest=True)
+        builder = PoolBuilder(counts, ap50, images=images)
+        for maps in store.load_many(code, keys):
             found, _ = self._bundle.look(maps)
             builder.add(found, shown(found))
         middle = time.perf_counter()

@@ -78,6 +78,9 @@ class ColourPyramid:
     name, hash, channels, dim = "colours", "0123456789ab", (6, 6, 6), 18
     side_px = 96
 
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        return self.side_px, self.side_px
+
     def prepare(self, image: Image.Image) -> np.ndarray:
         small = image.convert("RGB").resize((self.side_px, self.side_px))
         return np.asarray(small, np.float32).transpose(2, 0, 1) / 255.0

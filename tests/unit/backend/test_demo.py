@@ -39,7 +39,7 @@ from backend.demo.data import (
 )
 from backend.demo.judge import judge_of
 from backend.demo.memory import Memory
-from backend.demo.progress import StoppedError
+from backend.demo.standing import StoppedError
 from backend.demo.view import LiveView, State, summary, write_result
 from backend.edges.labels import boxes as drawings
 from backend.edges.labels.config import parse_config

@@ -18,6 +18,7 @@ from backend.jobs.base import Job
 from backend.kinds.boxes import Boxes
 from backend.kinds.choices import Choices
 from backend.predictor import Predictor
+from backend.settings import Settings
 
 
 class WorldOfBoxes(World):
@@ -95,7 +96,10 @@ def test_stored_regions_are_what_predict_answers_and_score_shows(world, monkeypa
     assert [shown[n]["label"] for n in (1, 2, 3)] == [{"RBC": 1}, {}, None]
 
 
-SMALL = {"small_objects": 0.23, "made_smaller": 1.4, "backbone": "efficientnet-lite0-pyramid"}
+SMALL = {
+    "small_objects": 0.23, "made_smaller": 1.4, "n_labels": 60,
+    "backbone": "efficientnet-lite0-pyramid",
+}  # fmt: skip
 
 
 def test_many_small_objects_in_large_images_ask_for_a_larger_pyramid(world, capsys) -> None:
@@ -108,25 +112,29 @@ def test_many_small_objects_in_large_images_ask_for_a_larger_pyramid(world, caps
     assert status["advice"] == [
         "23% of the drawn objects are hardly ever found: they are below 16 pixels once images are "
         "made 1.4 times smaller; DOUBTLESS_PYRAMID=efficientnet-lite0-pyramid-large looks at twice "
-        "the pixels, and takes twice the time"
+        "the pixels: all images are read again, and everything takes twice the time and disk"
     ]
     show_project(Console(width=400), status)
     assert status["advice"][0] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "pyramid"),
     [
-        {"small_objects": 0.05},
-        {"made_smaller": 1.0},  # there are no more pixels to look at
-        {"backbone": "efficientnet-lite0-pyramid-large"},
-        {"backbone": "efficientnet-lite2-pyramid"},
+        ({"small_objects": 0.05}, "efficientnet-lite0-pyramid"),
+        ({"made_smaller": 1.2}, "efficientnet-lite0-pyramid"),  # hardly more pixels to look at
+        ({"n_labels": 49}, "efficientnet-lite0-pyramid"),
+        ({}, "efficientnet-lite0-pyramid-large"),  # followed, and not trained yet
+        ({"backbone": "efficientnet-lite0-pyramid-large"}, "efficientnet-lite0-pyramid-large"),
+        ({}, "efficientnet-lite2-pyramid"),
+        ({"backbone": "efficientnet-lite2-pyramid"}, "efficientnet-lite2-pyramid"),
     ],
 )
-def test_otherwise_no_other_pyramid_is_advised(change: dict) -> None:
-    assert Boxes().advice({**SMALL, **change}) == []
-    assert Boxes().advice({}) == []  # of a version made before
-    assert Choices().advice(SMALL) == []
+def test_otherwise_no_other_pyramid_is_advised(change: dict, pyramid: str, tmp_path) -> None:
+    settings = Settings.load(home=str(tmp_path), pyramid=pyramid)
+    assert Boxes().advice(settings, {**SMALL, **change}) == []
+    assert Boxes().advice(settings, {}) == []  # of a version made before
+    assert Choices().advice(settings, SMALL) == []
 
 
 def test_a_table_shows_how_many_objects_of_each_class() -> None:

@@ -7,13 +7,16 @@ import pytest
 from support.boxes import NOTHING, picture_of, random_drawing, rectangle
 from support.world import World
 
+from backend import commands
 from backend.edges.labels import boxes
 from backend.edges.labels.boxes import Drawing, Drawn, Region
 from backend.edges.labels.config import parse_config
 from backend.edges.labels.results import check_prediction
+from backend.errors import BackendError
 from backend.jobs.base import Job
 from backend.kinds import kind_of
 from backend.predictor import Predictor
+from backend.settings import Settings
 from model.detection.acquisition import Pool, seen_inside, select_images
 from model.detection.schedule import Schedule
 from model.detection.types import BoxLabels
@@ -153,15 +156,45 @@ def test_what_is_next_is_chosen_by_each_images_own_maps(world, monkeypatch) -> N
     assert "choosing what to label next" in stages
     ((pool, known),) = asked
     drawn = world.database.draws(world.key).keys()
+    bundle = kind_of(world.spec).load(
+        world.app.versions_folder(world.key) / world.database.versions(world.key)[-1].bundle
+    )
     for given, tasks in (
         (known, labelled),
         (pool, [t for t in keys if t not in drawn and t not in labelled]),
     ):
         assert len(given) == len(tasks)
-        whole = np.array([[0.0, 0.0, 1.0, 1.0]])
-        seen = sorted(given.seen(row, whole)[0].tolist() for row in range(len(given)))
-        expected = [seen_inside(world.app.maps.load(code, keys[t]), whole)[0] for t in tasks]
-        np.testing.assert_allclose(seen, sorted(one.tolist() for one in expected))
+        for row, task in enumerate(tasks):  # ids ascend, as rows do
+            maps = world.app.maps.load(code, keys[task])
+            boxes_there = given.regions[row].boxes
+            np.testing.assert_array_equal(
+                given.seen(row, boxes_there), seen_inside(maps, boxes_there)
+            )
+            said_of_it = bundle.look(maps)[0].boxes
+            assert {tuple(box) for box in boxes_there} <= {
+                *map(tuple, said_of_it), (0.0, 0.0, 1.0, 1.0),
+            }  # fmt: skip
+
+
+def test_a_version_of_another_pyramid_is_not_asked(world, monkeypatch) -> None:
+    """Maps of twice the pixels have the same channels, so that nothing else would notice."""
+    monkeypatch.setattr(commands, "Database", lambda address: world.database)
+    monkeypatch.setattr(world.database, "close", lambda: None)  # it is in memory
+    world.label(10)
+    world.work()
+    version = world.database.versions(world.key)[-1]
+    assert version.metrics["backbone"] == "efficientnet-lite0-pyramid"
+    settings = Settings.load(home=str(world.settings.home_path))
+    assert commands.live_model(settings, world.project) is not None
+    larger = Settings.load(
+        home=str(world.settings.home_path), pyramid="efficientnet-lite0-pyramid-large"
+    )
+    assert commands.live_model(larger, world.project) is None
+    world.app.settings = larger
+    world.database.add_run(world.key, "republish", reason="", payload={"version": version.number})
+    job = Job(world.app, world.database.runs(world.key)[-1], "me")
+    with pytest.raises(BackendError, match="set DOUBTLESS_PYRAMID=efficientnet-lite0-pyramid to"):
+        job.load_bundle(version)
 
 
 def test_labelled_images_are_learnt_from_in_other_views(world, caplog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -81,24 +82,32 @@ def test_a_truncated_file_is_missing(store: MapStore, kept: int) -> None:
         store.load(CODE, KEY)
 
 
-@pytest.mark.parametrize("ask", ["load", "size"])
+def coarsest(store: MapStore, code: str, key: str) -> ImageMaps:
+    return store.load(code, key, coarsest=True)
+
+
+NOISE, SHORT = (lambda data: b"\xff" * 200), (lambda data: data[:-1])
+NO_SIZE = lambda data: data.replace(b'"size"', b'"side"')  # noqa: E731
+NO_NUMBER = lambda data: data.replace(b"[123, 77]", b"[123, x7]")  # noqa: E731
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("ask", "damage"),
     [
-        lambda data: b"\xff" * 200,
-        lambda data: data[:-1],
-        lambda data: data.replace(b'"size"', b'"side"'),
-        lambda data: data.replace(b"[123, 77]", b"[123, x7]"),
+        *itertools.product(
+            [MapStore.load, coarsest, MapStore.size], [NOISE, SHORT, NO_SIZE, NO_NUMBER]
+        ),
+        (MapStore.canvas, NOISE),
+        (MapStore.canvas, SHORT),
     ],
-    ids=["noise", "short", "no size", "no number"],
 )
-def test_a_damaged_file_is_read_again(store: MapStore, ask: str, damage) -> None:
+def test_a_damaged_file_is_read_again(store: MapStore, ask, damage) -> None:
     """Were it still there, a project would fail at it for ever."""
     store.add(CODE, KEY, some_maps())
     path = store._path(CODE, KEY)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(MissingFeaturesError):
-        getattr(store, ask)(CODE, KEY)
+        ask(store, CODE, KEY)
     assert store.missing(CODE, [KEY]) == [KEY]
     store.add(CODE, KEY, some_maps())
     assert equal(store.load(CODE, KEY), some_maps())
@@ -106,7 +115,8 @@ def test_a_damaged_file_is_read_again(store: MapStore, ask: str, damage) -> None
 
 @pytest.mark.parametrize("key", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "g" * 64])
 def test_a_key_is_a_digest(store: MapStore, key: str) -> None:
-    for ask in (store.load, store.size, lambda code, k: store.add(code, k, some_maps())):
+    adding = lambda code, k: store.add(code, k, some_maps())  # noqa: E731
+    for ask in (store.load, store.size, store.canvas, adding):
         with pytest.raises(ModelError, match="SHA-256"):
             ask(CODE, key)
     with pytest.raises(ModelError, match="SHA-256"):

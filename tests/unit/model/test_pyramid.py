@@ -68,20 +68,20 @@ def test_the_export_equals_the_eager_network(pyramid: Pyramid, size: tuple[int, 
         assert np.abs(level - expected).max() / scale < TOLERANCE
 
 
-@given(LENGTH, LENGTH)
-def test_every_size_has_a_canvas(width: int, height: int) -> None:
-    across, down = canvas(width, height)
-    low, high = SIDES_PX
+@given(LENGTH, LENGTH, st.sampled_from([AREA_PX, 2 * AREA_PX]))
+def test_every_size_has_a_canvas(width: int, height: int, area: int) -> None:
+    across, down = canvas(width, height, area)
+    low, high = SIDES_PX[0], SIDES_PX[1] * (area / AREA_PX) ** 0.5
     for side in (across, down):
         assert type(side) is int
         assert side % STRIDES[-1] == 0
-        assert low <= side <= high
-    assert canvas(height, width) == (down, across)
-    if low < min(across, down) and max(across, down) < high:
+        assert low <= side <= high + STRIDES[-1] / 2
+    assert canvas(height, width, area) == (down, across)
+    if low < min(across, down) and max(across, down) + STRIDES[-1] < high:
         # Each side is off by half a stride at most.
         half = STRIDES[-1] / 2
-        assert (across - half) * (down - half) <= AREA_PX <= (across + half) * (down + half)
-        scale = (AREA_PX / (width * height)) ** 0.5
+        assert (across - half) * (down - half) <= area <= (across + half) * (down + half)
+        scale = (area / (width * height)) ** 0.5
         assert abs(across - width * scale) <= half
         assert abs(down - height * scale) <= half
 

@@ -26,7 +26,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """What watching a person and playing one have in common.
 
     Attributes:
