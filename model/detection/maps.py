@@ -116,6 +116,8 @@ class MapStore:
         """
         with _opened(self._path(code, key), key) as file:
             names = sorted(file.keys())[-1 if coarsest else 0 :]
+            if not names:
+                raise ValueError("it holds no maps")
             width, height = json.loads(file.metadata()["size"])
             return ImageMaps(tuple(file.get_tensor(n) for n in names), (width, height))
 

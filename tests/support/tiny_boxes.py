@@ -91,6 +91,9 @@ class TinyPyramid:
         rng = np.random.default_rng(0)
         self._filters = [rng.normal(size=(n, 3)).astype(np.float32) for n in self.channels]
 
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        return width, height
+
     def prepare(self, image: Image.Image) -> np.ndarray:
         size = tuple(max(n // 32, 1) * 32 for n in image.size)
         pixels = np.asarray(image.convert("RGB").resize(size), np.float32)

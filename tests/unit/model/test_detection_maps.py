@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from model.backbones.pyramid import pooled
 from model.detection.maps import LARGEST, ImageMaps, MapStore, StoredMaps
@@ -89,6 +90,16 @@ def coarsest(store: MapStore, code: str, key: str) -> ImageMaps:
 NOISE, SHORT = (lambda data: b"\xff" * 200), (lambda data: data[:-1])
 NO_SIZE = lambda data: data.replace(b'"size"', b'"side"')  # noqa: E731
 NO_NUMBER = lambda data: data.replace(b"[123, 77]", b"[123, x7]")  # noqa: E731
+
+
+def test_a_file_without_maps_is_read_again(store: MapStore) -> None:
+    for ask in (MapStore.load, coarsest, MapStore.canvas):
+        path = store._path(CODE, KEY)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({}, path, metadata={"size": "[123, 77]"})
+        with pytest.raises(MissingFeaturesError):
+            ask(store, CODE, KEY)
+        assert store.missing(CODE, [KEY]) == [KEY]
 
 
 @pytest.mark.parametrize(
