@@ -28,7 +28,7 @@ from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
 from backend.settings import Settings
-from backend.supervisor import read_state
+from backend.supervisor import STATED, read_state
 from model.engine import ACCURACY
 
 
@@ -41,12 +41,20 @@ class Connected:
 
 
 def with_running_stack(settings: Settings) -> Settings:
-    """Settings with Redis and address of the `doubtless up` that runs on the same home, if any."""
+    """Settings with what the `doubtless up` that runs on the same home works by, if there is one.
+
+    Its Redis, its address, the networks that read images, and when it trains.
+    """
     state = read_state(settings.home_path)
     if state is None or settings.redis_url:
         return settings
+    stated = state.get("settings", {})
     return replace(
-        settings, redis_url=state["redis_url"], host=state["host"], port=int(state["port"])
+        settings,
+        redis_url=state["redis_url"],
+        host=state["host"],
+        port=int(state["port"]),
+        **{name: stated[name] for name in STATED if name in stated},
     )
 
 

@@ -34,6 +34,8 @@ WARM_STOP_S = 15.0
 RESTART_S = (0.5, 30.0)
 STABLE_S = 60.0
 STATE_FILE = "stack.json"
+# What decides when is trained, and on what: commands in another terminal tell of what runs.
+STATED = ("backbone", "pyramid", "retrain_after", "retrain_growth", "quiet_s", "box_quiet_s")
 WORKER_NICENESS = 10
 COLOURS = {"web": "36", "valkey": "33", "label-studio": "35"}
 
@@ -167,6 +169,7 @@ class Stack:
             "port": self.settings.port,
             "redis_url": self._redis_url(),
             "processes": processes,
+            "settings": {name: getattr(self.settings, name) for name in STATED},
         }
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.unlink(missing_ok=True)

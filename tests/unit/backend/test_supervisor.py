@@ -10,16 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
+from backend.commands import with_running_stack
 from backend.edges.processes import free_port, is_alive, wait_gone
 from backend.errors import LaunchError
 from backend.services import Service
 from backend.settings import Settings
-from backend.supervisor import Stack, environment, read_state, run_stack
+from backend.supervisor import STATED, Stack, environment, read_state, run_stack
 
 HEALTHY = """
 import http.server, sys
@@ -85,6 +87,25 @@ def test_valkey_runs_as_long_as_the_stack_and_its_address_is_in_the_state_file(
     assert seen["pid"] == os.getpid()
     assert not is_alive(seen["processes"]["valkey"])
     assert read_state(settings.home_path) is None
+
+
+def test_commands_tell_of_what_runs_whatever_their_own_terminal_says(settings: Settings) -> None:
+    changed = replace(settings, pyramid="efficientnet-lite2-pyramid", retrain_after=7, quiet_s=3.5)
+    seen: list[Settings] = []
+
+    def act(_: Stack) -> int:
+        seen.append(with_running_stack(settings))
+        return 0
+
+    run(changed, [], act)
+    (found,) = seen
+    assert found.redis_url
+    assert {name: getattr(found, name) for name in STATED} == {
+        name: getattr(changed, name) for name in STATED
+    }
+    own = replace(settings, redis_url="redis://elsewhere")
+    assert with_running_stack(own) == own
+    assert with_running_stack(settings) == settings  # it runs no more
 
 
 def test_a_redis_of_ones_own_replaces_the_embedded_one(tmp_path: Path) -> None:
