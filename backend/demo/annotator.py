@@ -12,7 +12,7 @@ from backend import commands
 from backend.demo.curve import Point, RandomCurve, labels_saved_ratio, mean_gain
 from backend.demo.data import DemoImage, original_name, true_result
 from backend.demo.options import Options
-from backend.demo.standing import Standing, check_stopping, pause
+from backend.demo.standing import Standing, check_stopping, pause, wait
 from backend.demo.view import LiveView, summary, write_result
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import LabelStudio
@@ -123,7 +123,8 @@ class Annotator:
             standing.refresh(keep_doing=True)
             view.update()
 
-        standing.wait(
+        wait(
+            standing.stack,
             lambda: standing.live_version() is not None,
             limit_s=FIRST_ORDER_LIMIT_S,
             why=f"no order was published within {FIRST_ORDER_LIMIT_S / 60:.0f} minutes; "
@@ -190,7 +191,8 @@ class Annotator:
             view.update()
 
         limit_s = self._judge.training_limit_s
-        standing.wait(
+        wait(
+            standing.stack,
             lambda: standing.trained_labels() >= submitted,
             limit_s=limit_s,
             why=f"{submitted} labels were not trained on within {limit_s:.0f} s; "

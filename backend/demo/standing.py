@@ -125,18 +125,6 @@ class Standing:
 
         return progress
 
-    def wait(
-        self,
-        condition: Callable[[], bool],
-        *,
-        limit_s: float,
-        why: str,
-        meanwhile: Callable[[], None],
-        every_s: float = 0.5,
-    ) -> None:
-        """See `wait`."""
-        wait(self.stack, condition, limit_s=limit_s, why=why, meanwhile=meanwhile, every_s=every_s)
-
 
 def check_stopping(stack: Stack) -> None:
     """Raise `StoppedError` when everything is to end."""

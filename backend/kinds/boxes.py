@@ -55,10 +55,13 @@ class Boxes:
     def advice(self, settings: Settings, metrics: Mapping[str, Any]) -> list[str]:
         """See `Kind`: objects that are too small at the size at which images are looked at."""
         share, smaller = metrics.get("small_objects", 0.0), metrics.get("made_smaller", 1.0)
-        worth_it = metrics.get("n_labels", 0) >= ENOUGH_LABELS and share >= MANY_SMALL
+        enough = metrics.get("n_labels", 0) >= ENOUGH_LABELS
         larger = settings.pyramid + LARGE
-        followed = metrics.get("backbone") != settings.pyramid or larger not in PYRAMIDS
-        if followed or not worth_it or smaller < MUCH_SMALLER:
+        # Otherwise the setting was changed after this version, perhaps by this very advice.
+        is_of_it = metrics.get("backbone") == settings.pyramid
+        if not (is_of_it and enough and larger in PYRAMIDS):
+            return []
+        if share < MANY_SMALL or smaller < MUCH_SMALLER:
             return []
         return [
             f"{share:.0%} of the drawn objects are hardly ever found: they are below "

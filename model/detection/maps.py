@@ -121,24 +121,15 @@ class MapStore:
             width, height = json.loads(file.metadata()["size"])
             return ImageMaps(tuple(file.get_tensor(n) for n in names), (width, height))
 
-    def size(self, code: str, key: str) -> tuple[int, int]:
-        """Width and height of an upright image in pixels, without reading its maps.
-
-        Raises:
-            MissingFeaturesError: they are not in the cache, or damaged.
-        """
-        with _opened(self._path(code, key), key) as file:
-            width, height = json.loads(file.metadata()["size"])
-            return width, height
-
-    def canvas(self, code: str, key: str) -> tuple[int, int]:
-        """See `ImageMaps.canvas`, without reading the maps.
+    def sides(self, code: str, key: str) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Width and height of an upright image and of its canvas, without reading its maps.
 
         Raises:
             MissingFeaturesError: they are not in the cache, or damaged; then they are missing now.
         """
         with _opened(self._path(code, key), key) as file:
-            return _canvas_of(file.get_slice(max(file.keys())).get_shape())
+            width, height = json.loads(file.metadata()["size"])
+            return (width, height), _canvas_of(file.get_slice(max(file.keys())).get_shape())
 
     def load_many(self, code: str, keys: Sequence[str]) -> Iterator[ImageMaps]:
         """Read images one by one, so that memory does not depend on how many there are."""

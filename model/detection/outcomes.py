@@ -74,10 +74,11 @@ class LabelledImages:
         Raises:
             MissingFeaturesError: an image is not in the cache.
         """
+        sides = [store.sides(code, key) for key in keys]
         return cls(
             maps=StoredMaps(store, code, keys),
-            sizes=[store.size(code, key) for key in keys],
-            canvases=[store.canvas(code, key) for key in keys],
+            sizes=[size for size, _ in sides],
+            canvases=[canvas for _, canvas in sides],
             drawn=drawn,
             random=np.ones(len(keys), bool) if random is None else random,
             views=views_for(store, code, keys),

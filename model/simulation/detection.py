@@ -29,7 +29,7 @@ from model.detection.outcomes import LabelledImages, judge, shown_regions
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.types import BoxLabels
 from model.detection.views import cache_views, missing_views
-from model.errors import BundleError, NotEnoughLabelsError
+from model.errors import BundleError, MissingFeaturesError, NotEnoughLabelsError
 from model.features import FeatureStore
 from model.simulation.boxes import BoxSet
 from model.simulation.data import Counted, Read, items_of
@@ -141,6 +141,12 @@ class DetectionSet(BoxSet):
         Raises:
             MissingFeaturesError: it has not.
         """
+        absent = maps.missing(code, self.keys)
+        if absent:
+            raise MissingFeaturesError(
+                f"{len(absent)} of {len(self.keys)} images have no maps of pyramid {code}, such as "
+                f"{absent[0]}; compute them first (`compute_maps`)"
+            )
         return replace(
             self,
             features=features.load(code, self.keys),

@@ -214,7 +214,8 @@ def test_labelled_images_are_learnt_from_in_other_views(world, caplog) -> None:
     assert set(lost) == set(keys.values()) - {keys[task] for task in labelled[2:]}
     assert f"task {gone} is trained on without other views" in caplog.text
     views = StoredViews(world.app.maps, code, [keys[labelled[2]]])[0]
-    assert [view.maps.size for view in views] == [world.app.maps.size(code, keys[labelled[2]])] * 6
+    size, canvas = world.app.maps.sides(code, keys[labelled[2]])
+    assert [(view.maps.size, view.maps.canvas) for view in views] == [(size, canvas)] * 6
 
 
 def test_drawings_without_an_object_wait_for_one(world) -> None:

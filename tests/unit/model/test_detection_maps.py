@@ -43,10 +43,10 @@ def test_what_is_added_comes_back_bit_by_bit(store: MapStore) -> None:
     found = store.load(CODE, KEY)
     assert equal(found, maps)
     assert {level.dtype for level in found.levels} == {np.dtype(np.float16)}
-    assert store.size(CODE, KEY) == (123, 77)
-    assert store.canvas(CODE, KEY) == found.canvas == maps.canvas
+    assert store.sides(CODE, KEY) == ((123, 77), maps.canvas)
+    assert found.canvas == maps.canvas
     store.add(CODE, OTHER, some_maps(1, rows=5))
-    assert store.canvas(CODE, OTHER)[1] == 5 * 32
+    assert store.sides(CODE, OTHER)[1][1] == 5 * 32
     assert [m.levels[0].shape[1] for m in store.load_many(CODE, [OTHER, KEY])] == [20, 8]
 
 
@@ -69,7 +69,7 @@ def test_maps_of_another_pyramid_are_others(store: MapStore) -> None:
 
 
 def test_what_is_not_there_has_no_size(store: MapStore) -> None:
-    for ask in (store.load, store.size, store.canvas):
+    for ask in (store.load, store.sides):
         with pytest.raises(MissingFeaturesError, match=OTHER):
             ask(CODE, OTHER)
 
@@ -93,7 +93,7 @@ NO_NUMBER = lambda data: data.replace(b"[123, 77]", b"[123, x7]")  # noqa: E731
 
 
 def test_a_file_without_maps_is_read_again(store: MapStore) -> None:
-    for ask in (MapStore.load, coarsest, MapStore.canvas):
+    for ask in (MapStore.load, coarsest, MapStore.sides):
         path = store._path(CODE, KEY)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({}, path, metadata={"size": "[123, 77]"})
@@ -106,10 +106,8 @@ def test_a_file_without_maps_is_read_again(store: MapStore) -> None:
     ("ask", "damage"),
     [
         *itertools.product(
-            [MapStore.load, coarsest, MapStore.size], [NOISE, SHORT, NO_SIZE, NO_NUMBER]
-        ),
-        (MapStore.canvas, NOISE),
-        (MapStore.canvas, SHORT),
+            [MapStore.load, coarsest, MapStore.sides], [NOISE, SHORT, NO_SIZE, NO_NUMBER]
+        )
     ],
 )
 def test_a_damaged_file_is_read_again(store: MapStore, ask, damage) -> None:
@@ -127,7 +125,7 @@ def test_a_damaged_file_is_read_again(store: MapStore, ask, damage) -> None:
 @pytest.mark.parametrize("key", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "g" * 64])
 def test_a_key_is_a_digest(store: MapStore, key: str) -> None:
     adding = lambda code, k: store.add(code, k, some_maps())  # noqa: E731
-    for ask in (store.load, store.size, store.canvas, adding):
+    for ask in (store.load, store.sides, adding):
         with pytest.raises(ModelError, match="SHA-256"):
             ask(CODE, key)
     with pytest.raises(ModelError, match="SHA-256"):

@@ -20,7 +20,7 @@ from model.detection.acquisition import BOX_ACQUISITIONS
 from model.detection.engine import BoxConfig, fit
 from model.detection.maps import MapStore
 from model.detection.outcomes import judge
-from model.errors import DataError, UnknownNameError
+from model.errors import DataError, MissingFeaturesError, UnknownNameError
 from model.features import FeatureStore
 from model.simulation.data import list_images
 from model.simulation.detection import DetectionSet, compute_maps
@@ -309,3 +309,11 @@ def test_a_report_of_detectors_that_show_nothing_says_so(
     empty = {n: [replace(r, p_right=(), right=()) for r in found] for n, found in runs.items()}
     reader = read(render(result(data, empty), empty, {}))
     assert "There are no regions shown on held-out images." in reader.text
+
+
+def test_a_set_whose_maps_are_gone_is_refused_before_it_is_played(
+    data: DetectionSet, tmp_path: Path
+) -> None:
+    gone = MapStore(tmp_path / "maps")
+    with pytest.raises(MissingFeaturesError, match=r"24 of 24 images have no maps.*compute_maps"):
+        data.with_maps(gone, FeatureStore(tmp_path / "features"), data.code)
