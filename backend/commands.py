@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 
+from backend import acceptance
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
 from backend.edges.database import Database
@@ -242,6 +243,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         ),
         "running": [_run_status(r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
+        "acceptance": acceptance.describe(database, project),
         "problems": project.problems,
         "advice": kind_of_project(project).advice(settings, metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from backend.acceptance import review
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labels.results import from_result
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
@@ -27,7 +28,8 @@ LONG_PAGE = 250
 
 def run(job: Job) -> str:
     """Read what changed; everything, when the counters say that something was missed."""
-    return synchronise(job, full=bool(job.run.payload.get("full")))
+    said = synchronise(job, full=bool(job.run.payload.get("full")))
+    return "; ".join([said, *review(job.app.database, job.project)])
 
 
 def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -> str:

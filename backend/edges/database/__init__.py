@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backend.edges.database.audits import Audits
 from backend.edges.database.labels import Labels
 from backend.edges.database.projects import Projects
 from backend.edges.database.runs import Runs
@@ -10,5 +11,5 @@ from backend.edges.database.versions import Versions
 __all__ = ["Database"]
 
 
-class Database(Projects, Labels, Versions, Runs):
+class Database(Projects, Labels, Versions, Runs, Audits):
     """Every fact of every project; see `store.Store` for its arguments and errors."""

@@ -123,6 +123,21 @@ class Versions(Store):
                 found |= {row["task_id"]: Score(**row) for row in c.execute(query).mappings()}
         return found
 
+    def place_scores(self, key: str, number: int, places: Mapping[int, tuple[float, int]]) -> None:
+        """Give tasks another place in the queue: task -> score and cluster; P(right) stays."""
+        s = t.scores.c
+        if not places:
+            return
+        with self.engine.begin() as c:
+            c.execute(
+                t.scores.update()
+                .where(
+                    (s.project == key) & (s.version == number) & (s.task_id == sa.bindparam("task"))
+                )
+                .values(score=sa.bindparam("to"), cluster=sa.bindparam("group")),
+                [{"task": i, "to": to, "group": group} for i, (to, group) in places.items()],
+            )
+
     def unscored(self, key: str, number: int) -> int:
         """Tasks whose image is settled but that the version has not scored."""
         known = sa.select(t.scores.c.task_id).where(
