@@ -45,6 +45,8 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
     console.print(
         f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}", markup=False
     )
+    if p["piles"]:
+        console.print(f"  {pile_sentence(p['piles'])}", highlight=False)
     if p["acceptance"]:
         show_acceptance(console, p["acceptance"])
     for problem in p["problems"]:
@@ -57,6 +59,15 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
         )
     if p["last_error"]:
         console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
+
+
+def pile_sentence(found: dict[str, Any]) -> str:
+    """The piles of `backend.triage.piles` in words."""
+    parts = [f"{found['accept']} may be accepted"] if found["accept"] else []
+    for name, what in (("review", "to review"), ("label", "to label")):
+        minutes = found["minutes"][name]
+        parts.append(f"{found[name]} {what}" + ("" if minutes is None else f" ({minutes:.0f} min)"))
+    return "open tasks: " + ", ".join(parts)
 
 
 def show_acceptance(console: Console, found: dict[str, Any]) -> None:

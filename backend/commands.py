@@ -30,6 +30,7 @@ from backend.records import Project, Run, Version
 from backend.scheduler import training_decision
 from backend.settings import Settings
 from backend.supervisor import STATED, read_state
+from backend.triage import piles
 from model.engine import ACCURACY
 
 
@@ -244,6 +245,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         "running": [_run_status(r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
         "acceptance": acceptance.describe(database, project),
+        "piles": piles(database, project),
         "problems": project.problems,
         "advice": kind_of_project(project).advice(settings, metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],

@@ -77,6 +77,7 @@ answers = Table(
     Column("label", Text),  # None: skipped, empty, or a class the config no longer has
     Column("cancelled", Boolean, nullable=False, default=False),
     Column("completed_by", Integer),
+    Column("lead_time", Float),  # seconds somebody had it open
     Column("updated_at", Text, nullable=False, default=""),
     Index("annotations_by_task", "project", "task_id"),
 )

@@ -58,6 +58,7 @@ def run(job: Job) -> str:
         _accept(job, spec, audit, todo[start : start + CHUNK])
     synchronise(job)
     database.update_audit(audit.id, only_if=(ACCEPTING,), status=ACCEPTED)
+    job.app.piles_changed(project, None)
     database.add_run(key, "audit", reason="some of what was accepted is checked")
     states = database.audit_states(audit.id)
     return (

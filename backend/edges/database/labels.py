@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -246,6 +247,19 @@ class Labels(Store):
                 )
                 or 0
             )
+
+    def seconds_a_label(self, key: str, *, last: int) -> float | None:
+        """Median time people took for each of their last so many labels; None if it is unknown."""
+        a = t.answers.c
+        query = (
+            sa.select(a.lead_time)
+            .where((a.project == key) & a.cancelled.is_(False) & (a.lead_time > 0.0) & by_people())
+            .order_by(a.updated_at.desc())
+            .limit(last)
+        )
+        with self.reader.connect() as c:
+            found = [float(seconds) for seconds in c.scalars(query)]
+        return statistics.median(found) if found else None
 
     def touched_tasks(self, key: str) -> set[int]:
         """Tasks somebody submitted or skipped: no longer in the pool."""

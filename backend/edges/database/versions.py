@@ -157,6 +157,20 @@ class Versions(Store):
                 or 0
             )
 
+    def open_tasks(self, key: str, number: int, *, at_least: float) -> tuple[int, int]:
+        """Scored tasks that nobody has answered, and how many have such a P(right)."""
+        s, a = t.scores.c, t.answers.c
+        answered = sa.exists(
+            sa.select(1).where((a.project == s.project) & (a.task_id == s.task_id))
+        )
+        sure = sa.func.sum(sa.case((s.p_right >= at_least, 1), else_=0))
+        query = sa.select(sa.func.count(), sure).where(
+            (s.project == key) & (s.version == number) & ~answered
+        )
+        with self.reader.connect() as c:
+            count, many = c.execute(query).one()
+        return int(count), int(many or 0)
+
     def drop_scores(self, key: str, number: int) -> None:
         """Forget what a superseded version said."""
         with self.engine.begin() as c:
