@@ -45,6 +45,8 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
     console.print(
         f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}", markup=False
     )
+    if p["drift"]:
+        console.print(f"  [yellow]![/yellow] {escape(p['drift']['sentence'])}", highlight=False)
     if p["piles"]:
         console.print(f"  {pile_sentence(p['piles'])}", highlight=False)
     if p["acceptance"]:

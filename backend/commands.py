@@ -12,6 +12,7 @@ import requests
 from backend import acceptance
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
+from backend.drift import alarm_of
 from backend.edges.database import Database
 from backend.edges.labels.answers import merged, readable
 from backend.edges.labels.config import parse_config
@@ -246,6 +247,7 @@ def _project_status(settings: Settings, database: Database, project: Project) ->
         "next_training": asdict(decision),
         "acceptance": acceptance.describe(database, project),
         "piles": piles(database, project),
+        "drift": alarm_of(database, project),
         "problems": project.problems,
         "advice": kind_of_project(project).advice(settings, metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],

@@ -34,6 +34,7 @@ class Project:
     synced_at: float | None
     sync_cursor: str | None
     problems: list[str]
+    drift: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ projects = Table(
     Column("synced_at", Float),
     Column("sync_cursor", Text),
     Column("problems", JSON, nullable=False, default=list),
+    Column("drift", JSON(none_as_null=True)),  # see `backend.drift`
     UniqueConstraint("host", "uid"),
 )
 

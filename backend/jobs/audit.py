@@ -1,11 +1,11 @@
-"""Put what has to be checked in front of the queue: audit labels, and some of what was accepted."""
+"""Put what has to be checked in front of the queue, such as the labels of an audit."""
 
 from __future__ import annotations
 
-from backend.acceptance import DRAWN, HOLDING, WATCHED
+from backend.acceptance import ACCEPTED, DRAWN, HOLDING, WATCHED
+from backend.drift import DRIFT
 from backend.jobs.base import Job
 from backend.ordering import audit_score
-from backend.records import AuditItem
 
 LOOK_UP = 20
 
@@ -17,13 +17,10 @@ def run(job: Job) -> str:
         return "no version is live"
     version = database.version(project.key, project.live_version)
     waiting = to_check(job)
-    scores = database.scores(project.key, version.number, [item.task_id for item in waiting])
-    waiting = [item for item in waiting if item.task_id in scores]
-    _, cluster = database.take_numbers(project.key, clusters=len(waiting))
-    place = {
-        item.task_id: (audit_score(n, len(waiting)), cluster + n) for n, item in enumerate(waiting)
-    }
-    ids = list(place)
+    scores = database.scores(project.key, version.number, waiting)
+    ids = [task for task in waiting if task in scores]
+    _, cluster = database.take_numbers(project.key, clusters=len(ids))
+    place = {task: (audit_score(n, len(ids)), cluster + n) for n, task in enumerate(ids)}
     for start in range(0, len(ids), LOOK_UP):
         part = ids[start : start + LOOK_UP]
         job.say(start / len(ids), f"asking for audit labels: {start} of {len(ids)}")
@@ -39,14 +36,17 @@ def run(job: Job) -> str:
     return f"{len(ids)} tasks to check come first in the queue"
 
 
-def to_check(job: Job) -> list[AuditItem]:
-    """Tasks drawn for an audit, and accepted ones to look at, that nobody has labelled yet."""
+def to_check(job: Job) -> list[int]:
+    """Tasks to look at that nobody has labelled yet.
+
+    Those drawn for an audit, some of what was accepted, and some of new tasks that are unlike the
+    others.
+    """
     database, key = job.app.database, job.run.project
     touched = database.touched_tasks(key)
     found = []
-    for audit in database.audits(key, status=(*HOLDING, "accepted")):
+    for audit in database.audits(key, status=(*HOLDING, ACCEPTED)):
         state = DRAWN if audit.status in HOLDING else WATCHED
-        # By chance, not by rank: an audit that is given up half-way has seen no sure ones first.
-        items = database.audit_items(audit.id, state=state)
-        found += [item for item in items if item.task_id not in touched]
-    return found
+        found += [item.task_id for item in database.audit_items(audit.id, state=state)]
+    found += database.draws(key, kind=DRIFT)
+    return [task for task in dict.fromkeys(found) if task not in touched]

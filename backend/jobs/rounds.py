@@ -105,7 +105,7 @@ def next_round(
         len(labels), retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
     )
     index = pool.index
-    checks = [i.task_id for i in to_check(job) if i.task_id in index]
+    checks = [i for i in to_check(job) if i in index]
     earlier = app.database.draws(job.run.project)
     waiting = [i for i in earlier if i in index and pool.open[index[i]]]
     wanted = draws_wanted(
