@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from backend import commands
+from backend import acts, commands
 from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
 from backend.errors import BackendError
@@ -298,7 +298,7 @@ def rollback(
     """Publish the model of an earlier VERSION again, under a new number."""
     settings = Settings.load()
     project = _project(settings, reference)
-    source = commands.find_version(Database(settings.database), project, version)
+    source = acts.find_version(Database(settings.database), project, version)
     since = commands.republish(settings, project, source, f"rolled back to {source.name}")
     _follow(settings, project, ("republish",), since, as_json, wait, timeout)
 

@@ -35,9 +35,10 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
         for sentence in dict.fromkeys(said):  # one reason may stand for all three
             console.print(f"  {sentence}", highlight=False)
     for run in p["running"]:
+        left = "" if run["seconds_left"] is None else f", about {run['seconds_left']:.0f} s left"
         console.print(
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
-            f"({run['seconds']} s; {run['reason']})",
+            f"({run['seconds']} s{left}; {run['reason']})",
             highlight=False,
             markup=False,
         )

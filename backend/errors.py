@@ -33,6 +33,18 @@ class UnauthorizedError(BackendError):
     status = 401
 
 
+class ForbiddenError(BackendError):
+    """Who asks is known, and may not do this."""
+
+    status = 403
+
+
+class NotNowError(BackendError):
+    """The request is right, and the project is in no state for it."""
+
+    status = 409
+
+
 class TooLargeError(BackendError):
     """The body is over the limit of ``DOUBTLESS_MAX_BODY_MB``."""
 

@@ -64,8 +64,10 @@ class Labels(Store):
                 if labelled:
                     self._count_change(c, key, int(labelled))
 
-    def tasks(self, key: str, *, state: str | None = None) -> list[PoolTask]:
-        """Tasks of a project by id."""
+    def tasks(
+        self, key: str, *, state: str | None = None, limit: int | None = None
+    ) -> list[PoolTask]:
+        """Tasks of a project by id; the first so many of them."""
         query = sa.select(
             t.tasks.c.task_id, t.tasks.c.reference, t.tasks.c.image_hash, t.tasks.c.state,
             t.tasks.c.error,
@@ -74,7 +76,8 @@ class Labels(Store):
             query = query.where(t.tasks.c.state == state)
         with self.reader.connect() as c:
             return [
-                PoolTask(**row) for row in c.execute(query.order_by(t.tasks.c.task_id)).mappings()
+                PoolTask(**row)
+                for row in c.execute(query.order_by(t.tasks.c.task_id).limit(limit)).mappings()
             ]
 
     def task_counts(self, key: str) -> dict[str, int]:
@@ -231,6 +234,32 @@ class Labels(Store):
                         (a.project == key) & a.cancelled.is_(False) & a.label.is_not(None)
                     )
                 )
+                or 0
+            )
+
+    def random_label_count(self, key: str) -> int:
+        """Tasks with at least one label that were drawn by chance for their label."""
+        a, d = t.answers.c, t.draws.c
+        drawn = sa.select(d.task_id).where((d.project == key) & (d.kind == "random"))
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(
+                    sa.select(sa.func.count(sa.distinct(a.task_id))).where(
+                        (a.project == key)
+                        & a.cancelled.is_(False)
+                        & a.label.is_not(None)
+                        & a.task_id.in_(drawn)
+                    )
+                )
+                or 0
+            )
+
+    def touched_count(self, key: str) -> int:
+        """How many tasks somebody submitted or skipped."""
+        a = t.answers.c
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(sa.select(sa.func.count(sa.distinct(a.task_id))).where(a.project == key))
                 or 0
             )
 
