@@ -63,6 +63,18 @@ class UnknownVersionError(BackendError):
     status = 404
 
 
+class UnknownTaskError(BackendError):
+    """No task of that id is known in the project."""
+
+    status = 404
+
+
+class BusyError(BackendError):
+    """There is no room for one more of these at the moment."""
+
+    status = 503
+
+
 class UnsupportedConfigError(BackendError):
     """The labeling config has no control that Doubtless can predict."""
 
