@@ -1,0 +1,260 @@
+// One project: what it is about to do, how good it is, and where it doubts.
+
+import { get, post } from "./api.js";
+import { histogram, learningCurve, reliabilityDiagram } from "./charts.js";
+import { answer, duration, h, interval, keep, link, moment, number, percent, s, table, whole } from "./dom.js";
+
+const STATUS = { live: "live", superseded: "promoted", kept: "kept back", abandoned: "broke off" };
+
+const section = (id, title, ...children) =>
+  h("section", { "aria-labelledby": id, class: `card ${id}` }, h("h2", { id }, title), children);
+const why = (text) => h("p", { class: "why" }, text);
+const asTable = (name, heads, rows) =>
+  h("details", {}, h("summary", {}, "As a table"), table(name, heads, rows));
+
+export class ProjectView {
+  constructor(key, { mayAct, say, ask }) {
+    Object.assign(this, { key, mayAct, say, ask, signature: null, details: null, closed: false });
+    this.path = `/api/projects/${encodeURIComponent(key)}`;
+    this.title = h("h1", { tabindex: -1 });
+    this.links = h("p", { class: "links" });
+    this.numbers = h("dl", { class: "numbers" });
+    this.forecast = h("div");
+    this.work = h("div");
+    this.problems = h("div");
+    this.curve = h("div");
+    this.reliability = h("div");
+    this.pool = h("div");
+    this.classes = h("div");
+    this.doubtful = h("div");
+    this.events = h("div");
+    this.findings = h("div", { role: "status" });
+    this.node = h("div", { class: "project" },
+      h("nav", { "aria-label": "Way back" }, h("a", { href: "#projects" }, "All projects")),
+      this.title, this.links, this.problems,
+      h("div", { class: "cards" },
+        section("state", "State", this.numbers, this.forecast),
+        section("work", "Work", this.work, mayAct ? this.buttons() : null),
+        section("curve", "Learning curve", this.curve),
+        section("pool", "How sure it is of open images", this.pool),
+        section("reliability", "Is it as sure as it should be?", this.reliability),
+        section("classes", "Classes", this.classes),
+        section("doubtful", "Most doubtful images", this.doubtful),
+        section("doctor", "Doctor",
+          h("p", {}, "Looks for what is wrong in Label Studio and here; it takes some seconds."),
+          this.doctorButton(), this.findings),
+        section("events", "What happened", this.events)));
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.later);
+  }
+
+  show(p) {
+    this.last = p;
+    document.title = `${p.title || p.key} – Doubtless`;
+    keep(this.title, p.title || p.key, (title) => title);
+    keep(this.numbers, numbersOf(p), (rows) => rows.map(([name, value, more]) =>
+      h("div", {}, h("dt", {}, name), h("dd", {}, value, more ? h("small", {}, more) : null))));
+    // One reason may stand for all three.
+    keep(this.forecast, [...new Set([p.stopping.accuracy, p.stopping.gain, p.stopping.labels_needed].map((e) => e.sentence))],
+      (sentences) => sentences.map((text) => h("p", {}, text)));
+    this.showWork(p);
+    keep(this.problems, [p.problems, p.advice, p.unreadable, p.last_error && [p.last_error.kind, p.last_error.error]], notices);
+    this.showButtons(p);
+    const signature = JSON.stringify([p.live_version, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
+    if (signature !== this.signature) {
+      this.signature = signature;
+      clearTimeout(this.later);
+      this.later = setTimeout(() => this.read(), this.details ? 700 : 0);
+    }
+  }
+
+  showWork(p) {
+    keep(this.work, [p.running, p.next_training.due, p.next_training.reason, p.paused], () => [
+      p.paused ? h("p", { class: "badge warn" }, "Paused: no training starts by itself.") : null,
+      p.running.map(run),
+      h("p", {}, "Next training: ", p.next_training.due ? "now, " : "waits, ", p.next_training.reason, "."),
+    ]);
+  }
+
+  async read() {
+    try {
+      const [found, happened] = await Promise.all([get(this.path), get(`${this.path}/events`)]);
+      if (this.closed) return;
+      this.details = found;
+      this.showDetails(found);
+      keep(this.events, happened.events, (events) => events.length
+        ? table("What happened, newest first", ["When", "What", "State", "Why"],
+          events.map((e) => [moment(e.at), `${e.kind} ${e.what}`, e.status || "–", e.detail || "–"]))
+        : why("Nothing yet."));
+    } catch (error) {
+      if (!this.closed) this.say(error.message, true);
+      this.signature = null;
+    }
+  }
+
+  showDetails(d) {
+    keep(this.links, d.label_studio_url, (address) => link(address, "Open in Label Studio"));
+    keep(this.curve, [d.versions, this.last.stopping], ([versions, stopping]) => [
+      learningCurve(versions, stopping) || why("No trained version has been judged on labels drawn by chance yet."),
+      h("p", { class: "legend" }, "Dot: promoted (ringed: live). Cross: kept back, not better. Bars: 95 % interval on labels drawn by chance. Dashed: the target; on it the labels that the whole pool is forecast to need, and how sure that is."),
+      asTable("Versions", ["Version", "Status", "Labels", "Accuracy", "95 % interval", "Whole pool", "ECE", "Made", "Why"],
+        versions.map((v) => [v.name, STATUS[v.status] || v.status, whole(v.labels), percent(v.accuracy), interval(v.accuracy_interval),
+          percent(v.pool_accuracy), percent(v.ece), moment(v.created_at), v.reason || "–"])),
+    ]);
+    keep(this.pool, d.histogram, (found) => found.why ? why(found.why) : [
+      h("p", {}, `${whole(found.open_tasks)} open images under ${found.version}.`),
+      histogram(found),
+      asTable("P(right) of the open images", ["P(right)", "Images"],
+        found.bins.map((b) => [`${percent(b.low, 0)} to ${percent(b.high, 0)}`, whole(b.count)])),
+    ]);
+    keep(this.reliability, d.calibration, (found) => found.why ? why(found.why) : [
+      h("p", {}, `Expected calibration error of ${found.version}: ${percent(found.ece)}, on labels it was not fitted to. On the dashed line it is right as often as it says.`),
+      reliabilityDiagram(found),
+      asTable("Reliability", ["Stated", "Right", "95 % interval", "Labels"],
+        found.bins.map((b) => [percent(b.stated), percent(b.observed), interval([b.low, b.high]), whole(b.count)])),
+    ]);
+    keep(this.classes, d.classes, (found) => found.why ? why(found.why) : classTable(found));
+    keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) :
+      h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask)));
+    if (this.version) this.showVersions(d.versions);
+  }
+
+  buttons() {
+    const act = (button, path, body) => this.act(button, path, body);
+    this.train = h("button", { type: "button", class: "main", on: { click: () => act(this.train, "train") } }, "Train now");
+    this.pause = h("button", { type: "button", on: { click: () => act(this.pause, this.last.paused ? "resume" : "pause") } }, "Pause");
+    this.version = h("select", { id: "version" });
+    this.rollback = h("button", { type: "button", on: { click: () => this.askRollback() } }, "Roll back…");
+    this.rollbackRow = h("div", { class: "row", hidden: true },
+      h("label", { for: "version" }, "Earlier version"), this.version, this.rollback);
+    return h("div", { class: "actions" }, h("div", { class: "row" }, this.train, this.pause), this.rollbackRow);
+  }
+
+  showButtons(p) {
+    if (this.pause) keep(this.pause, p.paused, (paused) => (paused ? "Go on" : "Pause"));
+  }
+
+  showVersions(versions) {
+    const usable = versions.filter((v) => v.can_be_published && v.name !== this.last.live_version);
+    this.rollbackRow.hidden = usable.length === 0;
+    const chosen = this.version.value;
+    keep(this.version, usable.map((v) => [v.name, v.labels, v.accuracy]).reverse(), (rows) =>
+      rows.map(([name, labels, accuracy]) => h("option", { value: name }, `${name}: ${whole(labels)} labels, ${percent(accuracy)}`)));
+    if (usable.some((v) => v.name === chosen)) this.version.value = chosen;
+  }
+
+  async askRollback() {
+    const name = this.version.value;
+    const yes = await this.ask(`Publish ${name} again?`,
+      `All open images get the predictions of ${name} under a new version number. Labels stay as they are, and the next training may replace it.`,
+      `Roll back to ${name}`);
+    if (yes) await this.act(this.rollback, "rollback", { version: name });
+  }
+
+  async act(button, path, body) {
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");  // `disabled` would drop the focus
+    try {
+      this.say((await post(`${this.path}/${path}`, body)).said);
+    } catch (error) {
+      this.say(error.message, true);
+    } finally {
+      button.removeAttribute("aria-disabled");
+    }
+  }
+
+  doctorButton() {
+    const button = h("button", {
+      type: "button",
+      on: {
+        click: async () => {
+          if (button.getAttribute("aria-disabled") === "true") return;
+          button.setAttribute("aria-disabled", "true");
+          this.findings.replaceChildren(h("p", {}, "Looking…"));
+          try {
+            this.findings.replaceChildren(...findings(await get(`${this.path}/doctor`)));
+          } catch (error) {
+            this.findings.replaceChildren(h("p", { class: "badge bad" }, error.message));
+          } finally {
+            button.removeAttribute("aria-disabled");
+          }
+        },
+      },
+    }, "Examine now");
+    return button;
+  }
+}
+
+export function numbersOf(p) {
+  const tasks = Object.values(p.tasks).reduce((sum, n) => sum + n, 0);
+  const rest = [p.tasks.new ? `${whole(p.tasks.new)} to be read` : "", p.tasks.broken ? `${whole(p.tasks.broken)} unreadable` : ""];
+  return [
+    ["Live version", p.live_version || "none yet", ""],
+    [p.metric === "accuracy" ? "Accuracy" : `Accuracy (${p.metric})`, percent(p.accuracy), p.accuracy_interval ? `95 %: ${interval(p.accuracy_interval)}` : ""],
+    ["Labels", whole(p.labels), `${whole(p.random_labels)} drawn by chance${p.announced ? `, ${whole(p.announced)} announced` : ""}`],
+    ["Images", whole(tasks), rest.filter(Boolean).join(", ")],
+    ["Calibration error", percent(p.ece), ""],
+  ];
+}
+
+export function run(r) {
+  const name = `run-${r.id}`;
+  const left = r.seconds_left === null ? "" : `, about ${duration(r.seconds_left)} left`;
+  const head = h("p", { id: name }, h("strong", {}, r.kind), r.status === "running" ? ` ${percent(r.progress, 0)}` : ` ${r.status}`,
+    r.attempt > 1 ? `, attempt ${r.attempt}` : "");
+  const text = h("p", { class: "soft" }, r.stage || (r.status === "queued" ? "waits for a worker" : "starting"),
+    ` (${duration(r.seconds)}${left})`);
+  return h("div", { class: "run" }, head,
+    r.status === "running" ? h("progress", { max: 1, value: r.progress, "aria-labelledby": name }) : null, text);
+}
+
+function notices([problems, advice, unreadable, failure]) {
+  return [
+    problems.map((text) => h("p", { class: "badge warn" }, text)),
+    failure ? h("p", { class: "badge bad" }, `Last failure, ${failure[0]}: ${failure[1]}`) : null,
+    advice.map((text) => h("p", { class: "badge" }, text)),
+    unreadable.length ? h("details", {}, h("summary", {}, "Images that cannot be read"),
+      h("ul", {}, unreadable.map((item) => h("li", {}, `Task ${item.task}: ${item.why}`)))) : null,
+  ];
+}
+
+function classTable(found) {
+  const boxes = found.rows.some((row) => row.ap50 !== null);
+  return table(`Classes under ${found.version}`,
+    boxes ? ["Class", "Objects drawn", "AP50"] : ["Class", "Labels", "Predicted, open images", "Mean P(right)"],
+    found.rows.map((row) => boxes
+      ? [row.name, whole(row.labels), number(row.ap50)]
+      : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)]));
+}
+
+function doubtfulTask(task) {
+  const said = answer(task.prediction);
+  const picture = h("img", { src: task.image_url, alt: `Task ${task.task}, pre-annotated: ${said}`, loading: "lazy" });
+  const frame = h("div", { class: "picture" }, picture);
+  if (task.regions.length) {
+    frame.append(s("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
+      task.regions.map(({ label, box: [x0, y0, x1, y1], p_right: p }) =>
+        s("rect", { class: "region", x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, s("title", {}, `${label} ${percent(p, 0)}`)))));
+  }
+  picture.addEventListener("error", () => frame.replaceChildren(h("p", { class: "soft" }, "No picture: it cannot be fetched.")), { once: true });
+  return h("li", {},
+    frame,
+    h("h3", {}, link(task.label_studio_url, `Task ${task.task}`)),
+    h("p", {}, h("strong", {}, said), `, P(right) ${percent(task.p_right)}`),
+    h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
+    h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""));
+}
+
+function findings(found) {
+  const fine = found.findings.filter((f) => f.ok).length;
+  return [
+    h("p", {}, `${fine} of ${found.findings.length} checks are fine.`),
+    h("ul", { class: "findings" }, [...found.findings].sort((a, b) => a.ok - b.ok).map((f) =>
+      h("li", { class: f.ok ? "fine" : f.severity },
+        h("strong", {}, f.ok ? "Fine: " : f.severity === "warning" ? "Weak: " : "Wrong: "), f.message,
+        !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), f.fix) : null))),
+  ];
+}
