@@ -16,8 +16,8 @@ function say(text, bad = false) {
 }
 
 function connection(state, text) {
-  $("state").dataset.state = state;
-  if ($("state-text").textContent !== text) $("state-text").textContent = text;
+  $("connection").dataset.state = state;
+  if ($("connection-text").textContent !== text) $("connection-text").textContent = text;
 }
 
 function ask(title, text, yes) {

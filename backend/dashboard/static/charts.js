@@ -2,7 +2,7 @@
 
 import { h, percent, s } from "./dom.js";
 
-const LEFT = 48, RIGHT = 14, TOP = 14, BOTTOM = 40;
+const LEFT = 48, RIGHT = 22, TOP = 14, BOTTOM = 40;
 
 // Draws now and whenever the width changes; `draw(width)` gives an SVG element.
 export function responsive(draw) {
