@@ -97,7 +97,10 @@ def address(settings: Settings, *, share: bool = False) -> str:
     """The page with its token, behind a # because browsers send that part to nobody."""
     tokens = read_tokens(settings.home_path)
     token = tokens.read_only if share else tokens.full
-    return f"{settings.reachable_url}/dashboard#token={token}"
+    # What listens on every address has none of them; a browser on this machine finds this one.
+    everywhere = not settings.public_url and settings.host in ("0.0.0.0", "::")
+    base = f"http://127.0.0.1:{settings.port}" if everywhere else settings.reachable_url
+    return f"{base}/dashboard#token={token}"
 
 
 class Access:

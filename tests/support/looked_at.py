@@ -127,10 +127,16 @@ def fill_installation(installation) -> str:
     assert spec is not None
     counts = {"red": 21, "green": 40, "blue": 35}
     fill(database, installation.key, tasks, ["red", "green", "blue"], spec, class_counts=counts)
+    return fill_boxes(database, platform, installation.double.url)
+
+
+def fill_boxes(database, platform, host: str) -> str:
+    """A project of boxes over the tasks of a platform; returns its key."""
+    tasks = sorted(platform.data)
     drawn = parse_config(BOXES).spec
     assert drawn is not None
     boxes = database.connect_project(
-        host=installation.double.url, platform_id=2, uid="2.1767225600", title=LONG_TITLE,
+        host=host, platform_id=2, uid="2.1767225600", title=LONG_TITLE,
         token="token1", label_config=BOXES, config_hash=drawn.config_hash,
         problems=["<Text name=\"note\"> is not predicted"],
     )  # fmt: skip

@@ -1,15 +1,21 @@
 // Login, the list of projects, and which page is shown.
 
 import { get, Live, post, remove } from "./api.js";
-import { h, keep, percent, whole } from "./dom.js";
+import { count, h, keep, percent } from "./dom.js";
 import { ProjectView, run } from "./project.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("main");
 let live = null, view = null, status = null, mayAct = false;
 
+const SAID_MS = 12000;
+let silence = null;
+
+// What went wrong stays until something else is said; what went well makes room again.
 function say(text, bad = false) {
   $("said").classList.toggle("bad", bad);
+  clearTimeout(silence);
+  if (!bad) silence = setTimeout(() => { $("said").textContent = ""; }, SAID_MS);
   // The same text again has to be heard again.
   $("said").textContent = "";
   setTimeout(() => { $("said").textContent = text; }, 30);
@@ -48,7 +54,7 @@ class ProjectList {
     document.title = "Projects – Doubtless";
     const waiting = Object.values(found.queue.waiting).reduce((sum, n) => sum + n, 0);
     keep(this.queue, [found.queue.state, found.queue.workers, waiting], ([state, workers, jobs]) =>
-      `Queue: ${state}, ${whole(workers)} workers, ${whole(jobs)} jobs waiting.`);
+      `Queue: ${state}, ${count(workers, "worker")}, ${count(jobs, "job")} waiting.`);
     keep(this.empty, found.projects.length === 0, (none) => none
       ? h("p", {}, "No project is connected yet: ", h("code", {}, "doubtless connect --url URL --token TOKEN --project ID"))
       : null);
@@ -62,7 +68,7 @@ class ProjectList {
       const item = this.items.get(p.key);
       keep(item.title, p.title || p.key, (title) => title);
       keep(item.facts, [p.live_version, p.accuracy, p.labels, p.paused], () =>
-        `${p.live_version || "No version yet"}, accuracy ${percent(p.accuracy)}, ${whole(p.labels)} labels${p.paused ? ", paused" : ""}.`);
+        `${p.live_version || "No version yet"}, accuracy ${percent(p.accuracy)}, ${count(p.labels, "label")}${p.paused ? ", paused" : ""}.`);
       keep(item.work, p.running, (runs) => runs.map(run));
     }
     const known = new Set(found.projects.map((p) => p.key));

@@ -44,10 +44,11 @@ export function table(name, heads, rows) {
 }
 
 export const percent = (value, digits = 1) =>
-  value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`;
+  value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)}\u00a0%`;
 export const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : Number(value).toFixed(digits);
 export const whole = (value) => (value === null || value === undefined ? "–" : Number(value).toLocaleString("en"));
+export const count = (n, one, many = `${one}s`) => `${whole(n)} ${n === 1 ? one : many}`;
 export const interval = (pair) => (pair ? `${percent(pair[0])} to ${percent(pair[1])}` : "–");
 export const moment = (at) => new Date(1000 * at).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
 

@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { histogram, learningCurve, reliabilityDiagram } from "./charts.js";
-import { answer, duration, h, interval, keep, link, moment, number, percent, s, table, whole } from "./dom.js";
+import { answer, count, duration, h, interval, keep, link, moment, number, percent, s, table, whole } from "./dom.js";
 
 const STATUS = { live: "live", superseded: "promoted", kept: "kept back", abandoned: "broke off" };
 
@@ -61,7 +61,7 @@ export class ProjectView {
     keep(this.forecast, [...new Set([p.stopping.accuracy, p.stopping.gain, p.stopping.labels_needed].map((e) => e.sentence))],
       (sentences) => sentences.map((text) => h("p", {}, text)));
     this.showWork(p);
-    keep(this.problems, [p.problems, p.advice, p.unreadable, p.last_error && [p.last_error.kind, p.last_error.error]], notices);
+    keep(this.problems, [p.problems, p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error]], notices);
     this.showButtons(p);
     const signature = JSON.stringify([p.live_version, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
     if (signature !== this.signature) {
@@ -142,7 +142,7 @@ export class ProjectView {
     this.rollbackRow.hidden = usable.length === 0;
     const chosen = this.version.value;
     keep(this.version, usable.map((v) => [v.name, v.labels, v.accuracy]).reverse(), (rows) =>
-      rows.map(([name, labels, accuracy]) => h("option", { value: name }, `${name}: ${whole(labels)} labels, ${percent(accuracy)}`)));
+      rows.map(([name, labels, accuracy]) => h("option", { value: name }, `${name}: ${count(labels, "label")}, ${percent(accuracy)}`)));
     if (usable.some((v) => v.name === chosen)) this.version.value = chosen;
   }
 
@@ -211,13 +211,14 @@ export function run(r) {
     r.status === "running" ? h("progress", { max: 1, value: r.progress, "aria-labelledby": name }) : null, text);
 }
 
-function notices([problems, advice, unreadable, failure]) {
+function notices([problems, advice, unreadable, broken, failure]) {
   return [
     problems.map((text) => h("p", { class: "badge warn" }, text)),
     failure ? h("p", { class: "badge bad" }, `Last failure, ${failure[0]}: ${failure[1]}`) : null,
     advice.map((text) => h("p", { class: "badge" }, text)),
-    unreadable.length ? h("details", {}, h("summary", {}, "Images that cannot be read"),
-      h("ul", {}, unreadable.map((item) => h("li", {}, `Task ${item.task}: ${item.why}`)))) : null,
+    unreadable.length ? h("details", {}, h("summary", {}, `${count(broken, "image")} cannot be read`),
+      h("ul", {}, unreadable.map((item) => h("li", {}, `Task ${item.task}: ${item.why}`)),
+        broken > unreadable.length ? h("li", {}, `and ${whole(broken - unreadable.length)} more`) : null)) : null,
   ];
 }
 
@@ -244,6 +245,8 @@ function doubtfulTask(task) {
     frame,
     h("h3", {}, link(task.label_studio_url, `Task ${task.task}`)),
     h("p", {}, h("strong", {}, said), `, P(right) ${percent(task.p_right)}`),
+    task.regions.length ? h("p", { class: "soft" }, "P(right) of each box: ",
+      task.regions.map((r) => `${r.label} ${percent(r.p_right, 0)}`).join(", ")) : null,
     h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
     h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""));
 }

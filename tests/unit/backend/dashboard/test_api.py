@@ -302,3 +302,15 @@ def test_a_large_pool_is_aggregated_by_the_database(make_world, monkeypatch):
         client.headers["Authorization"] = f"Bearer {token}"
         assert client.get("/api/status").status_code == 200
         assert project_of(client, world)["histogram"]["open_tasks"] == 3
+
+
+def test_every_file_of_the_page_is_in_the_package():
+    """An image or wheel without them would serve nothing."""
+    import tomllib
+    from pathlib import Path
+
+    root = Path(__file__).parents[4]
+    table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = table["tool"]["setuptools"]["package-data"]["backend"]
+    packed = {path for pattern in patterns for path in (root / "backend").glob(pattern)}
+    assert set(api.STATIC.iterdir()) <= packed

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import jsonschema
 import pytest
+from starlette.testclient import TestClient
+from support.looked_at import DISCS, fill_boxes
+from support.several import WorldOfSeveral
 
 from backend.dashboard import openapi
-from backend.dashboard.access import Level
+from backend.dashboard.access import Level, read_tokens
+from backend.edges.labels.answers import decode
+from backend.web import Web
 
 
 def described():
@@ -85,3 +90,36 @@ def test_the_document_is_served_to_everybody(anyone):
 def test_a_wrong_answer_would_be_noticed():
     with pytest.raises(jsonschema.ValidationError):
         check({"said": "x", "more": 1}, "Said")
+
+
+def client_of(world):
+    made = TestClient(Web(world.app, ticking=False).asgi())
+    made.headers["Authorization"] = f"Bearer {read_tokens(world.settings.home_path).full}"
+    return made
+
+
+def test_several_answers_an_image_are_counted_class_by_class(tmp_path):
+    world = WorldOfSeveral(tmp_path)
+    world.work()
+    world.label(12)
+    world.work()
+    found = client_of(world).get(f"/api/projects/{world.key}").json()
+    check(found, "Project")
+    live = world.project.live_version
+    touched = world.database.touched_tasks(world.key)
+    said = [decode(s.label) for i, s in world.database.scores(world.key, live).items()
+            if i not in touched]  # fmt: skip
+    for row in found["classes"]["rows"]:
+        assert row["predicted"] == sum(row["name"] in names for names in said)
+    assert all(isinstance(t["prediction"], list) for t in found["doubtful"]["tasks"])
+
+
+def test_boxes_are_named_counted_and_placed(world):
+    key = fill_boxes(world.database, world.platform, "http://label-studio.test")
+    found = client_of(world).get(f"/api/projects/{key}").json()
+    check(found, "Project")
+    first = found["doubtful"]["tasks"][0]
+    assert first["prediction"] == {"cell": 1, "platelet": 1}
+    assert first["regions"][0] == {"label": "cell", "box": list(DISCS[0]), "p_right": 0.9}
+    rows = {r["name"]: (r["labels"], r["predicted"], r["ap50"]) for r in found["classes"]["rows"]}
+    assert rows == {"cell": (300, None, 0.93), "platelet": (41, None, 0.71)}
