@@ -260,7 +260,8 @@ class Dashboard:
 
     def _train(self, project: Project) -> str:
         acts.train(self.app.database, project, "asked for on the dashboard")
-        return "A training was asked for; it starts as soon as a worker is free."
+        over = " The pause is over." if project.paused else ""
+        return f"A training was asked for; it starts as soon as a worker is free.{over}"
 
     def _pause(self, project: Project) -> str:
         acts.pause(self.app.database, project)

@@ -142,7 +142,7 @@ def _doubtful(
     database: Database, project: Project, live: Version | None, spec: TaskSpec | None, limit: int
 ) -> dict[str, Any]:
     rows = [] if live is None else database.most_doubtful(project.key, live.number, limit)
-    drawn = database.draws(project.key) if rows else {}
+    drawn = database.drawn_among(project.key, [row.task_id for row in rows])
     tasks = [
         {
             "task": row.task_id,

@@ -2,7 +2,7 @@
 
 import { get, Live, post, remove } from "./api.js";
 import { count, h, keep, percent } from "./dom.js";
-import { ProjectView, run } from "./project.js";
+import { ProjectView, Runs } from "./project.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("main");
@@ -60,8 +60,8 @@ class ProjectList {
       : null);
     for (const p of found.projects) {
       if (!this.items.has(p.key)) {
-        const item = { title: h("a", { href: `#project/${encodeURIComponent(p.key)}` }), facts: h("p"), work: h("div") };
-        item.node = h("li", { class: "card" }, h("h2", {}, item.title), item.facts, item.work);
+        const item = { title: h("a", { href: `#project/${encodeURIComponent(p.key)}` }), facts: h("p"), runs: new Runs() };
+        item.node = h("li", { class: "card" }, h("h2", {}, item.title), item.facts, item.runs.node);
         this.items.set(p.key, item);
         this.list.append(item.node);
       }
@@ -69,7 +69,7 @@ class ProjectList {
       keep(item.title, p.title || p.key, (title) => title);
       keep(item.facts, [p.live_version, p.accuracy, p.labels, p.paused], () =>
         `${p.live_version || "No version yet"}, accuracy ${percent(p.accuracy)}, ${count(p.labels, "label")}${p.paused ? ", paused" : ""}.`);
-      keep(item.work, p.running, (runs) => runs.map(run));
+      item.runs.show(p.running);
     }
     const known = new Set(found.projects.map((p) => p.key));
     for (const [key, item] of this.items) {

@@ -60,6 +60,8 @@ export function learningCurve(versions, stopping) {
   const judged = versions.filter((v) => v.kind === "trained" && v.accuracy !== null);
   if (!judged.length) return null;
   const promoted = judged.filter((v) => v.status === "live" || v.status === "superseded");
+  // After a roll back the live version has the model, and the figures, of an earlier one.
+  const back = versions.find((v) => v.kind === "rollback" && v.status === "live" && v.accuracy !== null);
   const needed = stopping.labels_needed;
   const newest = Math.max(...judged.map((v) => v.labels));
   // The forecast counts from the newest version that was judged on the whole pool.
@@ -96,6 +98,10 @@ export function learningCurve(versions, stopping) {
         kept
           ? s("path", { class: "cross", d: `M${cx - 5},${cy - 5}l10,10m0,-10l-10,10` })
           : s("circle", { class: v.status === "live" ? "dot live" : "dot", cx, cy, r: v.status === "live" ? 6 : 4 })));
+    }
+    if (back) {
+      svg.append(s("circle", { class: "dot live", cx: px(back.labels), cy: py(back.accuracy), r: 6 },
+        s("title", {}, `${back.name} (live, an earlier version again): ${percent(back.accuracy)} from ${back.labels} labels`)));
     }
     return svg;
   });

@@ -20,6 +20,7 @@ export class ProjectView {
     this.links = h("p", { class: "links" });
     this.numbers = h("dl", { class: "numbers" });
     this.forecast = h("div");
+    this.runs = new Runs();
     this.work = h("div");
     this.problems = h("div");
     this.curve = h("div");
@@ -34,7 +35,7 @@ export class ProjectView {
       this.title, this.links, this.problems,
       h("div", { class: "cards" },
         section("state", "State", this.numbers, this.forecast),
-        section("work", "Work", this.work, mayAct ? this.buttons() : null),
+        section("work", "Work", this.runs.node, this.work, mayAct ? this.buttons() : null),
         section("curve", "Learning curve", this.curve),
         section("pool", "How sure it is of open images", this.pool),
         section("reliability", "Is it as sure as it should be?", this.reliability),
@@ -72,9 +73,9 @@ export class ProjectView {
   }
 
   showWork(p) {
-    keep(this.work, [p.running, p.next_training.due, p.next_training.reason, p.paused], () => [
+    this.runs.show(p.running);
+    keep(this.work, [p.next_training.due, p.next_training.reason, p.paused], () => [
       p.paused ? h("p", { class: "badge warn" }, "Paused: no training starts by itself.") : null,
-      p.running.map(run),
       h("p", {}, "Next training: ", p.next_training.due ? "now, " : "waits, ", p.next_training.reason, "."),
     ]);
   }
@@ -200,15 +201,42 @@ export function numbersOf(p) {
   ];
 }
 
-export function run(r) {
-  const name = `run-${r.id}`;
-  const left = r.seconds_left === null ? "" : `, about ${duration(r.seconds_left)} left`;
-  const head = h("p", { id: name }, h("strong", {}, r.kind), r.status === "running" ? ` ${percent(r.progress, 0)}` : ` ${r.status}`,
-    r.attempt > 1 ? `, attempt ${r.attempt}` : "");
-  const text = h("p", { class: "soft" }, r.stage || (r.status === "queued" ? "waits for a worker" : "starting"),
-    ` (${duration(r.seconds)}${left})`);
-  return h("div", { class: "run" }, head,
-    r.status === "running" ? h("progress", { max: 1, value: r.progress, "aria-labelledby": name }) : null, text);
+// Bars of what runs; they move in place, so that whoever reads them with a cursor is not thrown out.
+export class Runs {
+  constructor() {
+    this.node = h("div");
+    this.items = new Map();
+  }
+
+  show(runs) {
+    for (const r of runs) {
+      if (!this.items.has(r.id)) this.items.set(r.id, this.make(r.id));
+      const item = this.items.get(r.id);
+      const isRunning = r.status === "running";
+      const left = r.seconds_left === null ? "" : `, about ${duration(r.seconds_left)} left`;
+      keep(item.name, r.kind, (kind) => kind);
+      keep(item.far, [r.progress, r.status, r.attempt], () =>
+        ` ${isRunning ? percent(r.progress, 0) : r.status}${r.attempt > 1 ? `, attempt ${r.attempt}` : ""}`);
+      item.bar.hidden = !isRunning;
+      item.bar.value = r.progress;
+      keep(item.stage, [r.stage, r.seconds, left], () =>
+        `${r.stage || (isRunning ? "starting" : "waits for a worker")} (${duration(r.seconds)}${left})`);
+    }
+    const known = new Set(runs.map((r) => r.id));
+    for (const [id, item] of this.items) {
+      if (!known.has(id)) { item.node.remove(); this.items.delete(id); }
+    }
+  }
+
+  make(id) {
+    const item = { name: h("strong"), far: h("span"), stage: h("p", { class: "soft" }) };
+    // Not by id: the list of projects and a project may both be there for a moment.
+    const head = h("p", {}, item.name, item.far);
+    item.bar = h("progress", { max: 1, value: 0, "aria-label": "Progress of what runs" });
+    item.node = h("div", { class: "run" }, head, item.bar, item.stage);
+    this.node.append(item.node);
+    return item;
+  }
 }
 
 function notices([problems, advice, unreadable, broken, failure]) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -58,6 +59,15 @@ class Views(Store):
         )
         with self.reader.connect() as c:
             return [(str(text), int(n), float(p)) for text, n, p in c.execute(query)]
+
+    def drawn_among(self, key: str, task_ids: Sequence[int]) -> set[int]:
+        """Which of a few tasks were drawn by chance for their label."""
+        d = t.draws.c
+        query = sa.select(d.task_id).where(
+            (d.project == key) & (d.kind == "random") & d.task_id.in_(task_ids)
+        )
+        with self.reader.connect() as c:
+            return set(c.scalars(query))
 
     def task(self, key: str, task_id: int) -> PoolTask | None:
         """One task, or ``None`` when it is not of this project."""
