@@ -1,7 +1,7 @@
 // Login, the list of projects, and which page is shown.
 
 import { get, Live, post, remove } from "./api.js";
-import { count, h, keep, percent } from "./dom.js";
+import { count, h, keep, percent, prose } from "./dom.js";
 import { ProjectView, Runs } from "./project.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@ function say(text, bad = false) {
   if (!bad) silence = setTimeout(() => { $("said").textContent = ""; }, SAID_MS);
   // The same text again has to be heard again.
   $("said").textContent = "";
-  setTimeout(() => { $("said").textContent = text; }, 30);
+  setTimeout(() => $("said").replaceChildren(...prose(text)), 30);
 }
 
 function connection(state, text) {

@@ -33,6 +33,9 @@ export function link(address, ...children) {
   return h("a", { href: address, ...(outside ? { target: "_blank", rel: "noopener noreferrer" } : {}) }, ...children);
 }
 
+// A sentence of the server, whose commands stand in `these`.
+export const prose = (text) => String(text).split("`").map((part, n) => (n % 2 ? h("code", {}, part) : part));
+
 // `name` is what the region is called by screen readers; it scrolls by keyboard when it is wide.
 export function table(name, heads, rows) {
   return h("div", { class: "scroll", role: "region", "aria-label": name, tabindex: 0 },

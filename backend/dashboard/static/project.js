@@ -2,13 +2,13 @@
 
 import { get, post } from "./api.js";
 import { histogram, learningCurve, reliabilityDiagram } from "./charts.js";
-import { answer, count, duration, h, interval, keep, link, moment, number, percent, s, table, whole } from "./dom.js";
+import { answer, count, duration, h, interval, keep, link, moment, number, percent, prose, s, table, whole } from "./dom.js";
 
 const STATUS = { live: "live", superseded: "promoted", kept: "kept back", abandoned: "broke off" };
 
 const section = (id, title, ...children) =>
   h("section", { "aria-labelledby": id, class: `card ${id}` }, h("h2", { id }, title), children);
-const why = (text) => h("p", { class: "why" }, text);
+const why = (text) => h("p", { class: "why" }, prose(text));
 const asTable = (name, heads, rows) =>
   h("details", {}, h("summary", {}, "As a table"), table(name, heads, rows));
 
@@ -178,7 +178,7 @@ export class ProjectView {
           try {
             this.findings.replaceChildren(...findings(await get(`${this.path}/doctor`)));
           } catch (error) {
-            this.findings.replaceChildren(h("p", { class: "badge bad" }, error.message));
+            this.findings.replaceChildren(h("p", { class: "badge bad" }, prose(error.message)));
           } finally {
             button.removeAttribute("aria-disabled");
           }
@@ -194,7 +194,8 @@ export function numbersOf(p) {
   const rest = [p.tasks.new ? `${whole(p.tasks.new)} to be read` : "", p.tasks.broken ? `${whole(p.tasks.broken)} unreadable` : ""];
   return [
     ["Live version", p.live_version || "none yet", ""],
-    [p.metric === "accuracy" ? "Accuracy" : `Accuracy (${p.metric})`, percent(p.accuracy), p.accuracy_interval ? `95 %: ${interval(p.accuracy_interval)}` : ""],
+    [p.metric[0].toUpperCase() + p.metric.slice(1), percent(p.accuracy),
+      p.accuracy_interval ? `95 %: ${interval(p.accuracy_interval)}, on labels drawn by chance` : "on labels drawn by chance"],
     ["Labels", whole(p.labels), `${whole(p.random_labels)} drawn by chance${p.announced ? `, ${whole(p.announced)} announced` : ""}`],
     ["Images", whole(tasks), rest.filter(Boolean).join(", ")],
     ["Calibration error", percent(p.ece), ""],
@@ -241,9 +242,9 @@ export class Runs {
 
 function notices([problems, advice, unreadable, broken, failure]) {
   return [
-    problems.map((text) => h("p", { class: "badge warn" }, text)),
-    failure ? h("p", { class: "badge bad" }, `Last failure, ${failure[0]}: ${failure[1]}`) : null,
-    advice.map((text) => h("p", { class: "badge" }, text)),
+    problems.map((text) => h("p", { class: "badge warn" }, prose(text))),
+    failure ? h("p", { class: "badge bad" }, prose(`Last failure, ${failure[0]}: ${failure[1]}`)) : null,
+    advice.map((text) => h("p", { class: "badge" }, prose(text))),
     unreadable.length ? h("details", {}, h("summary", {}, `${count(broken, "image")} cannot be read`),
       h("ul", {}, unreadable.map((item) => h("li", {}, `Task ${item.task}: ${item.why}`)),
         broken > unreadable.length ? h("li", {}, `and ${whole(broken - unreadable.length)} more`) : null)) : null,
@@ -285,7 +286,7 @@ function findings(found) {
     h("p", {}, `${fine} of ${found.findings.length} checks are fine.`),
     h("ul", { class: "findings" }, [...found.findings].sort((a, b) => a.ok - b.ok).map((f) =>
       h("li", { class: f.ok ? "fine" : f.severity },
-        h("strong", {}, f.ok ? "Fine: " : f.severity === "warning" ? "Weak: " : "Wrong: "), f.message,
-        !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), f.fix) : null))),
+        h("strong", {}, f.ok ? "Fine: " : f.severity === "warning" ? "Weak: " : "Wrong: "), prose(f.message),
+        !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), prose(f.fix)) : null))),
   ];
 }
