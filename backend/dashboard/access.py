@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -108,12 +109,10 @@ class Access:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # Cookies do not know ports: two installations on one machine must not log each other out.
-        self.cookie = f"doubtless_{settings.port}"
 
     def level(self, request: Request) -> Level:
         """What the request may do."""
-        token = _bearer(request) or request.cookies.get(self.cookie, "")
+        token = _bearer(request) or request.cookies.get(_cookie(request), "")
         return self._tokens().level(token) if token else Level.NOTHING
 
     def require(self, request: Request, needed: Level) -> None:
@@ -180,16 +179,24 @@ class Access:
     def log_in(self, request: Request, response: Response, token: str) -> None:
         """Keep a token in a cookie that no script of the page can read."""
         response.set_cookie(
-            self.cookie, token, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="strict",
+            _cookie(request), token, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="strict",
             secure=request.url.scheme == "https", path="/api",
         )  # fmt: skip
 
-    def log_out(self, response: Response) -> None:
+    def log_out(self, request: Request, response: Response) -> None:
         """Forget the cookie."""
-        response.delete_cookie(self.cookie, path="/api", httponly=True, samesite="strict")
+        response.delete_cookie(_cookie(request), path="/api", httponly=True, samesite="strict")
 
     def _tokens(self) -> Tokens:
         return read_tokens(self._settings.home_path)
+
+
+def _cookie(request: Request) -> str:
+    """Name of the cookie; with the port, because browsers send cookies to every port of a host.
+
+    Two installations on one machine would log each other out.
+    """
+    return "doubtless_" + re.sub(r"[^0-9a-z]", "_", request.headers.get("host", "").lower()[:80])
 
 
 def _bearer(request: Request) -> str | None:

@@ -35,6 +35,7 @@ KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MOST_BODY = 10_000
 DOUBTFUL, MOST_DOUBTFUL = 12, 100
 EVENTS, MOST_EVENTS = 50, 500
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'",
@@ -111,7 +112,12 @@ class Dashboard:
         ]
         pages = [Route(path, self._page("index.html")) for path in ("/dashboard", "/dashboard/")]
         files = [Route(f"/dashboard/{name}", self._page(name)) for name in self._files]
-        return [*pages, *files, *made]
+        nothing = Route("/api/{rest:path}", self._nothing, methods=METHODS, include_in_schema=False)
+        return [*pages, *files, *made, nothing]
+
+    async def _nothing(self, request: Request) -> Response:
+        said = f"there is no {request.method} {request.url.path}; /api/openapi.json lists all"
+        return JSONResponse({"error": said}, status_code=404, headers=HEADERS)
 
     def _page(self, name: str) -> Handler:
         content = self._files[name]
@@ -236,7 +242,7 @@ class Dashboard:
         """Forget the cookie."""
         self.access.require_own_page(request)
         response = JSONResponse({"said": "Logged out."})
-        self.access.log_out(response)
+        self.access.log_out(request, response)
         return response
 
     async def train(self, request: Request) -> Response:

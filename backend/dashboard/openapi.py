@@ -34,8 +34,8 @@ def document() -> Schema:
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
-                    "name": "doubtless_PORT",
-                    "description": "Set by POST /api/session; PORT is DOUBTLESS_PORT.",
+                    "name": "doubtless_HOST",
+                    "description": "Set by POST /api/session; HOST is the page's host and port.",
                 },
             },
         },

@@ -80,7 +80,11 @@ class ProjectList {
 
 function wanted() {
   const [page, key] = location.hash.slice(1).split("/");
-  return page === "project" && key ? decodeURIComponent(key) : null;
+  try {
+    return page === "project" && key ? decodeURIComponent(key) : null;
+  } catch {
+    return null;  // half a %-sequence
+  }
 }
 
 function open(focus) {

@@ -81,7 +81,7 @@ export function learningCurve(versions, stopping) {
     const target = py(stopping.target);
     svg.append(
       s("line", { class: "target", x1: LEFT, x2: width - RIGHT, y1: target, y2: target }),
-      s("text", { class: "note", x: LEFT + 6, y: target - 6 }, `target ${percent(stopping.target, 0)}`));
+      s("text", { class: "note", x: LEFT + 6, y: target - 6 }, `target ${percent(stopping.target)}`));
     if (needed.value !== null && needed.value > 0 && ends[1] <= x.high) {
       const from = px(ends[0] ?? ends[1]), to = px(Math.min(ends[2] ?? x.high, x.high));
       svg.append(

@@ -191,3 +191,10 @@ def test_the_dashboards_address_is_printed_with_its_token(home):
 def test_an_address_that_means_every_address_is_one_a_browser_can_open(home, monkeypatch):
     monkeypatch.setenv("DOUBTLESS_HOST", "0.0.0.0")
     assert "//127.0.0.1:9090/" in json.loads(run("dashboard", "--json").output)["address"]
+
+
+def test_up_prints_the_dashboards_address(home, monkeypatch):
+    monkeypatch.setattr("backend.supervisor.run_stack", lambda *given, **more: 0)
+    page = json.loads(run("dashboard", "--json").output)["address"]
+    assert page in run("up").output
+    assert json.loads(run("up", "--json").output)["dashboard"] == page

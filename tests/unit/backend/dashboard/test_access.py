@@ -40,7 +40,7 @@ def test_a_file_without_usable_tokens_is_named_and_opens_nothing(tmp_path, conte
 @pytest.mark.parametrize("path", READ)
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "},
-                {"Cookie": "doubtless_9090=wrong"}, {"Cookie": "doubtless_9090="}],
+                {"Cookie": "doubtless_testserver=wrong"}, {"Cookie": "doubtless_testserver="}],
 )  # fmt: skip
 def test_nothing_is_shown_without_a_token(world, anyone, path, headers):
     answer = anyone.get(path.format(key=world.key), headers=headers)
@@ -76,6 +76,12 @@ def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(anyone, tok
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert tokens.full not in answer.text
+
+
+def test_two_installations_on_one_machine_do_not_log_each_other_out(anyone, tokens):
+    """Browsers send cookies to every port of a host."""
+    own = OWN | {"Origin": "http://127.0.0.1:9091", "Host": "127.0.0.1:9091"}
+    assert "doubtless_127_0_0_1_9091=" in log_in(anyone, tokens.full, own).headers["set-cookie"]
 
 
 def test_a_wrong_token_logs_nobody_in(anyone):

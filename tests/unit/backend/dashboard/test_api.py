@@ -197,6 +197,13 @@ def test_a_pause_holds_trainings_back_until_it_ends(trained, owner):
     assert len(trained.versions()) == len(before) + 1
 
 
+def test_train_now_ends_a_pause_and_says_so(trained, owner):
+    owner.post(f"/api/projects/{trained.key}/pause")
+    said = owner.post(f"/api/projects/{trained.key}/train").json()["said"]
+    assert "pause is over" in said
+    assert not trained.project.paused
+
+
 def test_rollback_publishes_an_earlier_version_again(trained, owner):
     trained.label(10)
     trained.work()
@@ -242,6 +249,15 @@ def test_rubbish_gets_one_sentence_with_the_value(trained, owner, path, status, 
     answer = owner.get(path.format(key=trained.key))
     assert answer.status_code == status
     assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/api/nowhere"), ("DELETE", "/api/status"), ("GET", "/api/")]
+)
+def test_what_is_not_there_is_named(owner, method, path):
+    answer = owner.request(method, path)
+    assert answer.status_code == 404
+    assert f"there is no {method} {path}" in answer.json()["error"]
 
 
 def test_a_client_never_gets_a_traceback(trained, owner, monkeypatch):
