@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from backend import commands
+from backend import acts, commands
 from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
 from backend.errors import BackendError
@@ -85,18 +85,24 @@ def main() -> None:
 @click.option("--home", help="Folder of all data (DOUBTLESS_HOME).")
 def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -> int:
     """Run database, Valkey, web and workers in this terminal; Ctrl-C stops all."""
+    from backend.dashboard.access import address
     from backend.supervisor import run_stack
 
     settings = Settings.load(port=port, workers=workers, home=home)
     check_model_names(settings)
     set_up_logging(settings)
+    page = address(settings)
     if as_json:
-        click.echo(json.dumps({"server": settings.reachable_url, "home": str(settings.home_path)}))
+        facts = {
+            "server": settings.reachable_url, "home": str(settings.home_path), "dashboard": page,
+        }  # fmt: skip
+        click.echo(json.dumps(facts))
     else:
         console.print(
             f"Doubtless at [bold]{settings.reachable_url}[/bold], data in "
             f"{escape(str(settings.home_path))}"
         )
+        console.print(f"Dashboard: {escape(page)}", highlight=False, soft_wrap=True)
         console.print(
             "Next: [bold]doubtless connect --url URL --token TOKEN --project ID[/bold]",
             highlight=False,
@@ -207,6 +213,29 @@ def status(as_json: bool, reference: str | None) -> None:
         show_project(console, p)
 
 
+@command("dashboard")
+@click.option(
+    "--share", is_flag=True, help="The address for others: it shows, and changes nothing."
+)
+def dashboard(as_json: bool, share: bool) -> None:
+    """Print the dashboard's address, with the token that opens it."""
+    from backend.dashboard.access import address
+    from backend.supervisor import answers
+
+    settings = commands.with_running_stack(Settings.load())
+    page = address(settings, share=share)
+    if as_json:
+        click.echo(json.dumps({"address": page, "read_only": share}))
+        return
+    console.print(page, highlight=False, markup=False, soft_wrap=True)
+    if not answers(page.partition("/dashboard#")[0] + "/health"):
+        problems.print(
+            "Nothing answers there yet; start `doubtless up` first.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 @command("train")
 @project_option
 @wait_option
@@ -299,7 +328,7 @@ def rollback(
     """Publish the model of an earlier VERSION again, under a new number."""
     settings = Settings.load()
     project = _project(settings, reference)
-    source = commands.find_version(Database(settings.database), project, version)
+    source = acts.find_version(Database(settings.database), project, version)
     since = commands.republish(settings, project, source, f"rolled back to {source.name}")
     _follow(settings, project, ("republish",), since, as_json, wait, timeout)
 

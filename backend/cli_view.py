@@ -35,9 +35,10 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
         for sentence in dict.fromkeys(said):  # one reason may stand for all three
             console.print(f"  {sentence}", highlight=False)
     for run in p["running"]:
+        left = "" if run["seconds_left"] is None else f", about {run['seconds_left']:.0f} s left"
         console.print(
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
-            f"({run['seconds']} s; {run['reason']})",
+            f"({run['seconds']} s{left}; {run['reason']})",
             highlight=False,
             markup=False,
         )
@@ -78,8 +79,8 @@ def show_acceptance(console: Console, found: dict[str, Any]) -> None:
         f"  auto-accept ({found['status']}, {found['version']}): {found['sentence']}",
         highlight=False, markup=False,
     )  # fmt: skip
-    if found["accepted"]:
-        checked = found.get("checked", {"checked": 0, "asked": 0, "wrong": 0})
+    checked = found["checked"]
+    if checked:
         console.print(
             f"  {found['accepted']} labels accepted unseen; {checked['checked']} of "
             f"{checked['asked']} others looked at since, {checked['wrong']} of them wrong"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from backend.jobs.sync import synchronise
 from backend.kinds import Fitted, kind_of
 from backend.records import Project, Version
 from backend.retraining import Verdict, compare
+from model.calibration.metrics import reliability
 
 
 def run(job: Job) -> str:
@@ -63,7 +64,10 @@ def run(job: Job) -> str:
         status="building" if verdict.promote else "kept", reason=verdict.reason,
         created_at=time.time(), published_at=None, changes=changes, labels=len(usable),
         config_hash=spec.config_hash, bundle=folder,
-        metrics={**bundle.metrics, "backbone": kind_of(spec).backbone(app.settings)},
+        metrics={
+            **bundle.metrics, "backbone": kind_of(spec).backbone(app.settings),
+            "reliability": _reliability(fitted),
+        },
         on_platform=False,
     )  # fmt: skip
     job.confirm()
@@ -114,6 +118,14 @@ def _right_out_of_fold(fitted: Fitted, labels: Mapping[int, str]) -> dict[int, b
         for n, task in enumerate(sorted(labels))
         if fitted.random[n] and right is not None
     }
+
+
+def _reliability(fitted: Fitted) -> list[dict[str, float]]:
+    """The bins of the reliability diagram, as JSON: all labels, each predicted out of fold."""
+    right, p_right = fitted.model.out_of_fold_right, fitted.model.out_of_fold_p_right
+    if right is None or p_right is None:
+        return []
+    return [asdict(part) for part in reliability(p_right, right)]
 
 
 def _judge(

@@ -7,9 +7,10 @@ from backend.edges.database.labels import Labels
 from backend.edges.database.projects import Projects
 from backend.edges.database.runs import Runs
 from backend.edges.database.versions import Versions
+from backend.edges.database.views import Views
 
 __all__ = ["Database"]
 
 
-class Database(Projects, Labels, Versions, Runs, Audits):
+class Database(Projects, Labels, Versions, Runs, Audits, Views):
     """Every fact of every project; see `store.Store` for its arguments and errors."""

@@ -68,8 +68,10 @@ class Labels(Store):
                 if labelled:
                     self._count_change(c, key, int(labelled))
 
-    def tasks(self, key: str, *, state: str | None = None) -> list[PoolTask]:
-        """Tasks of a project by id."""
+    def tasks(
+        self, key: str, *, state: str | None = None, limit: int | None = None
+    ) -> list[PoolTask]:
+        """Tasks of a project by id; the first so many of them."""
         query = sa.select(
             t.tasks.c.task_id, t.tasks.c.reference, t.tasks.c.image_hash, t.tasks.c.state,
             t.tasks.c.error,
@@ -78,7 +80,8 @@ class Labels(Store):
             query = query.where(t.tasks.c.state == state)
         with self.reader.connect() as c:
             return [
-                PoolTask(**row) for row in c.execute(query.order_by(t.tasks.c.task_id)).mappings()
+                PoolTask(**row)
+                for row in c.execute(query.order_by(t.tasks.c.task_id).limit(limit)).mappings()
             ]
 
     def task_counts(self, key: str) -> dict[str, int]:
@@ -215,8 +218,10 @@ class Labels(Store):
         merged = {task_id: majority(labels) for task_id, labels in self.answers(key).items()}
         return {task_id: label for task_id, label in merged.items() if label is not None}
 
-    def answers(self, key: str) -> dict[int, list[str]]:
+    def answers(self, key: str, task_ids: Sequence[int] | None = None) -> dict[int, list[str]]:
         """Task -> what each annotator gave, oldest first; tasks without an answer are left out.
+
+        Of all tasks, or of a few that are named.
 
         Annotations that stand for a prediction accepted unseen are nobody's answer.
         """
@@ -226,6 +231,8 @@ class Labels(Store):
             .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
             .order_by(a.updated_at, a.annotation_id)
         )
+        if task_ids is not None:
+            query = query.where(a.task_id.in_(task_ids))
         given: dict[int, list[str]] = {}
         with self.reader.connect() as c:
             for task_id, label in c.execute(query):
@@ -261,14 +268,48 @@ class Labels(Store):
             found = [float(seconds) for seconds in c.scalars(query)]
         return statistics.median(found) if found else None
 
-    def touched_tasks(self, key: str) -> set[int]:
-        """Tasks somebody submitted or skipped: no longer in the pool."""
+    def random_label_count(self, key: str) -> int:
+        """Tasks with at least one label that were drawn by chance for their label."""
+        a, d = t.answers.c, t.draws.c
+        drawn = sa.select(d.task_id).where((d.project == key) & (d.kind == "random"))
         with self.reader.connect() as c:
-            return set(
-                c.scalars(
-                    sa.select(t.answers.c.task_id).where(t.answers.c.project == key).distinct()
+            return int(
+                c.scalar(
+                    sa.select(sa.func.count(sa.distinct(a.task_id))).where(
+                        (a.project == key)
+                        & a.cancelled.is_(False)
+                        & a.label.is_not(None)
+                        & a.task_id.in_(drawn)
+                        & by_people()
+                    )
                 )
+                or 0
             )
+
+    def touched_count(self, key: str) -> int:
+        """How many tasks somebody submitted or skipped."""
+        a = t.answers.c
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(sa.select(sa.func.count(sa.distinct(a.task_id))).where(a.project == key))
+                or 0
+            )
+
+    def touched_tasks(self, key: str, task_ids: Sequence[int] | None = None) -> set[int]:
+        """Tasks somebody submitted or skipped: no longer in the pool; all, or of a few named."""
+        a = t.answers.c
+        query = sa.select(a.task_id).where(a.project == key).distinct()
+        if task_ids is not None:
+            query = query.where(a.task_id.in_(task_ids))
+        with self.reader.connect() as c:
+            return set(c.scalars(query))
+
+    def gone_tasks(self, key: str, task_ids: Sequence[int]) -> set[int]:
+        """Those of a few tasks that are no longer there."""
+        i = t.tasks.c
+        query = sa.select(i.task_id).where((i.project == key) & i.task_id.in_(task_ids))
+        with self.reader.connect() as c:
+            return set(task_ids) - set(c.scalars(query))
 
     def draws(self, key: str, kind: str = "random") -> dict[int, Draw]:
         """Tasks drawn by chance."""
