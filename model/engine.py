@@ -163,6 +163,7 @@ def fit(
         metrics=metrics,
         out_of_fold_right=right,
         out_of_fold_p_right=p_right,
+        out_of_fold_probs=probs,
     )
 
 
