@@ -76,3 +76,35 @@ def _shifted(box: F64, rng: np.random.Generator) -> F64:
     by = far * np.array([np.cos(angle), np.sin(angle)]) * (box[2:] - box[:2])
     moved: F64 = np.clip(box + np.tile(by, 2), 0.0, 1.0)
     return moved
+
+
+def ranking_precision(score: F64, is_wrong: Bools) -> float | None:
+    """Average precision of looking at the lowest scores first; None where nothing is wrong.
+
+    Equal scores are looked at together, so a score that says nothing gets the share of what is
+    wrong, as a random order does.
+
+    Example:
+        >>> ranking_precision(np.array([0.1, 0.2, 0.3, 0.3]), np.array([True, False, True, False]))
+        0.75
+    """
+    if not is_wrong.any():
+        return None
+    values, level = np.unique(score, return_inverse=True)
+    hits = np.bincount(level, weights=is_wrong, minlength=len(values))
+    seen = np.cumsum(np.bincount(level, minlength=len(values)))
+    return float((hits * np.cumsum(hits) / seen).sum() / hits.sum())
+
+
+def verdict(is_issue: Bools, is_wrong: Bools) -> dict[str, float]:
+    """How many issues there are said to be, their precision and recall, and F1, the mean of both.
+
+    Precision of no issue at all is 0.
+    """
+    said, hit, wrong = int(is_issue.sum()), int((is_issue & is_wrong).sum()), int(is_wrong.sum())
+    return {
+        "issues": said,
+        "precision": hit / max(said, 1),
+        "recall": hit / max(wrong, 1),
+        "f1": 2 * hit / max(said + wrong, 1),
+    }

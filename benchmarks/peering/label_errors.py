@@ -1,9 +1,11 @@
 """Label errors by cleanlab, each function as its authors wrote it, with its default settings.
 
-``cleanlab: choices`` is given ``probs`` (N, C) and ``labels`` (N,). ``cleanlab: boxes`` is given of
-all images together the drawn boxes ``drawn`` (B, 4) in pixels, ``drawn_labels`` (B,), the regions
-``boxes`` (R, 4), ``box_labels`` (R,), ``scores`` (R,), how many an image has of either,
-``drawn_counts`` (N,) and ``counts`` (N,), and ``n_classes``.
+``out of fold`` is given features ``rows`` (N, D), ``labels`` (N,), ``n_classes`` and ``seed``, and
+``cleanlab: choices`` ``probs`` (N, C) and ``labels``. ``cleanlab: boxes`` is given of all images
+together the drawn boxes ``drawn`` (B, 4) in pixels, ``drawn_labels`` (B,), the regions ``boxes``
+(R, 4), ``box_labels`` (R,), ``scores`` (R,), how many an image has of either, ``drawn_counts`` (N,)
+and ``counts`` (N,), ``n_classes``, and ``sure``, the confidence from which a region may show an
+overlooked object or another class.
 """
 
 from __future__ import annotations
@@ -13,9 +15,27 @@ from typing import Any
 
 import numpy as np
 
+from peering.estimators import FOLDS, _all_classes, _logistic
+
 Given = dict[str, Any]
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 FILTERS = ("prune_by_noise_rate", "confident_learning")
+
+
+def out_of_fold(given: Given) -> dict[str, Any]:
+    """Probabilities of plain logistic regression in five folds, as cleanlab's tutorials make them.
+
+    Not divided by class, which is refused where a class has fewer images than folds.
+    """
+    from sklearn.model_selection import KFold
+
+    rows, labels = given["rows"], given["labels"]
+    probs = np.zeros((len(labels), int(given["n_classes"])))
+    dealer = KFold(FOLDS, shuffle=True, random_state=int(given["seed"]))
+    for fitted, held in dealer.split(rows):
+        model = _logistic().fit(rows[fitted], labels[fitted])
+        probs[held] = _all_classes(model.predict_proba(rows[held]), model.classes_, given)
+    return {"probs": probs}
 
 
 def choices(given: Given) -> dict[str, Any]:
@@ -38,16 +58,20 @@ def boxes(given: Given) -> dict[str, Any]:
     from cleanlab.object_detection.filter import find_label_issues
 
     labels, predictions = _as_lists(given)
-    inputs = rank._get_valid_inputs_for_compute_scores(0.9, labels, predictions)  # its ALPHA
+    sure = float(given["sure"])
+    both = {"labels": labels, "predictions": predictions}
     found = {
-        "overlooked": rank.compute_overlooked_box_scores(auxiliary_inputs=inputs),
-        "badly placed": rank.compute_badloc_box_scores(auxiliary_inputs=inputs),
-        "swapped": rank.compute_swap_box_scores(auxiliary_inputs=inputs),
+        "overlooked": rank.compute_overlooked_box_scores(**both, high_probability_threshold=sure),
+        "badly placed": rank.compute_badloc_box_scores(**both),
+        "swapped": rank.compute_swap_box_scores(**both, high_probability_threshold=sure),
     }
     result = {kind: rank.pool_box_scores_per_image(scores) for kind, scores in found.items()}
     for kind in ("badly placed", "swapped"):
         result[f"box {kind}"] = np.concatenate(found[kind])
-    result["image"] = rank.get_label_quality_scores(labels, predictions, verbose=False)
+    # What `get_label_quality_scores` calls, which has no argument for the threshold.
+    result["image"] = rank._get_subtype_label_quality_scores(
+        labels, predictions, high_probability_threshold=sure
+    )
     result["issue"] = find_label_issues(labels, predictions)
     return result
 
@@ -71,6 +95,7 @@ def _as_lists(given: Given) -> tuple[list[dict[str, Any]], list[Any]]:
 
 
 HANDLERS: dict[str, Callable[[Given], dict[str, Any]]] = {
+    "out of fold": out_of_fold,
     "cleanlab: choices": choices,
     "cleanlab: boxes": boxes,
 }

@@ -95,9 +95,10 @@ def find_box_errors(
       drew, so its doubt is largely that they overlook things; of two such regions with IoU 0.5
       only the surer one is asked about.
     - A box is an object of its class with weight ``(1 - e) * p``, of another one, swapped, with
-      ``e / (C - 1) * p_other`` and none, unsupported, with ``e * (1 - both)``. The p are the
+      ``e / (C - 1) * p_other`` and none, unsupported, with ``s * (1 - both)``. The p are the
       regions' calibrated probabilities of these classes; that of its own class is never below the
-      share of boxes that no region touches.
+      share of boxes that no region touches. s is how often a box drawn around nothing meets just
+      this one of the many regions without an object, see `spurious_share`; e where there is none.
     - A box of the right class is badly placed as far as its sides and the region's differ by more
       than the region's own spread explains, see `placement.p_badly_placed`.
 
@@ -133,9 +134,9 @@ def find_box_errors(
             )
     pairs = [pair(regions, truth) for regions, truth in zip(found, drawn, strict=True)]
     usual = tightness(found, drawn, pairs)
-    unseen = unseen_share(found, drawn)
+    unseen, spurious = unseen_share(found, drawn), spurious_share(found, drawn, noise)
     return [
-        _of_image(*image, noise=noise, least=least, tight=usual, unseen=unseen)
+        _of_image(*image, noise=noise, least=least, tight=usual, unseen=unseen, spurious=spurious)
         for image in zip(found, drawn, pairs, strict=True)
     ]
 
@@ -166,6 +167,18 @@ def unseen_share(found: Sequence[Detections], drawn: Sequence[BoxLabels]) -> flo
     return unseen / count
 
 
+def spurious_share(
+    found: Sequence[Detections], drawn: Sequence[BoxLabels], noise: float
+) -> float:
+    """Share of the regions without an object that somebody drew a box around, if `noise` did.
+
+    Of B boxes ``noise * B`` are around nothing, and meet one of the regions that are none; a
+    detector tells of many more of these than there are boxes. At most `noise`.
+    """
+    without = sum(float((1.0 - regions.p_right).sum()) for regions in found)
+    return noise * min(sum(len(truth) for truth in drawn) / max(without, 1e-9), 1.0)
+
+
 def _of_image(
     regions: Detections,
     drawn: BoxLabels,
@@ -175,9 +188,12 @@ def _of_image(
     least: float,
     tight: float,
     unseen: float,
+    spurious: float,
 ) -> BoxErrors:
     overlooked = _overlooked(regions, drawn, which, noise)
-    swapped, unsupported, by = _wrong_class(regions, drawn, which, noise, unseen)
+    swapped, unsupported, by = _wrong_class(
+        regions, drawn, which, noise=noise, unseen=unseen, spurious=spurious
+    )
     is_class = 1.0 - swapped - unsupported
     misplaced = is_class * p_badly_placed(regions, drawn, which, noise=noise, tight=tight)
     of_drawn = np.stack([misplaced, swapped, unsupported], axis=1)
@@ -222,7 +238,13 @@ def _overlooked(regions: Detections, drawn: BoxLabels, which: Ints, noise: float
 
 
 def _wrong_class(
-    regions: Detections, drawn: BoxLabels, which: Ints, noise: float, unseen: float
+    regions: Detections,
+    drawn: BoxLabels,
+    which: Ints,
+    *,
+    noise: float,
+    unseen: float,
+    spurious: float,
 ) -> tuple[Floats, Floats, Ints]:
     """``(B,)`` P(swapped) and P(unsupported), and which region shows the other class, or -1."""
     swapped, unsupported = np.zeros(len(drawn)), np.zeros(len(drawn))
@@ -242,7 +264,7 @@ def _wrong_class(
             by[n] = about[rivals.max(axis=1).argmax()]
         right = (1.0 - noise) * p_own
         other = noise / max(classes - 1, 1) * min(p_other, 1.0)
-        nothing = noise * max(1.0 - p_own - p_other, 0.0)
+        nothing = (spurious if len(about) else noise) * max(1.0 - p_own - p_other, 0.0)
         swapped[n], unsupported[n] = np.array([other, nothing]) / (right + other + nothing)
     return swapped, unsupported, by
 

@@ -124,7 +124,9 @@ def confident_thresholds(probs: F64, labels: Ints) -> F64:
     own = np.bincount(
         labels, weights=probs[np.arange(len(labels)), labels], minlength=probs.shape[1]
     )
-    return np.divide(own, counts, out=np.full(probs.shape[1], np.inf), where=counts > 0)
+    thresholds = np.full(probs.shape[1], np.inf)
+    np.divide(own, counts, out=thresholds, where=counts > 0)
+    return thresholds
 
 
 def confident_class(probs: F64, labels: Ints) -> Ints:
