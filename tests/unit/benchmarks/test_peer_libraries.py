@@ -112,7 +112,7 @@ def test_cleanlab_is_given_boxes_as_it_takes_them(peer: Any) -> None:
     }
     found, _ = peer.call("cleanlab: boxes", given, limit_s=120)
     assert found["image"][0] > found["image"][1] + 0.2
-    assert found["swapped"][1] < 0.1 < 0.5 < found["swapped"][0]
+    assert found["swapped"][1] < 0.3 < 0.5 < found["swapped"][0]
     assert found["box swapped"].shape == (3,)
 
 
