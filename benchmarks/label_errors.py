@@ -139,12 +139,12 @@ def choices(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
         assert bundle.out_of_fold_probs is not None
         found = find_choice_errors(bundle.out_of_fold_probs, labels)
         is_issue = found.is_issue
-        suggested = found.suggested == task.labels
+        mended = (found.suggested == task.labels)[is_issue & is_wrong]
         ours: Row = {
             "ap": ranking_precision(found.score, is_wrong),
             "wrong": int(is_wrong.sum()),
             "wrong_expected": float((1.0 - found.score).sum()),
-            "suggested_right": float(suggested[is_issue & is_wrong].mean()),
+            "suggested_right": float(mended.mean()) if len(mended) else None,
             **named("confident_learning", verdict(is_issue, is_wrong)),
             **named("score_below_half", verdict(found.score < 0.5, is_wrong)),
         }

@@ -167,9 +167,7 @@ def unseen_share(found: Sequence[Detections], drawn: Sequence[BoxLabels]) -> flo
     return unseen / count
 
 
-def spurious_share(
-    found: Sequence[Detections], drawn: Sequence[BoxLabels], noise: float
-) -> float:
+def spurious_share(found: Sequence[Detections], drawn: Sequence[BoxLabels], noise: float) -> float:
     """Share of the regions without an object that somebody drew a box around, if `noise` did.
 
     Of B boxes ``noise * B`` are around nothing, and meet one of the regions that are none; a
