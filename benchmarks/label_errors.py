@@ -4,10 +4,12 @@
     ./run bench label_errors --data ../shared/data/bccd --out FILE
 
 Of a set with one label an image the training part is taken and a share of its labels is flipped to
-another class at random; the engine, with its defaults, is fitted to them. Ours and cleanlab's
-scores read the engine's out-of-fold probabilities, and cleanlab's those of plain softmax
-regression too. Of a set with boxes a share each is dropped, shifted by a third to half of its size,
-and given another class; both read the engine's out-of-fold regions with their P(right).
+another class at random. Ours and cleanlab's scores read the same out-of-fold probabilities: the
+engine's with the estimator that label errors are found with best, those with its default one, and
+those of plain softmax regression, such as cleanlab's users have.
+
+Of a set with boxes a share each is dropped, shifted by a third to half of its size, and given
+another class; both read the engine's out-of-fold regions with their P(right).
 
 Errors that were in the set before are not known, and count as no errors when they are found.
 cleanlab runs in the environment of the other libraries. A run of a seed is kept in the benchmarks'
@@ -45,15 +47,18 @@ from model.engine import EngineConfig, fit
 from model.errors import ModelError
 from model.heads.softmax import normalise
 from model.label_errors.boxes import KINDS, OF_DRAWN, BoxErrors, find_box_errors
-from model.label_errors.choices import find_choice_errors
+from model.label_errors.choices import BEST_ESTIMATOR, find_choice_errors
 from model.types import Labelled
+from model.uncertainty import DEFAULT_ESTIMATOR
 
 F64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Row = dict[str, float | None]
 Rows = dict[str, Row]
 
-OURS, THEIRS, ON_PLAIN = "doubtless", "cleanlab: ", ", on plain softmax regression"
+OURS, THEIRS = "doubtless", "cleanlab: "
+ON_DEFAULT, ON_PLAIN = f", on {DEFAULT_ESTIMATOR}", ", on plain softmax regression"
 SURE = (0.95, 0.8, 0.5)  # cleanlab's default is the first; calibrated regions seldom reach it
 LIMIT_S = 1800.0
 CODE = (
@@ -78,7 +83,7 @@ def main() -> None:
         data=Path(arguments.data).name,
         share=arguments.share,
         seeds=arguments.seeds,
-        libraries={name: versions()[name] for name in ("cleanlab", "scikit-learn")},
+        libraries={"cleanlab": versions()["cleanlab"]},
         **facts,
     )
     result["methods"] = summarise(runs)
@@ -135,21 +140,13 @@ def choices(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
         labels, is_wrong = flip(task.labels, classes, arguments.share, seed)
         everyone = np.ones(len(labels), bool)
         data = Labelled(task.features, labels, everyone)
-        bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
-        assert bundle.out_of_fold_probs is not None
-        found = find_choice_errors(bundle.out_of_fold_probs, labels)
-        is_issue = found.is_issue
-        mended = (found.suggested == task.labels)[is_issue & is_wrong]
-        ours: Row = {
-            "ap": ranking_precision(found.score, is_wrong),
-            "wrong": int(is_wrong.sum()),
-            "wrong_expected": float((1.0 - found.score).sum()),
-            "suggested_right": float(mended.mean()) if len(mended) else None,
-            **named("confident_learning", verdict(is_issue, is_wrong)),
-            **named("score_below_half", verdict(found.score < 0.5, is_wrong)),
-        }
-        rows = {OURS: ours}
-        say("  engine fitted; plain softmax regression in five folds follows")
+        known = {}
+        for estimator, where in ((BEST_ESTIMATOR, ""), (DEFAULT_ESTIMATOR, ON_DEFAULT)):
+            config = EngineConfig(seed=seed, estimator=estimator)
+            bundle = fit(data, task.classes, pool=task.features, config=config)
+            assert bundle.out_of_fold_probs is not None
+            known[where] = bundle.out_of_fold_probs
+            say(f"  engine fitted with {estimator}")
         plain = {
             "rows": normalise(task.features, mean_row(task.features)),
             "labels": labels,
@@ -157,7 +154,11 @@ def choices(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
             "seed": np.array(seed),
         }
         answer, _ = worker.call("out of fold", plain, limit_s=LIMIT_S)
-        for probs, where in ((bundle.out_of_fold_probs, ""), (answer["probs"], ON_PLAIN)):
+        known[ON_PLAIN] = answer["probs"]
+        rows = {
+            OURS + where: _of_choices(probs, labels, task.labels) for where, probs in known.items()
+        }
+        for where, probs in known.items():
             given = {"probs": probs, "labels": labels}
             theirs, _ = worker.call("cleanlab: choices", given, limit_s=LIMIT_S)
             for method in METHODS:
@@ -165,13 +166,25 @@ def choices(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
             for name in FILTERS:
                 row = rows[THEIRS + METHODS[0] + where]
                 row.update(named(name, verdict(theirs[name], is_wrong)))
-        own = find_choice_errors(answer["probs"], labels)
-        rows[OURS + ON_PLAIN] = {"ap": ranking_precision(own.score, is_wrong)}
         return rows
 
     facts = {"backbone": arguments.backbone, "labels": len(task.labels), "classes": classes}
     about = {"data": str(Path(arguments.data).resolve()), **facts}
     return {"task": "classification", **facts}, _each_seed(arguments, about, run)
+
+
+def _of_choices(probs: F64, labels: Ints, truth: Ints) -> Row:
+    found, is_wrong = find_choice_errors(probs, labels), labels != truth
+    mended = (found.suggested == truth)[found.is_issue & is_wrong]
+    return {
+        "ap": ranking_precision(found.score, is_wrong),
+        "accuracy": float((probs.argmax(axis=1) == truth).mean()),
+        "wrong": int(is_wrong.sum()),
+        "wrong_expected": float((1.0 - found.score).sum()),
+        "suggested_right": float(mended.mean()) if len(mended) else None,
+        **named("confident_learning", verdict(found.is_issue, is_wrong)),
+        **named("score_below_half", verdict(found.score < 0.5, is_wrong)),
+    }
 
 
 def boxes(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
