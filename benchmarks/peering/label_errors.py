@@ -4,8 +4,8 @@
 ``cleanlab: choices`` ``probs`` (N, C) and ``labels``. ``cleanlab: boxes`` is given of all images
 together the drawn boxes ``drawn`` (B, 4) in pixels, ``drawn_labels`` (B,), the regions ``boxes``
 (R, 4), ``box_labels`` (R,), ``scores`` (R,), how many an image has of either, ``drawn_counts`` (N,)
-and ``counts`` (N,), ``n_classes``, and ``sure``, the confidence from which a region may show an
-overlooked object or another class.
+and ``counts`` (N,), ``n_classes``, and two confidences: ``sure`` from which a region may show an
+overlooked object or another class, ``likely`` from which it may show that a box is badly placed.
 """
 
 from __future__ import annotations
@@ -58,19 +58,22 @@ def boxes(given: Given) -> dict[str, Any]:
     from cleanlab.object_detection.filter import find_label_issues
 
     labels, predictions = _as_lists(given)
-    sure = float(given["sure"])
+    sure, likely = float(given["sure"]), float(given["likely"])
     both = {"labels": labels, "predictions": predictions}
     found = {
         "overlooked": rank.compute_overlooked_box_scores(**both, high_probability_threshold=sure),
-        "badly placed": rank.compute_badloc_box_scores(**both),
+        "badly placed": rank.compute_badloc_box_scores(**both, low_probability_threshold=likely),
         "swapped": rank.compute_swap_box_scores(**both, high_probability_threshold=sure),
     }
     result = {kind: rank.pool_box_scores_per_image(scores) for kind, scores in found.items()}
     for kind in ("badly placed", "swapped"):
         result[f"box {kind}"] = np.concatenate(found[kind])
-    # What `get_label_quality_scores` calls, which has no argument for the threshold.
+    # What `get_label_quality_scores` calls, which has no arguments for the thresholds.
     result["image"] = rank._get_subtype_label_quality_scores(
-        labels, predictions, high_probability_threshold=sure
+        labels,
+        predictions,
+        high_probability_threshold=sure,
+        low_probability_threshold=likely,
     )
     result["issue"] = find_label_issues(labels, predictions)
     return result

@@ -109,6 +109,7 @@ def test_cleanlab_is_given_boxes_as_it_takes_them(peer: Any) -> None:
         "drawn_counts": np.array([2, 1]),
         "n_classes": np.array(2),
         "sure": np.array(0.95),
+        "likely": np.array(0.5),
     }
     found, _ = peer.call("cleanlab: boxes", given, limit_s=120)
     assert found["image"][0] > found["image"][1] + 0.2
