@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from backend.logs import set_up_logging
 from backend.model_names import check_model_names
 from backend.records import Project
 from backend.settings import Settings
+from model.acceptance.plan import ACCEPTED, OF
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
 from model.backbones.pyramid import PYRAMIDS
@@ -332,6 +333,41 @@ def rollback(
     _follow(settings, project, ("republish",), since, as_json, wait, timeout)
 
 
+@command("accept")
+@project_option
+@click.option("--max-error", default=0.02, show_default=True, help="Largest share of wrong labels.")
+@click.option("--confidence", default=0.95, show_default=True, help="With which that is proved.")
+@click.option(
+    "--of",
+    type=click.Choice(OF),
+    default=ACCEPTED,
+    show_default=True,
+    help="The share among the accepted labels, or of all tasks: what is wrong in the end if people "
+    "do the rest.",
+)
+@click.option("--audit", type=int, help="Labels to check; without, as many as pay best.")
+@click.option("--again", is_flag=True, help="Plan a new audit after one that proved nothing.")
+@click.option("--cancel", is_flag=True, help="Give up an audit that is under way.")
+@click.option("--undo", is_flag=True, help="Take accepted labels back out of Label Studio.")
+@click.option("--yes", is_flag=True, help="Accept without asking.")
+@wait_option
+@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+def accept(as_json: bool, reference: str | None, wait: bool, timeout: float, **given: Any) -> None:
+    """Accept predictions unseen, as many as an audit proves to be right.
+
+    Run it once to have an audit put in front of the queue, again when its labels are there: it
+    says what was proved, and accepts it.
+    """
+    from backend.cli_accept import accept as run
+
+    settings = Settings.load()
+    project = _project(settings, reference)
+    follow = partial(
+        _follow, settings, project, as_json=False, wait=wait, timeout=timeout, quiet=as_json
+    )
+    run(settings, project, given, console=console, as_json=as_json, follow=follow)
+
+
 @command("simulate")
 @click.option(
     "--data",
@@ -458,7 +494,7 @@ def _follow(
     if not wait:
         if as_json:
             click.echo(json.dumps({"status": "queued"}))
-        else:
+        elif not quiet:
             console.print("Queued; `doubtless status` shows how far it is.")
         return
     bar = Progress(

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from backend import acceptance
+from backend.drift import alarm_of
 from backend.edges.database import Database
 from backend.forecast import forecast
 from backend.kinds import kind_of_project
@@ -15,6 +17,7 @@ from backend.ports import JobQueue
 from backend.records import Project, Run
 from backend.scheduler import training_decision
 from backend.settings import Settings
+from backend.triage import piles
 from model.engine import ACCURACY
 
 UNREADABLE_SHOWN = 20
@@ -89,6 +92,9 @@ def project_status(settings: Settings, database: Database, project: Project) -> 
         ),
         "running": [run_status(database, r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
+        "acceptance": acceptance.describe(database, project),
+        "piles": piles(database, project),
+        "drift": alarm_of(database, project),
         "problems": project.problems,
         "advice": kind_of_project(project).advice(settings, metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken],

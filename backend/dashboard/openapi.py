@@ -128,9 +128,28 @@ def _schemas() -> dict[str, Schema]:
         ),
         running=_list(_ref("Run")),
         next_training=_object(due=YES, reason=TEXT, wait_s=_or_null(NUMBER)),
+        acceptance=_or_null(_ref("Acceptance")), piles=_or_null(_ref("Piles")),
+        drift=_or_null(_ref("Drift")),
         problems=_list(TEXT), advice=_list(TEXT),
         unreadable=_list(_object(task=WHOLE, why=_or_null(TEXT))),
         last_error=_or_null(_ref("Run")),
+    )  # fmt: skip
+    acceptance = _object(
+        audit=WHOLE, status=TEXT, version=TEXT, max_error=SHARE, confidence=SHARE, of=TEXT,
+        pool=WHOLE, reach=WHOLE, audit_labels=WHOLE, audit_labels_done=WHOLE,
+        may_be_accepted=WHOLE, accepted=WHOLE, sentence=TEXT,
+    )  # fmt: skip
+    # Not required: there is nothing to check before something was accepted.
+    acceptance["properties"]["checked"] = _object(
+        asked=WHOLE, checked=WHOLE, wrong=WHOLE, max_error=NUMBER, evidence=NUMBER
+    )
+    piles = _object(
+        accept=WHOLE, review=WHOLE, label=WHOLE, accept_from=_or_null(SHARE),
+        minutes=_object(review=_or_null(NUMBER), label=_or_null(NUMBER)),
+    )  # fmt: skip
+    drift = _object(
+        at=TIME, p_value=SHARE, tasks=WHOLE, novelty_before=NUMBER, novelty_now=NUMBER,
+        draws=_list(WHOLE), sentence=TEXT,
     )  # fmt: skip
     version = _object(
         name=TEXT, number=WHOLE, kind=TEXT, status=TEXT, reason=TEXT, created_at=TIME,
@@ -160,6 +179,9 @@ def _schemas() -> dict[str, Schema]:
         "Session": _object(may_act=YES),
         "Estimate": estimate,
         "Run": run,
+        "Acceptance": acceptance,
+        "Piles": piles,
+        "Drift": drift,
         "Status": _object(
             server=TEXT, home=TEXT, queue=_object(state=TEXT, workers=WHOLE, waiting=_counts()),
             projects=_list(_ref("ProjectStatus")),

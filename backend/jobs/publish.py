@@ -159,6 +159,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     try:
         if project.live_version is None:
             job.app.first_published(project)
+        elif version.kind != "cold":
+            job.app.piles_changed(project, None)
         _tag(job, version.name, [row for row in tagged if row.task_id not in early])
     except PlatformError as exc:
         # The version is live and complete; only the tab or some clusters are missing.

@@ -148,6 +148,12 @@ def test_numbers_on_the_page_are_those_of_the_command(running, browser):
         f"{100 * state['accuracy']:.1f} %",
         f"95 %: {100 * low:.1f} % to {100 * high:.1f} %, on labels drawn by chance",
     ]  # fmt: skip
+    piles = state["piles"]
+    assert piles["accept"] > 0
+    page.get_by_text(
+        f"Open images: {piles['accept']} may be accepted unseen, {piles['review']} to review"
+    ).wait_for()
+    page.get_by_text(f"From {100 * piles['accept_from']:.1f}\u00a0% on").wait_for()
     assert shown["Labels"].split("\n") == ["16", f"{state['random_labels']} drawn by chance"]
     asked = requests.get(
         f"http://127.0.0.1:{running.port}/api/status",

@@ -20,6 +20,7 @@ export class ProjectView {
     this.links = h("p", { class: "links" });
     this.numbers = h("dl", { class: "numbers" });
     this.forecast = h("div");
+    this.left = h("div");
     this.runs = new Runs();
     this.work = h("div");
     this.problems = h("div");
@@ -34,7 +35,7 @@ export class ProjectView {
       h("nav", { "aria-label": "Way back" }, h("a", { href: "#projects" }, "All projects")),
       this.title, this.links, this.problems,
       h("div", { class: "cards" },
-        section("state", "State", this.numbers, this.forecast),
+        section("state", "State", this.numbers, this.forecast, this.left),
         section("work", "Work", this.runs.node, this.work, mayAct ? this.buttons() : null),
         section("curve", "Learning curve", this.curve),
         section("pool", "How sure it is of open images", this.pool),
@@ -62,9 +63,10 @@ export class ProjectView {
     keep(this.forecast, [...new Set([p.stopping.accuracy, p.stopping.gain, p.stopping.labels_needed].map((e) => e.sentence))],
       (sentences) => sentences.map((text) => h("p", {}, text)));
     this.showWork(p);
-    keep(this.problems, [p.problems, p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error]], notices);
+    keep(this.left, [p.piles, p.acceptance], leftOver);
+    keep(this.problems, [[p.drift ? p.drift.sentence : []].flat().concat(p.problems), p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error]], notices);
     this.showButtons(p);
-    const signature = JSON.stringify([p.live_version, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
+    const signature = JSON.stringify([p.live_version, p.acceptance && p.acceptance.status, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
     if (signature !== this.signature) {
       this.signature = signature;
       clearTimeout(this.later);
@@ -105,9 +107,10 @@ export class ProjectView {
         versions.map((v) => [v.name, STATUS[v.status] || v.status, whole(v.labels), percent(v.accuracy), interval(v.accuracy_interval),
           percent(v.pool_accuracy), percent(v.ece), moment(v.created_at), v.reason || "–"])),
     ]);
-    keep(this.pool, d.histogram, (found) => found.why ? why(found.why) : [
-      h("p", {}, `${whole(found.open_tasks)} open images under ${found.version}.`),
-      histogram(found),
+    keep(this.pool, [d.histogram, this.last.piles && this.last.piles.accept_from], ([found, from]) => found.why ? why(found.why) : [
+      h("p", {}, `${whole(found.open_tasks)} open images under ${found.version}.`,
+        from === null ? "" : ` From ${percent(from)} on, an audit has proved them good enough to accept unseen.`),
+      histogram(found, from),
       asTable("P(right) of the open images", ["P(right)", "Images"],
         found.bins.map((b) => [`${percent(b.low, 0)} to ${percent(b.high, 0)}`, whole(b.count)])),
     ]);
@@ -238,6 +241,17 @@ export class Runs {
     this.node.append(item.node);
     return item;
   }
+}
+
+// The three piles, and what an audit has shown.
+function leftOver([piles, audit]) {
+  const minutes = (n) => (n === null ? "" : ` (${Math.round(n)} min)`);
+  return [
+    piles ? h("p", {}, "Open images: ", piles.accept ? `${whole(piles.accept)} may be accepted unseen, ` : "",
+      `${whole(piles.review)} to review${minutes(piles.minutes.review)}, ${whole(piles.label)} to label${minutes(piles.minutes.label)}.`) : null,
+    audit ? h("p", {}, `Accepting unseen, ${audit.version} (${audit.status}): `, prose(audit.sentence),
+      audit.accepted ? ` ${count(audit.accepted, "label")} accepted.` : "") : null,
+  ];
 }
 
 function notices([problems, advice, unreadable, broken, failure]) {

@@ -123,6 +123,21 @@ class Versions(Store):
                 found |= {row["task_id"]: Score(**row) for row in c.execute(query).mappings()}
         return found
 
+    def place_scores(self, key: str, number: int, places: Mapping[int, tuple[float, int]]) -> None:
+        """Give tasks another place in the queue: task -> score and cluster; P(right) stays."""
+        s = t.scores.c
+        if not places:
+            return
+        with self.engine.begin() as c:
+            c.execute(
+                t.scores.update()
+                .where(
+                    (s.project == key) & (s.version == number) & (s.task_id == sa.bindparam("task"))
+                )
+                .values(score=sa.bindparam("to"), cluster=sa.bindparam("group")),
+                [{"task": i, "to": to, "group": group} for i, (to, group) in places.items()],
+            )
+
     def unscored(self, key: str, number: int) -> int:
         """Tasks whose image is settled but that the version has not scored."""
         known = sa.select(t.scores.c.task_id).where(
@@ -141,6 +156,20 @@ class Versions(Store):
                 )
                 or 0
             )
+
+    def open_tasks(self, key: str, number: int, *, at_least: float) -> tuple[int, int]:
+        """Scored tasks that nobody has answered, and how many have such a P(right)."""
+        s, a = t.scores.c, t.answers.c
+        answered = sa.exists(
+            sa.select(1).where((a.project == s.project) & (a.task_id == s.task_id))
+        )
+        sure = sa.func.sum(sa.case((s.p_right >= at_least, 1), else_=0))
+        query = sa.select(sa.func.count(), sure).where(
+            (s.project == key) & (s.version == number) & ~answered
+        )
+        with self.reader.connect() as c:
+            count, many = c.execute(query).one()
+        return int(count), int(many or 0)
 
     def drop_scores(self, key: str, number: int) -> None:
         """Forget what a superseded version said."""
