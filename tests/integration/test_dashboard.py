@@ -100,6 +100,11 @@ def test_the_owner_sees_the_state_live_and_every_button_works(running, browser):
     assert page.get_by_text(re.compile(r"about \d+ s left")).is_visible()
 
     page.get_by_role("button", name="Train now").click()
+    page.get_by_role("button", name="Cancel").click()  # an audit is under way
+    assert database.project(key).requested_at is None
+    page.get_by_role("button", name="Train now").click()
+    page.get_by_text("of 3 checked labels are there").wait_for()
+    page.get_by_role("button", name="Train all the same").click()
     page.get_by_text("A training was asked for").wait_for()
     assert database.project(key).request_reason == "asked for on the dashboard"
 
