@@ -100,6 +100,11 @@ def test_the_owner_sees_the_state_live_and_every_button_works(running, browser):
     assert page.get_by_text(re.compile(r"about \d+ s left")).is_visible()
 
     page.get_by_role("button", name="Train now").click()
+    page.get_by_role("button", name="Cancel").click()  # an audit is under way
+    assert database.project(key).requested_at is None
+    page.get_by_role("button", name="Train now").click()
+    page.get_by_text("of 3 checked labels are there").wait_for()
+    page.get_by_role("button", name="Train all the same").click()
     page.get_by_text("A training was asked for").wait_for()
     assert database.project(key).request_reason == "asked for on the dashboard"
 
@@ -131,12 +136,6 @@ def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     open_project(page)
     database, key = running.database, running.key
     card = page.locator("section.accept")
-    assert card.get_by_text("Ask for an audit: people label").is_visible()
-    card.get_by_label("At most").fill("0.1")
-    card.get_by_role("button", name="Ask for an audit").click()
-    page.get_by_text("a new version is on its way").wait_for()  # a training runs
-
-    fill_audit(database, key, sorted(running.platform.data), status="certified")
     accept = card.get_by_role("button", name=re.compile(r"Accept \d+"))
     accept.click()
     page.get_by_text("They can be taken back").wait_for()
@@ -146,21 +145,24 @@ def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     accept.click()
     page.get_by_role("button", name="Accept", exact=True).click()
     page.get_by_text("Annotations are being made").wait_for()
-    (audit,) = database.audits(key)
+    audit = database.audits(key)[-1]
     assert [r.payload for r in database.runs(key) if r.kind == "accept"] == [{"audit": audit.id}]
 
     card.get_by_role("button", name="Do not accept").click()
     page.get_by_text("The audit is given up").wait_for()
-    card.get_by_role("button", name="Ask for an audit").wait_for()
-    fill_audit(database, key, sorted(running.platform.data), status="open")
+    card.get_by_text("Ask for an audit: people label").wait_for()
+    card.get_by_label("At most").fill("0.1")
+    card.get_by_role("button", name="Ask for an audit").click()
+    page.get_by_text("a new version is on its way").wait_for()  # a training runs
+    fill_audit(database, key, status="open")
     bar = card.get_by_role("progressbar", name="Audit labels that are there")
     bar.wait_for()
     assert bar.get_attribute("value") == "0"
+    card.screenshot(path=shot("accept"))
     card.get_by_role("button", name="Give up the audit").click()
     card.get_by_role("button", name="Ask for an audit").wait_for()
-    fill_audit(database, key, sorted(running.platform.data), status="open")
-    card.get_by_role("button", name="Give up the audit").wait_for()
-    card.screenshot(path=shot("accept"))
+    fill_audit(database, key)
+    accept.wait_for()
     # The refusal above is told by the server with a 409, which browsers log.
     assert [text for text in page.wrong if "409" not in text] == []
 
@@ -188,6 +190,12 @@ def test_numbers_on_the_page_are_those_of_the_command(running, browser):
         f"{100 * state['accuracy']:.1f} %",
         f"95 %: {100 * low:.1f} % to {100 * high:.1f} %, on labels drawn by chance",
     ]  # fmt: skip
+    piles = state["piles"]
+    assert piles["accept"] > 0
+    counts = page.locator("section.accept .numbers dd").all_inner_texts()
+    shown_piles = [int(text.split("\n")[0]) for text in counts]
+    assert shown_piles == [piles["accept"], piles["review"], piles["label"]]
+    page.get_by_text(f"From {100 * piles['accept_from']:.1f}\u00a0% on").wait_for()
     assert shown["Labels"].split("\n") == ["16", f"{state['random_labels']} drawn by chance"]
     asked = requests.get(
         f"http://127.0.0.1:{running.port}/api/status",

@@ -70,7 +70,7 @@ export class ProjectView {
     keep(this.problems, [p.problems, p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error], p.drift && p.drift.sentence], notices);
     this.acceptance.show(p);
     this.showButtons(p);
-    const signature = JSON.stringify([p.live_version, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
+    const signature = JSON.stringify([p.live_version, p.acceptance && p.acceptance.status, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
     if (signature !== this.signature) {
       this.signature = signature;
       clearTimeout(this.later);
@@ -111,10 +111,9 @@ export class ProjectView {
         versions.map((v) => [v.name, STATUS[v.status] || v.status, whole(v.labels), percent(v.accuracy), interval(v.accuracy_interval),
           percent(v.pool_accuracy), percent(v.ece), moment(v.created_at), v.reason || "–"])),
     ]);
-    const acceptFrom = this.last.piles && this.last.piles.accept_from;
-    keep(this.pool, [d.histogram, acceptFrom], ([found, from]) => found.why ? why(found.why) : [
+    keep(this.pool, [d.histogram, this.last.piles && this.last.piles.accept_from], ([found, from]) => found.why ? why(found.why) : [
       h("p", {}, `${whole(found.open_tasks)} open images under ${found.version}.`,
-        from === null ? "" : ` The line at ${percent(from)}: from there on they may be accepted.`),
+        from === null ? "" : ` From ${percent(from)} on, an audit has proved them good enough to accept unseen.`),
       histogram(found, from),
       asTable("P(right) of the open images", ["P(right)", "Images"],
         found.bins.map((b) => [`${percent(b.low, 0)} to ${percent(b.high, 0)}`, whole(b.count)])),
@@ -137,7 +136,7 @@ export class ProjectView {
 
   buttons() {
     const act = (button, path, body) => this.act(button, path, body);
-    this.train = h("button", { type: "button", class: "main", on: { click: () => act(this.train, "train") } }, "Train now");
+    this.train = h("button", { type: "button", class: "main", on: { click: () => this.askTrain() } }, "Train now");
     this.pause = h("button", { type: "button", on: { click: () => act(this.pause, this.last.paused ? "resume" : "pause") } }, "Pause");
     this.version = h("select", { id: "version" });
     this.rollback = h("button", { type: "button", on: { click: () => this.askRollback() } }, "Roll back…");
@@ -159,10 +158,22 @@ export class ProjectView {
     if (usable.some((v) => v.name === chosen)) this.version.value = chosen;
   }
 
+  // What a new version would undo; empty when no audit is under way.
+  audited() {
+    const audit = this.last.acceptance;
+    if (!audit || !["open", "certified", "accepting"].includes(audit.status)) return "";
+    return `The audit of ${audit.version} would end: ${audit.audit_labels_done} of ${audit.audit_labels} checked labels are there, and they prove nothing of another version.`;
+  }
+
+  async askTrain() {
+    const cost = this.audited();
+    if (!cost || await this.ask("Train during an audit?", cost, "Train all the same")) await this.act(this.train, "train");
+  }
+
   async askRollback() {
     const name = this.version.value;
     const yes = await this.ask(`Publish ${name} again?`,
-      `All open images get the predictions of ${name} under a new version number. Labels stay as they are, and the next training may replace it.`,
+      `All open images get the predictions of ${name} under a new version number. Labels stay as they are, and the next training may replace it. ${this.audited()}`,
       `Roll back to ${name}`);
     if (yes) await this.act(this.rollback, "rollback", { version: name });
   }
@@ -306,12 +317,13 @@ function doubtedLabel(item) {
 }
 
 function findings(found) {
-  const fine = found.findings.filter((f) => f.ok).length;
+  const finding = (f) => h("li", { class: f.ok ? "fine" : f.severity },
+    f.ok ? null : h("strong", {}, f.severity === "warning" ? "Weak: " : "Wrong: "), prose(f.message),
+    !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), prose(f.fix)) : null);
+  const [fine, wrong] = [found.findings.filter((f) => f.ok), found.findings.filter((f) => !f.ok)];
   return [
-    h("p", {}, `${fine} of ${found.findings.length} checks are fine.`),
-    h("ul", { class: "findings" }, [...found.findings].sort((a, b) => a.ok - b.ok).map((f) =>
-      h("li", { class: f.ok ? "fine" : f.severity },
-        h("strong", {}, f.ok ? "Fine: " : f.severity === "warning" ? "Weak: " : "Wrong: "), prose(f.message),
-        !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), prose(f.fix)) : null))),
+    h("p", {}, `${fine.length} of ${found.findings.length} checks are fine.`),
+    h("ul", { class: "findings" }, wrong.map(finding)),
+    h("details", {}, h("summary", {}, "What is fine"), h("ul", { class: "findings" }, fine.map(finding))),
   ];
 }

@@ -279,8 +279,8 @@ class Labels(Store):
                         (a.project == key)
                         & a.cancelled.is_(False)
                         & a.label.is_not(None)
-                        & a.task_id.in_(drawn)
                         & by_people()
+                        & a.task_id.in_(drawn)
                     )
                 )
                 or 0

@@ -13,6 +13,7 @@ from test_openapi import check
 
 from backend import acceptance, commands
 from backend.dashboard import api
+from backend.dashboard.details import why_doubtful
 from backend.edges.database import Database
 from backend.records import Score
 
@@ -99,6 +100,16 @@ def test_most_doubtful_come_in_the_order_of_their_doubt(trained, owner):
     )
     drawn = trained.database.draws(trained.key)
     assert [t["drawn_by_chance"] for t in shown] == [t["task"] in drawn for t in shown]
+
+
+@pytest.mark.parametrize(
+    ("aleatoric", "epistemic", "said"),
+    [(0.3, 0.1, "Mostly aleatoric"), (0.1, 0.3, "Mostly epistemic"), (None, None, "not said")],
+)
+def test_the_larger_part_of_the_doubt_is_named(aleatoric, epistemic, said):
+    row = Score(task_id=1, label="red", score=0.5, p_right=0.5, total=0.4, aleatoric=aleatoric,
+                epistemic=epistemic)  # fmt: skip
+    assert said in why_doubtful(row)
 
 
 def test_a_submitted_task_is_no_longer_among_the_doubtful(trained, owner):
@@ -303,7 +314,7 @@ def test_the_files_need_no_token_and_allow_no_foreign_or_inline_code(anyone):
 
 
 def test_a_large_pool_is_aggregated_by_the_database(make_world, monkeypatch):
-    """No endpoint reads all scores: `Database.scores` would."""
+    """No endpoint reads the scores of all tasks; of a few that are named it may."""
     from starlette.testclient import TestClient
 
     from backend.dashboard.access import read_tokens
@@ -313,7 +324,13 @@ def test_a_large_pool_is_aggregated_by_the_database(make_world, monkeypatch):
     world.work()
     world.label(6)
     world.work()
-    monkeypatch.setattr(Database, "scores", lambda *given: 1 / 0)
+    named = Database.scores
+
+    def of_all(self, key, number, task_ids=None):
+        assert task_ids is not None, "all scores were read"
+        return named(self, key, number, task_ids)
+
+    monkeypatch.setattr(Database, "scores", of_all)
     token = read_tokens(world.settings.home_path).full
     with TestClient(Web(world.app, ticking=False).asgi()) as client:
         client.headers["Authorization"] = f"Bearer {token}"
