@@ -179,8 +179,8 @@ def why_doubtful(row: Score) -> str:
     if row.total is None or row.aleatoric is None or row.epistemic is None:
         return "It was not said how the doubt comes about."
     if row.epistemic > row.aleatoric:
-        return "Mostly epistemic: the model has not learnt such images yet, and a label teaches it."
-    return "Mostly aleatoric: the image fits more than one answer, and further labels help little."
+        return "Mostly epistemic: the passes disagree, so such images are not learnt yet."
+    return "Mostly aleatoric: the passes agree that more than one answer fits."
 
 
 def _regions(spec: TaskSpec | None, text: str | None) -> list[dict[str, Any]]:

@@ -288,12 +288,13 @@ function doubtfulTask(task) {
 }
 
 function findings(found) {
-  const fine = found.findings.filter((f) => f.ok).length;
+  const finding = (f) => h("li", { class: f.ok ? "fine" : f.severity },
+    f.ok ? null : h("strong", {}, f.severity === "warning" ? "Weak: " : "Wrong: "), prose(f.message),
+    !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), prose(f.fix)) : null);
+  const [fine, wrong] = [found.findings.filter((f) => f.ok), found.findings.filter((f) => !f.ok)];
   return [
-    h("p", {}, `${fine} of ${found.findings.length} checks are fine.`),
-    h("ul", { class: "findings" }, [...found.findings].sort((a, b) => a.ok - b.ok).map((f) =>
-      h("li", { class: f.ok ? "fine" : f.severity },
-        h("strong", {}, f.ok ? "Fine: " : f.severity === "warning" ? "Weak: " : "Wrong: "), prose(f.message),
-        !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), prose(f.fix)) : null))),
+    h("p", {}, `${fine.length} of ${count(found.findings.length, "check")} are fine.`),
+    h("ul", { class: "findings" }, wrong.map(finding)),
+    h("details", {}, h("summary", {}, "What is fine"), h("ul", { class: "findings" }, fine.map(finding))),
   ];
 }

@@ -13,6 +13,7 @@ from test_openapi import check
 
 from backend import acceptance, commands
 from backend.dashboard import api
+from backend.dashboard.details import why_doubtful
 from backend.edges.database import Database
 from backend.records import Score
 
@@ -99,6 +100,16 @@ def test_most_doubtful_come_in_the_order_of_their_doubt(trained, owner):
     )
     drawn = trained.database.draws(trained.key)
     assert [t["drawn_by_chance"] for t in shown] == [t["task"] in drawn for t in shown]
+
+
+@pytest.mark.parametrize(
+    ("aleatoric", "epistemic", "said"),
+    [(0.3, 0.1, "Mostly aleatoric"), (0.1, 0.3, "Mostly epistemic"), (None, None, "not said")],
+)
+def test_the_larger_part_of_the_doubt_is_named(aleatoric, epistemic, said):
+    row = Score(task_id=1, label="red", score=0.5, p_right=0.5, total=0.4, aleatoric=aleatoric,
+                epistemic=epistemic)  # fmt: skip
+    assert said in why_doubtful(row)
 
 
 def test_a_submitted_task_is_no_longer_among_the_doubtful(trained, owner):
