@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,18 +22,16 @@ from backend.app import App
 from backend.dashboard import openapi
 from backend.dashboard.access import Access, Level
 from backend.dashboard.details import details, events
+from backend.dashboard.given import body_of, count_of, promise_of
 from backend.dashboard.pictures import thumbnail
 from backend.dashboard.stream import MOST_STREAMS, Latest, server_sent
-from backend.errors import BackendError, BadRequestError, BusyError, TooLargeError
+from backend.errors import BackendError, BadRequestError, BusyError
 from backend.records import Project
-from model.acceptance.plan import ACCEPTED, Promise
-from model.errors import ModelError
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-MOST_BODY = 10_000
 ASKED = "asked for on the dashboard"
 DOUBTFUL, MOST_DOUBTFUL = 12, 100
 EVENTS, MOST_EVENTS = 50, 500
@@ -191,6 +188,10 @@ class Dashboard:
                     self._is_leaving,
                 ):
                     yield line
+            except (
+                Exception
+            ):  # the answer has begun: all that is left is to end it and tell the log
+                log.exception("a stream of the dashboard broke off; its page asks instead")
             finally:
                 self.streams -= 1
 
@@ -199,14 +200,14 @@ class Dashboard:
 
     async def project(self, request: Request) -> Response:
         """Versions, classes, calibration, histogram, most doubtful tasks."""
-        count = _count_of(request, "doubtful", DOUBTFUL, MOST_DOUBTFUL)
+        count = count_of(request, "doubtful", DOUBTFUL, MOST_DOUBTFUL)
         return JSONResponse(
             await self._read(lambda: details(self.app, self._project(request), count))
         )
 
     async def events(self, request: Request) -> Response:
         """What happened, newest first."""
-        limit = _count_of(request, "limit", EVENTS, MOST_EVENTS)
+        limit = count_of(request, "limit", EVENTS, MOST_EVENTS)
         found = await self._read(lambda: events(self.app.database, self._project(request), limit))
         return JSONResponse({"events": found})
 
@@ -237,7 +238,7 @@ class Dashboard:
     async def log_in(self, request: Request) -> Response:
         """Keep a token in a cookie."""
         self.access.require_own_page(request)
-        token = (await _body(request)).get("token")
+        token = (await body_of(request)).get("token")
         if not isinstance(token, str):
             raise BadRequestError("the body has no text 'token'; `doubtless dashboard` prints it")
         level = self.access.level_of(token.strip())
@@ -266,14 +267,14 @@ class Dashboard:
 
     async def rollback(self, request: Request) -> Response:
         """Publish an earlier version again."""
-        name = (await _body(request)).get("version")
+        name = (await body_of(request)).get("version")
         if not isinstance(name, str) or not name:
             raise BadRequestError("the body has no text 'version'; give a name, such as \"v3\"")
         return await self._act(request, partial(self._roll_back, name))
 
     async def audit(self, request: Request) -> Response:
         """Ask for the labels that prove how much may be accepted unseen."""
-        promise = _promise(await _body(request))
+        promise = promise_of(await body_of(request))
         return await self._act(request, partial(self._audit, promise))
 
     async def cancel(self, request: Request) -> Response:
@@ -342,42 +343,3 @@ class Dashboard:
     ) -> Any:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads or self.reading, function)
-
-
-def _count_of(request: Request, name: str, default: int, most: int) -> int:
-    given = request.query_params.get(name, str(default))
-    number = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else -1
-    if not 1 <= number <= most:
-        raise BadRequestError(f"{name}='{given[:40]}' has to be a whole number from 1 to {most}")
-    return number
-
-
-def _promise(body: dict[str, Any]) -> Promise:
-    try:
-        max_error, confidence = (_number(body, name) for name in ("max_error", "confidence"))
-        return Promise(max_error, confidence, str(body.get("of", ACCEPTED)))
-    except ModelError as exc:
-        raise BadRequestError(str(exc)) from None
-
-
-def _number(body: dict[str, Any], name: str) -> float:
-    value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        said = json.dumps(value)[:40]
-        raise BadRequestError(f"{name} is {said}; give a number between 0 and 1, such as 0.05")
-    return float(value)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    raw = b""
-    async for part in request.stream():
-        raw += part
-        if len(raw) > MOST_BODY:
-            raise TooLargeError(f"the body is over {MOST_BODY} bytes; a few words are enough here")
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        raise BadRequestError(f"the body is not JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise BadRequestError(f"the body is a JSON {type(body).__name__}, expected an object")
-    return body

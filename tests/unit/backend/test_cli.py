@@ -198,3 +198,12 @@ def test_up_prints_the_dashboards_address(home, monkeypatch):
     page = json.loads(run("dashboard", "--json").output)["address"]
     assert page in run("up").output
     assert json.loads(run("up", "--json").output)["dashboard"] == page
+
+
+def test_status_says_how_long_what_runs_may_still_take(project, home):
+    database = Database(f"sqlite:///{home / 'doubtless.db'}")
+    before = database.add_run(project.key, "train")
+    database.update_run(before, status="done", started_at=10.0, finished_at=50.0)
+    assert "s left" not in run("status").output
+    database.claim_run(database.add_run(project.key, "train", reason="pressed"), "w")
+    assert "about 40 s left" in run("status").output

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+
+import pytest
+import requests
+import uvicorn
 
 from backend.dashboard import stream
 from backend.dashboard.stream import Latest, server_sent
@@ -57,3 +63,50 @@ def test_too_many_listeners_are_told_to_ask_instead(web, owner):
     answer = owner.get("/api/stream")
     assert answer.status_code == 503
     assert "/api/status" in answer.json()["error"]
+
+
+@pytest.fixture
+def address(web, tokens):
+    """The same over a real connection: a test client cannot hang up."""
+    config = uvicorn.Config(web.asgi(), port=0, log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    web.stop.set()
+    server.should_exit = True
+    thread.join(5)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def listening(address, tokens):
+    return requests.get(
+        f"{address}/api/stream", headers={"Authorization": f"Bearer {tokens.full}"}, stream=True,
+        timeout=5,
+    )  # fmt: skip
+
+
+def test_whoever_hangs_up_makes_room(web, address, tokens):
+    answers = [listening(address, tokens) for _ in range(3)]
+    wait_for(lambda: web.dashboard.streams == 3)
+    answers.pop().close()
+    wait_for(lambda: web.dashboard.streams == 2)
+    for answer in answers:
+        answer.close()
+    wait_for(lambda: web.dashboard.streams == 0)
+
+
+def test_a_stream_that_cannot_go_on_ends_and_says_so_in_the_log(
+    web, address, tokens, monkeypatch, caplog
+):
+    monkeypatch.setattr(web.dashboard.latest, "now", lambda: 1 / 0)
+    assert listening(address, tokens).text == "retry: 2000\n\n"
+    assert "broke off" in caplog.text
