@@ -293,7 +293,7 @@ function findings(found) {
     !f.ok && f.fix ? h("p", {}, h("strong", {}, "Fix: "), prose(f.fix)) : null);
   const [fine, wrong] = [found.findings.filter((f) => f.ok), found.findings.filter((f) => !f.ok)];
   return [
-    h("p", {}, `${fine.length} of ${count(found.findings.length, "check")} are fine.`),
+    h("p", {}, `${fine.length} of ${found.findings.length} checks are fine.`),
     h("ul", { class: "findings" }, wrong.map(finding)),
     h("details", {}, h("summary", {}, "What is fine"), h("ul", { class: "findings" }, fine.map(finding))),
   ];
