@@ -27,6 +27,7 @@ from backend.dashboard.pictures import thumbnail
 from backend.dashboard.stream import MOST_STREAMS, Latest, server_sent
 from backend.errors import BackendError, BadRequestError, BusyError
 from backend.records import Project
+from model.acceptance.plan import Promise
 
 log = logging.getLogger(__name__)
 

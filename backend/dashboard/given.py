@@ -1,4 +1,4 @@
-"""What a request to the dashboard gives: a number of the query, an object in the body, a promise."""
+"""What a request to the dashboard gives: a number, the object in its body, a promise."""
 
 from __future__ import annotations
 

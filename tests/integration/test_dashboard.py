@@ -149,6 +149,15 @@ def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     (audit,) = database.audits(key)
     assert [r.payload for r in database.runs(key) if r.kind == "accept"] == [{"audit": audit.id}]
 
+    running.database.update_project(key, requested_at=None, request_reason=None)
+    page.get_by_role("button", name="Train now").click()
+    page.get_by_text("The audit of v9 would end").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    assert database.project(key).requested_at is None
+    page.get_by_role("button", name="Train now").click()
+    page.get_by_role("button", name="Train all the same").click()
+    until(lambda: database.project(key).requested_at is not None, 5, "the training is asked for")
+
     card.get_by_role("button", name="Do not accept").click()
     page.get_by_text("The audit is given up").wait_for()
     card.get_by_role("button", name="Ask for an audit").wait_for()

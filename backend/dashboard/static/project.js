@@ -131,7 +131,7 @@ export class ProjectView {
 
   buttons() {
     const act = (button, path, body) => this.act(button, path, body);
-    this.train = h("button", { type: "button", class: "main", on: { click: () => act(this.train, "train") } }, "Train now");
+    this.train = h("button", { type: "button", class: "main", on: { click: () => this.askTrain() } }, "Train now");
     this.pause = h("button", { type: "button", on: { click: () => act(this.pause, this.last.paused ? "resume" : "pause") } }, "Pause");
     this.version = h("select", { id: "version" });
     this.rollback = h("button", { type: "button", on: { click: () => this.askRollback() } }, "Roll back…");
@@ -153,10 +153,22 @@ export class ProjectView {
     if (usable.some((v) => v.name === chosen)) this.version.value = chosen;
   }
 
+  // What a new version would undo; empty when no audit is under way.
+  audited() {
+    const audit = this.last.acceptance;
+    if (!audit || !["open", "certified", "accepting"].includes(audit.status)) return "";
+    return `The audit of ${audit.version} would end: ${audit.audit_labels_done} of ${audit.audit_labels} checked labels are there, and they prove nothing of another version.`;
+  }
+
+  async askTrain() {
+    const cost = this.audited();
+    if (!cost || await this.ask("Train during an audit?", cost, "Train all the same")) await this.act(this.train, "train");
+  }
+
   async askRollback() {
     const name = this.version.value;
     const yes = await this.ask(`Publish ${name} again?`,
-      `All open images get the predictions of ${name} under a new version number. Labels stay as they are, and the next training may replace it.`,
+      `All open images get the predictions of ${name} under a new version number. Labels stay as they are, and the next training may replace it. ${this.audited()}`,
       `Roll back to ${name}`);
     if (yes) await this.act(this.rollback, "rollback", { version: name });
   }
