@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from backend.edges.database import Database
 from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec, parse_config
-from backend.errors import BackendError
+from backend.errors import NotNowError
 from backend.kinds import kind_of
 from backend.records import Audit, AuditItem, Project
 from model.acceptance.certificate import certify, confidence_of_attempt
@@ -54,7 +54,7 @@ def propose(
         reach: largest share of the pool that may be accepted; None leaves it to the plan.
 
     Raises:
-        BackendError: there is nothing to accept, no audit would pay, or another one is under way.
+        NotNowError: there is nothing to accept, no audit would pay, or another one is under way.
         ModelError: an `audit` or `reach` that cannot be.
     """
     _refuse_while_busy(database, project)
@@ -62,7 +62,7 @@ def propose(
     if project.live_version is not None:
         live = database.version(project.key, project.live_version)
     if live is None or live.bundle is None:
-        raise BackendError(
+        raise NotNowError(
             "nothing is trained yet, so nothing can be accepted; label some tasks first"
         )
     # The same model published again is no new chance.
@@ -71,13 +71,13 @@ def propose(
     at_once = replace(promise, confidence=confidence_of_attempt(promise.confidence, attempt))
     pool = _pool(database, project, live.number)
     if not pool:
-        raise BackendError("every readable task is labelled or about to be; nothing is left over")
+        raise NotNowError("every readable task is labelled or about to be; nothing is left over")
     p_right = np.array([p for p, _, _ in pool])
     try_size = None if audit is None else min(audit, len(pool))
     plan = plan_audit(p_right, at_once, audit=try_size, reach=reach)
     if plan is None:
         sure = int(np.ceil(0.1 * len(pool)))
-        raise BackendError(
+        raise NotNowError(
             f"no audit would pay: {live.name} itself expects {np.mean(1 - p_right):.1%} of its "
             f"{len(pool)} predictions to be wrong, and {np.mean(1 - p_right[:sure]):.1%} of its "
             f"surest {sure}, where at most {promise.max_error:.1%} may be. Label more, or allow "
@@ -137,9 +137,9 @@ def held(database: Database, project: Project) -> str | None:
 
 def progress(database: Database, project: Project, audit: Audit) -> tuple[int, int]:
     """Audit labels that are there, and how many were asked for."""
-    touched = database.touched_tasks(project.key)
-    items = database.audit_items(audit.id, state=DRAWN)
-    return sum(item.task_id in touched for item in items), len(items)
+    ids = [item.task_id for item in database.audit_items(audit.id, state=DRAWN)]
+    done = database.touched_tasks(project.key, ids) | database.gone_tasks(project.key, ids)
+    return len(done), len(ids)
 
 
 def review(database: Database, project: Project) -> list[str]:
@@ -168,19 +168,19 @@ def review(database: Database, project: Project) -> list[str]:
 
 def _refuse_while_busy(database: Database, project: Project) -> None:
     for audit in database.audits(project.key, status=HOLDING):
-        raise BackendError(
+        raise NotNowError(
             f"an audit is {audit.status} already: at most {audit.max_error:.1%} wrong; "
             "`doubtless accept` goes on with it, `doubtless accept --cancel` gives it up"
         )
     for audit in database.audits(project.key, status=(ACCEPTED,)):
         if audit.version == project.live_version:
-            raise BackendError(
+            raise NotNowError(
                 "what the live version says was accepted already as far as that was proved; "
                 "label more and let it train, or take it back with `doubtless accept --undo`"
             )
     busy = [run for run in database.runs(project.key) if run.kind in ("train", "republish")]
     if busy:
-        raise BackendError(
+        raise NotNowError(
             f"a new version is on its way ({busy[0].kind}, {busy[0].status}); audit what it says "
             "when it is live"
         )
@@ -220,14 +220,10 @@ def verdicts(database: Database, project: Project, items: Sequence[AuditItem]) -
     spec = parse_config(project.label_config).spec
     if spec is None:
         return {}
-    answers = database.answers(project.key)
-    touched = database.touched_tasks(project.key)
-    there = {t.task_id for t in database.tasks(project.key)}
-    return {
-        item.rank: _is_wrong(spec, item, answers)
-        for item in items
-        if item.task_id in touched or item.task_id not in there
-    }
+    ids = [item.task_id for item in items]
+    answers = database.answers(project.key, ids)
+    judged = database.touched_tasks(project.key, ids) | database.gone_tasks(project.key, ids)
+    return {item.rank: _is_wrong(spec, item, answers) for item in items if item.task_id in judged}
 
 
 def _is_wrong(spec: TaskSpec, item: AuditItem, answers: Mapping[int, list[str]]) -> bool:
@@ -305,8 +301,7 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
         "accepted": states.get(ACCEPTED, 0),
         "sentence": audit.reason or _sentence(audit, done, wanted),
     }
-    if audit.status in STANDING:
-        found["checked"] = watched(database, project, audit)
+    found["checked"] = watched(database, project, audit) if audit.status in STANDING else None
     return found
 
 

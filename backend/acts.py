@@ -1,9 +1,10 @@
-"""What a person may ask of a project: train now, pause, go on, publish an earlier version again."""
+"""What a person may ask of a project: to train, to pause, to roll back, to accept unseen."""
 
 from __future__ import annotations
 
 import time
 
+from backend import acceptance
 from backend.edges.database import Database
 from backend.errors import NotNowError, UnknownVersionError
 from backend.events import request_training
@@ -51,6 +52,51 @@ def republish(
         )
     now = time.time()
     database.add_run(project.key, "republish", reason=reason, payload={"version": version.number})
+    return now
+
+
+def accept(database: Database, project: Project, reason: str) -> float:
+    """Ask that what an audit has proved be accepted; returns the time of the request.
+
+    Raises:
+        NotNowError: nothing is proved that is not accepted.
+    """
+    acceptance.review(database, project)
+    audits = database.audits(project.key, status=(acceptance.CERTIFIED, acceptance.ACCEPTING))
+    if not audits:
+        raise NotNowError(
+            "no audit has proved anything that is not accepted yet; ask for one, and label what "
+            "it asks for"
+        )
+    now = time.time()
+    database.add_run(project.key, "accept", reason=reason, payload={"audit": audits[-1].id})
+    return now
+
+
+def cancel_audit(database: Database, project: Project, reason: str) -> None:
+    """Give up an audit before anything is accepted; its labels stay, and are trained on.
+
+    Raises:
+        NotNowError: none is under way.
+    """
+    for audit in database.audits(project.key, status=(acceptance.OPEN, acceptance.CERTIFIED)):
+        database.update_audit(audit.id, status=acceptance.CANCELLED, reason=reason)
+        return
+    raise NotNowError("no audit is under way; what was accepted already can be taken back")
+
+
+def undo_acceptance(database: Database, project: Project, reason: str) -> float:
+    """Ask that accepted labels be taken out of Label Studio; returns the time of the request.
+
+    Raises:
+        NotNowError: nothing was accepted.
+    """
+    standing = database.audits(project.key, status=acceptance.STANDING)
+    if not standing:
+        raise NotNowError("nothing was accepted unseen, so there is nothing to take back")
+    now = time.time()
+    for audit in standing:
+        database.add_run(project.key, "undo", reason=reason, payload={"audit": audit.id})
     return now
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 from rich.console import Console
 
-from backend import acceptance
+from backend import acceptance, acts
 from backend.cli_view import show_acceptance
 from backend.edges.database import Database
-from backend.errors import BackendError
 from backend.records import Audit, Project
 from backend.settings import Settings
 from model.acceptance.plan import Promise
 
 Follow = Callable[..., None]
+_ASKED = "asked for by `doubtless accept {}`"
 
 
 def accept(
@@ -45,9 +44,9 @@ def accept(
     """
     database = Database(settings.database)
     if given["undo"]:
-        undo(database, project, follow)
+        follow(("undo",), acts.undo_acceptance(database, project, _ASKED.format("--undo")))
     elif given["cancel"]:
-        cancel(database, project)
+        acts.cancel_audit(database, project, _ASKED.format("--cancel"))
     else:
         acceptance.review(database, project)
         _next_step(database, project, given, console, as_json, follow)
@@ -58,40 +57,6 @@ def accept(
         console.print("No audit is under way, and nothing is accepted.")
     else:
         show_acceptance(console, found)
-
-
-def cancel(database: Database, project: Project) -> None:
-    """Give up an audit before anything is accepted.
-
-    Raises:
-        BackendError: none is under way.
-    """
-    for audit in database.audits(project.key, status=(acceptance.OPEN, acceptance.CERTIFIED)):
-        database.update_audit(
-            audit.id, status=acceptance.CANCELLED, reason="given up by `doubtless accept --cancel`"
-        )
-        return
-    raise BackendError(
-        "no audit is under way; `doubtless accept --undo` takes back what was accepted"
-    )
-
-
-def undo(database: Database, project: Project, follow: Follow) -> None:
-    """Have accepted labels taken out of Label Studio.
-
-    Raises:
-        BackendError: nothing was accepted.
-    """
-    standing = database.audits(project.key, status=acceptance.STANDING)
-    if not standing:
-        raise BackendError("nothing was accepted unseen, so there is nothing to take back")
-    since = time.time()
-    for audit in standing:
-        database.add_run(
-            project.key, "undo", reason="asked for by `doubtless accept --undo`",
-            payload={"audit": audit.id},
-        )  # fmt: skip
-    follow(("undo",), since)
 
 
 def _next_step(
@@ -105,12 +70,7 @@ def _next_step(
     audit = acceptance.current(database, project)
     if audit is not None and audit.status in (acceptance.CERTIFIED, acceptance.ACCEPTING):
         if given["yes"] or (not as_json and _confirmed(console, audit)):
-            since = time.time()
-            database.add_run(
-                project.key, "accept", reason="asked for by `doubtless accept`",
-                payload={"audit": audit.id},
-            )  # fmt: skip
-            follow(("accept",), since)
+            follow(("accept",), acts.accept(database, project, _ASKED.format("--yes")))
         return
     if audit is not None and audit.status == acceptance.OPEN:
         return

@@ -79,8 +79,8 @@ def show_acceptance(console: Console, found: dict[str, Any]) -> None:
         f"  auto-accept ({found['status']}, {found['version']}): {found['sentence']}",
         highlight=False, markup=False,
     )  # fmt: skip
-    if found["accepted"]:
-        checked = found.get("checked", {"checked": 0, "asked": 0, "wrong": 0})
+    checked = found["checked"]
+    if checked:
         console.print(
             f"  {found['accepted']} labels accepted unseen; {checked['checked']} of "
             f"{checked['asked']} others looked at since, {checked['wrong']} of them wrong"

@@ -89,7 +89,7 @@ def alarm_of(database: Database, project: Project) -> dict[str, Any] | None:
     alarm = (project.drift or {}).get("alarm")
     if alarm is None:
         return None
-    touched = database.touched_tasks(project.key)
+    touched = database.touched_tasks(project.key, alarm["draws"])
     left = [task for task in alarm["draws"] if task not in touched]
     if not left:
         return None

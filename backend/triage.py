@@ -28,8 +28,10 @@ def piles(database: Database, project: Project) -> dict[str, Any] | None:
         return None
     proved, accept_from = may_be_accepted(database, project)
     opened, sure = database.open_tasks(project.key, project.live_version, at_least=REVIEW_FROM)
-    scores = database.scores(project.key, project.live_version, proved)
-    waiting = sum((row.p_right or 0.0) >= REVIEW_FROM for row in scores.values())
+    waiting = 0
+    if proved:
+        scores = database.scores(project.key, project.live_version, proved)
+        waiting = sum((row.p_right or 0.0) >= REVIEW_FROM for row in scores.values())
     counts = {
         "accept": len(proved),
         "review": sure - waiting,

@@ -40,6 +40,8 @@ class Bundle:
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
             was not fitted on it; only of a version just fitted, not stored.
         out_of_fold_p_right: ``(n_labels,)`` the P(right) stated for these predictions; likewise.
+        out_of_fold_probs: ``(n_labels, C)`` of every class, calibrated by one temperature whatever
+            calibrator was chosen, as `model.label_errors.choices` asks for them; likewise.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +53,7 @@ class Bundle:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     out_of_fold_right: NDArray[np.bool_] | None = None
     out_of_fold_p_right: NDArray[np.float64] | None = None
+    out_of_fold_probs: NDArray[np.float64] | None = None
 
     @property
     def multi_label(self) -> bool:

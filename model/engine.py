@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from model.acquisition.base import mean_row
 from model.bundle import Bundle
 from model.calibration.base import OutOfFold, Rest
-from model.calibration.choose import Published, choose_calibrator
+from model.calibration.choose import SIMPLEST, Published, choose_calibrator
+from model.calibration.families import CALIBRATORS
 from model.calibration.metrics import brier, judged, macro_f1, nll
 from model.calibration.sets import PublishedSets, calibrate_sets
 from model.checks import check_features
@@ -163,6 +164,7 @@ def fit(
         metrics=metrics,
         out_of_fold_right=right,
         out_of_fold_p_right=p_right,
+        out_of_fold_probs=_evenly_calibrated(mean, data, published),
     )
 
 
@@ -180,6 +182,21 @@ def _calibrated(
     labels = data.labels.astype(np.int64, copy=False)
     evidence = OutOfFold.of(mean, labels, data.random, rest=rest())
     return choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
+
+
+def _evenly_calibrated(
+    mean: NDArray[np.float64], data: Labelled, published: Published | PublishedSets
+) -> NDArray[np.float64]:
+    """``(N, C)`` with one temperature, whatever calibrates what is published.
+
+    Most calibrators move the largest probability and divide the rest; after that it no longer
+    shows how improbable the given label was, and label errors are found less well.
+    """
+    if data.labels.ndim == 2:
+        return published.probs(mean)
+    labels = data.labels.astype(np.int64, copy=False)
+    evidence = OutOfFold.of(mean, labels, data.random)
+    return CALIBRATORS[SIMPLEST].fit(evidence).probs(mean)
 
 
 def rest_of_pool(

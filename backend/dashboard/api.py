@@ -17,21 +17,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from backend import acts, commands
+from backend import acceptance, acts, commands
 from backend.app import App
 from backend.dashboard import openapi
 from backend.dashboard.access import Access, Level
 from backend.dashboard.details import details, events
-from backend.dashboard.given import body_of, count_of
+from backend.dashboard.given import body_of, count_of, promise_of
 from backend.dashboard.pictures import thumbnail
 from backend.dashboard.stream import MOST_STREAMS, Latest, server_sent
 from backend.errors import BackendError, BadRequestError, BusyError
 from backend.records import Project
+from model.acceptance.plan import Promise
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+ASKED = "asked for on the dashboard"
 DOUBTFUL, MOST_DOUBTFUL = 12, 100
 EVENTS, MOST_EVENTS = 50, 500
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -101,6 +103,10 @@ class Dashboard:
             Endpoint("POST", f"{project}/pause", self.pause, Level.ACT),
             Endpoint("POST", f"{project}/resume", self.resume, Level.ACT),
             Endpoint("POST", f"{project}/rollback", self.rollback, Level.ACT),
+            Endpoint("POST", f"{project}/audit", self.audit, Level.ACT),
+            Endpoint("POST", f"{project}/audit/cancel", self.cancel, Level.ACT),
+            Endpoint("POST", f"{project}/accept", self.accept, Level.ACT),
+            Endpoint("POST", f"{project}/accept/undo", self.undo, Level.ACT),
         ]
 
     def routes(self) -> list[Route]:
@@ -267,8 +273,44 @@ class Dashboard:
             raise BadRequestError("the body has no text 'version'; give a name, such as \"v3\"")
         return await self._act(request, partial(self._roll_back, name))
 
+    async def audit(self, request: Request) -> Response:
+        """Ask for the labels that prove how much may be accepted unseen."""
+        promise = promise_of(await body_of(request))
+        return await self._act(request, partial(self._audit, promise))
+
+    async def cancel(self, request: Request) -> Response:
+        """Give up an audit."""
+        return await self._act(request, self._cancel)
+
+    async def accept(self, request: Request) -> Response:
+        """Accept what an audit has proved."""
+        return await self._act(request, self._accept)
+
+    async def undo(self, request: Request) -> Response:
+        """Take accepted labels back."""
+        return await self._act(request, self._undo)
+
+    def _audit(self, promise: Promise, project: Project) -> str:
+        audit = acceptance.propose(self.app.database, project, promise)
+        return (
+            f"{audit.plan['audit']} labels are asked for; they come first in the queue. When they "
+            "are there, it shows how much may be accepted."
+        )
+
+    def _cancel(self, project: Project) -> str:
+        acts.cancel_audit(self.app.database, project, ASKED)
+        return "The audit is given up; its labels are trained on like all others."
+
+    def _accept(self, project: Project) -> str:
+        acts.accept(self.app.database, project, ASKED)
+        return "Annotations are being made of what was proved."
+
+    def _undo(self, project: Project) -> str:
+        acts.undo_acceptance(self.app.database, project, ASKED)
+        return "Accepted labels are being taken back; those that people changed stay."
+
     def _train(self, project: Project) -> str:
-        acts.train(self.app.database, project, "asked for on the dashboard")
+        acts.train(self.app.database, project, ASKED)
         over = " The pause is over." if project.paused else ""
         return f"A training was asked for; it starts as soon as a worker is free.{over}"
 

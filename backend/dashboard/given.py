@@ -1,4 +1,4 @@
-"""What a request to the dashboard gives: a number of the query, an object in the body."""
+"""What a request to the dashboard gives: a number, the object in its body, a promise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from starlette.requests import Request
 
 from backend.errors import BadRequestError, TooLargeError
+from model.acceptance.plan import ACCEPTED, Promise
+from model.errors import ModelError
 
 MOST_BODY = 10_000
 
@@ -44,3 +46,24 @@ async def body_of(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequestError(f"the body is a JSON {type(body).__name__}, expected an object")
     return body
+
+
+def promise_of(body: dict[str, Any]) -> Promise:
+    """What shall be true of what is accepted.
+
+    Raises:
+        BadRequestError: a number is missing, or cannot be.
+    """
+    try:
+        max_error, confidence = (_number(body, name) for name in ("max_error", "confidence"))
+        return Promise(max_error, confidence, str(body.get("of", ACCEPTED)))
+    except ModelError as exc:
+        raise BadRequestError(str(exc)) from None
+
+
+def _number(body: dict[str, Any], name: str) -> float:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        said = json.dumps(value)[:40]
+        raise BadRequestError(f"{name} is {said}; give a number between 0 and 1, such as 0.05")
+    return float(value)

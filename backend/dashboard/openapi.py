@@ -105,6 +105,22 @@ def _paths() -> Schema:
                 "Publish an earlier version again.", said, [key], status="202", body="version"
             )
         },
+        f"{project}/audit": {
+            "post": _operation(
+                "Ask for the labels that prove how much may be accepted unseen.", said, [key],
+                status="202",
+                body=_object(max_error=SHARE, confidence=SHARE, of={"enum": ["accepted", "all"]}),
+            )
+        },
+        f"{project}/audit/cancel": {
+            "post": _operation("Give up an audit.", said, [key], status="202")
+        },
+        f"{project}/accept": {
+            "post": _operation("Accept what an audit has proved.", said, [key], status="202")
+        },
+        f"{project}/accept/undo": {
+            "post": _operation("Take accepted labels back.", said, [key], status="202")
+        },
     }  # fmt: skip
 
 
@@ -138,15 +154,17 @@ def _schemas() -> dict[str, Schema]:
         audit=WHOLE, status=TEXT, version=TEXT, max_error=SHARE, confidence=SHARE, of=TEXT,
         pool=WHOLE, reach=WHOLE, audit_labels=WHOLE, audit_labels_done=WHOLE,
         may_be_accepted=WHOLE, accepted=WHOLE, sentence=TEXT,
+        checked=_or_null(
+            _object(asked=WHOLE, checked=WHOLE, wrong=WHOLE, max_error=SHARE, evidence=NUMBER)
+        ),
     )  # fmt: skip
-    # Not required: there is nothing to check before something was accepted.
-    acceptance["properties"]["checked"] = _object(
-        asked=WHOLE, checked=WHOLE, wrong=WHOLE, max_error=NUMBER, evidence=NUMBER
-    )
     piles = _object(
-        accept=WHOLE, review=WHOLE, label=WHOLE, accept_from=_or_null(SHARE),
+        accept=WHOLE,
+        review=WHOLE,
+        label=WHOLE,
+        accept_from=_or_null(SHARE),
         minutes=_object(review=_or_null(NUMBER), label=_or_null(NUMBER)),
-    )  # fmt: skip
+    )
     drift = _object(
         at=TIME, p_value=SHARE, tasks=WHOLE, novelty_before=NUMBER, novelty_now=NUMBER,
         draws=_list(WHOLE), sentence=TEXT,
@@ -220,7 +238,7 @@ def _operation(
     *,
     media: str = "application/json",
     status: str = "200",
-    body: str = "",
+    body: str | Schema = "",
 ) -> Schema:
     made: Schema = {
         "summary": summary,
@@ -235,7 +253,7 @@ def _operation(
     if parameters:
         made["parameters"] = parameters
     if body:
-        schema = _object(**{body: TEXT})
+        schema = _object(**{body: TEXT}) if isinstance(body, str) else body
         made["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},

@@ -19,6 +19,7 @@ PINS = (
     "batchbald-redux==2.0.5",
     "modAL-python==0.4.2.1",
     "laplace-torch==0.3",
+    "cleanlab==2.9.0",
     # what those import
     "asdfghjkl==0.1a4",
     "backpack-for-pytorch==1.7.1",
@@ -54,6 +55,7 @@ PINS = (
     "structlog==22.3.0",
     "sympy==1.14.0",
     "tabulate==0.10.0",
+    "termcolor==3.3.0",
     "threadpoolctl==3.8.0",
     "toma==1.1.0",
     "torchmetrics==1.9.0",
@@ -62,7 +64,14 @@ PINS = (
     "unfoldNd==0.2.3",
 )
 _WANTED = {"peers": "\n".join((TORCH, *PINS))}
-LIBRARIES = ("scikit-activeml", "baal", "batchbald-redux", "modAL-python", "laplace-torch")
+LIBRARIES = (
+    "scikit-activeml",
+    "baal",
+    "batchbald-redux",
+    "modAL-python",
+    "laplace-torch",
+    "cleanlab",
+)
 
 
 def is_installed(folder: Path) -> bool:

@@ -48,10 +48,11 @@ def _call(
 
 def main() -> None:
     from peering.estimators import HANDLERS as ESTIMATORS
+    from peering.label_errors import HANDLERS as LABEL_ERRORS
     from peering.strategies import HANDLERS as STRATEGIES
 
     warnings.simplefilter("ignore")
-    serve({**STRATEGIES, **ESTIMATORS})
+    serve({**STRATEGIES, **ESTIMATORS, **LABEL_ERRORS})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,8 @@ class BoxBundle:
         out_of_fold_right: ``(n_labels,)`` whether nothing was wrong with what a head that was not
             fitted to the image says of it; only of a version just fitted, not stored.
         out_of_fold_p_right: ``(n_labels,)`` the probability stated for that; likewise.
+        out_of_fold_found: n_labels times all that was found there, regions below the threshold
+            too, by calibrators not fitted to the image either; likewise.
     """
 
     KIND: ClassVar[str] = "boxes"
@@ -46,6 +48,7 @@ class BoxBundle:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     out_of_fold_right: NDArray[np.bool_] | None = None
     out_of_fold_p_right: NDArray[np.float64] | None = None
+    out_of_fold_found: Sequence[Detections] | None = None
 
     def look(self, maps: ImageMaps) -> tuple[Detections, Kept]:
         """What it says of one image, below the threshold too, and what the head read.

@@ -105,7 +105,7 @@ def fit(
     )
     calibration = found.calibrated()
     metrics = found.measure(classes, seed=config.seed)
-    stated, right = metrics.pop("stated"), metrics.pop("right")
+    stated, right, regions = (metrics.pop(name) for name in ("stated", "right", "found"))
     metrics |= {
         "levels": list(recipe.shape.strides),
         "steps": recipe.steps,
@@ -125,6 +125,7 @@ def fit(
         metrics=metrics,
         out_of_fold_right=right,
         out_of_fold_p_right=stated,
+        out_of_fold_found=regions,
     )
 
 

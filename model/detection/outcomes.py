@@ -129,7 +129,10 @@ class OutOfFold:
         return BoxCalibration(regions, images)
 
     def measure(self, classes: Sequence[str], *, seed: int) -> dict[str, Any]:
-        """Metrics of calibrators that were not fitted to the image they are judged on."""
+        """Metrics of calibrators that were not fitted to the image they are judged on.
+
+        With it of every image ``right``, ``stated``, and what was ``found``.
+        """
         count = len(self.kept)
         half = np.random.default_rng(seed + 1).permutation(count) % 2
         said: list[Detections | None] = [None] * count
@@ -144,7 +147,7 @@ class OutOfFold:
         right = np.array([outcome(*as_found(shown(d)), truth).right for d, truth in pairs])
         stated = np.array([d.p_all_right for d in found])
         metrics = judge(found, self.data, classes)
-        metrics |= {"right": right, "stated": stated}
+        metrics |= {"right": right, "stated": stated, "found": found}
         random = self.data.random
         metrics |= {
             "metric": METRIC,

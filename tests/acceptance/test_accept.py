@@ -13,7 +13,7 @@ TASKS, DISTINCT = 2000, 1700
 
 
 def test_label_until_allowed_accept_check_withdraw_and_take_back(start_stack, make_project):
-    stack = start_stack(retrain_after=60, quiet_s=600)
+    stack = start_stack(retrain_after=150, quiet_s=600)
     project = make_project(title="Accepted unseen")
     project.import_inline(TASKS, DISTINCT)
     key = project.connect(stack)
@@ -68,11 +68,11 @@ def test_label_until_allowed_accept_check_withdraw_and_take_back(start_stack, ma
 
 
 def label_until_allowed(project, stack, key) -> dict:
-    """Labels in rounds of sixty, as the queue serves them, until an audit would pay."""
+    """Labels in rounds of 150, as the queue serves them, until an audit would pay."""
     version = project.live()
     refused = {}
-    for _ in range(6):
-        project.label(60)
+    for _ in range(4):
+        project.label(150)
         version = project.wait_for_version(version, prefix="v", seconds=300)
         until(lambda: not active(stack, key), 120, f"{version} is published and tagged")
         found = stack.command("accept", "--max-error", "0.05", ok=None)

@@ -16,7 +16,7 @@ import pytest
 import requests
 from support.browser import chromium, find_chromium
 from support.installation import Installation, Valkey, until
-from support.looked_at import fill_installation
+from support.looked_at import fill_audit, fill_installation
 
 from backend.dashboard.access import read_tokens
 
@@ -91,7 +91,7 @@ def test_the_owner_sees_the_state_live_and_every_button_works(running, browser):
     open_project(page)
     database, key = running.database, running.key
 
-    bar = page.get_by_role("progressbar")
+    bar = page.get_by_role("progressbar", name="Progress of what runs")
     assert bar.get_attribute("value") == "0.35"
     page.locator("#connection[data-state=live]").wait_for()
     database.update_run(running.run, progress=0.6, stage="scoring 48 tasks")
@@ -100,11 +100,6 @@ def test_the_owner_sees_the_state_live_and_every_button_works(running, browser):
     assert page.get_by_text(re.compile(r"about \d+ s left")).is_visible()
 
     page.get_by_role("button", name="Train now").click()
-    page.get_by_role("button", name="Cancel").click()  # an audit is under way
-    assert database.project(key).requested_at is None
-    page.get_by_role("button", name="Train now").click()
-    page.get_by_text("of 3 checked labels are there").wait_for()
-    page.get_by_role("button", name="Train all the same").click()
     page.get_by_text("A training was asked for").wait_for()
     assert database.project(key).request_reason == "asked for on the dashboard"
 
@@ -131,6 +126,54 @@ def test_the_owner_sees_the_state_live_and_every_button_works(running, browser):
     assert page.wrong == []
 
 
+def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
+    page = open_page(browser, running)
+    open_project(page)
+    database, key = running.database, running.key
+    card = page.locator("section.accept")
+    assert card.get_by_text("Ask for an audit: people label").is_visible()
+    card.get_by_label("At most").fill("0.1")
+    card.get_by_role("button", name="Ask for an audit").click()
+    page.get_by_text("a new version is on its way").wait_for()  # a training runs
+
+    fill_audit(database, key, sorted(running.platform.data), status="certified")
+    accept = card.get_by_role("button", name=re.compile(r"Accept \d+"))
+    accept.click()
+    page.get_by_text("They can be taken back").wait_for()
+    page.screenshot(path=shot("accept-dialog"))
+    page.get_by_role("button", name="Cancel").click()
+    assert "accept" not in {r.kind for r in database.runs(key)}
+    accept.click()
+    page.get_by_role("button", name="Accept", exact=True).click()
+    page.get_by_text("Annotations are being made").wait_for()
+    (audit,) = database.audits(key)
+    assert [r.payload for r in database.runs(key) if r.kind == "accept"] == [{"audit": audit.id}]
+
+    running.database.update_project(key, requested_at=None, request_reason=None)
+    page.get_by_role("button", name="Train now").click()
+    page.get_by_text("The audit of v9 would end").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    assert database.project(key).requested_at is None
+    page.get_by_role("button", name="Train now").click()
+    page.get_by_role("button", name="Train all the same").click()
+    until(lambda: database.project(key).requested_at is not None, 5, "the training is asked for")
+
+    card.get_by_role("button", name="Do not accept").click()
+    page.get_by_text("The audit is given up").wait_for()
+    card.get_by_role("button", name="Ask for an audit").wait_for()
+    fill_audit(database, key, sorted(running.platform.data), status="open")
+    bar = card.get_by_role("progressbar", name="Audit labels that are there")
+    bar.wait_for()
+    assert bar.get_attribute("value") == "0"
+    card.get_by_role("button", name="Give up the audit").click()
+    card.get_by_role("button", name="Ask for an audit").wait_for()
+    fill_audit(database, key, sorted(running.platform.data), status="open")
+    card.get_by_role("button", name="Give up the audit").wait_for()
+    card.screenshot(path=shot("accept"))
+    # The refusal above is told by the server with a 409, which browsers log.
+    assert [text for text in page.wrong if "409" not in text] == []
+
+
 def test_numbers_on_the_page_are_those_of_the_command(running, browser):
     page = open_page(browser, running)
     open_project(page)
@@ -140,10 +183,11 @@ def test_numbers_on_the_page_are_those_of_the_command(running, browser):
     )  # fmt: skip
     whole = json.loads(printed.stdout)
     state = next(p for p in whole["projects"] if p["key"] == running.key)
+    state_card = page.locator("section.state")
     shown = dict(
         zip(
-            page.locator(".numbers dt").all_inner_texts(),
-            [t.replace("\u00a0", " ") for t in page.locator(".numbers dd").all_inner_texts()],
+            state_card.locator(".numbers dt").all_inner_texts(),
+            [t.replace("\u00a0", " ") for t in state_card.locator(".numbers dd").all_inner_texts()],
             strict=True,
         )
     )
@@ -153,12 +197,6 @@ def test_numbers_on_the_page_are_those_of_the_command(running, browser):
         f"{100 * state['accuracy']:.1f} %",
         f"95 %: {100 * low:.1f} % to {100 * high:.1f} %, on labels drawn by chance",
     ]  # fmt: skip
-    piles = state["piles"]
-    assert piles["accept"] > 0
-    page.get_by_text(
-        f"Open images: {piles['accept']} may be accepted unseen, {piles['review']} to review"
-    ).wait_for()
-    page.get_by_text(f"From {100 * piles['accept_from']:.1f}\u00a0% on").wait_for()
     assert shown["Labels"].split("\n") == ["16", f"{state['random_labels']} drawn by chance"]
     asked = requests.get(
         f"http://127.0.0.1:{running.port}/api/status",
@@ -175,7 +213,7 @@ def test_numbers_on_the_page_are_those_of_the_command(running, browser):
 def test_a_shared_link_shows_everything_and_offers_nothing_to_change(running, browser):
     page = open_page(browser, running, share=True)
     open_project(page)
-    assert page.get_by_role("progressbar").is_visible()
+    assert page.get_by_role("progressbar", name="Progress of what runs").is_visible()
     names = page.get_by_role("button").all_inner_texts()
     assert sorted(names) == ["Examine now", "Log out"]
     page.get_by_role("button", name="Log out").click()

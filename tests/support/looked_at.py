@@ -112,31 +112,32 @@ def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -
     database.put_scores(key, live, rows)
 
 
-def fill_audit(database, key: str, *, status: str = "certified", size: int = 8) -> int:
-    """An audit of the live version that has proved its surest open tasks; returns its id."""
-    live = database.project(key).live_version
+def fill_audit(database, key: str, tasks: list[int], *, status: str) -> None:
+    """An audit of the live version, of which ten of twelve labels are there, or that proved it."""
+    project = database.project(key)
+    scores = database.scores(key, project.live_version, tasks)
     touched = database.touched_tasks(key)
-    sure = sorted(
-        (s for i, s in database.scores(key, live).items() if i not in touched),
-        key=lambda s: -s.p_right,
-    )
+    part = sorted((s for i, s in scores.items() if i not in touched), key=lambda s: -s.p_right)
+    size = len(part) * 2 // 3
     items = [
-        AuditItem(task_id=s.task_id, rank=n, state="drawn" if n % 4 == 0 else "", said=s.label)
-        for n, s in enumerate(sure[: size + 4])
+        AuditItem(task_id=s.task_id, rank=n, state="drawn" if n % 3 == 0 else "", said=s.label)
+        for n, s in enumerate(part[:size])
     ]
-    audit = database.add_audit(
+    sentence = (
+        f"The surest {size} of {len(part)} may be accepted: at most 5 % of them are wrong, with "
+        "95 % confidence (0 of 12 audited were wrong)."
+    )
+    database.add_audit(
         {
-            "project": key, "version": live, "attempt": 0, "status": "open", "max_error": 0.05,
+            "project": key, "version": project.live_version, "attempt": 0, "status": status,
+            "reason": sentence if status == "certified" else "", "max_error": 0.05,
             "confidence": 0.95, "of": "accepted",
-            "plan": {"pool": len(sure), "sizes": [size, size + 4], "audit": 3, "confidence": 0.95},
+            "plan": {"pool": len(part), "sizes": [size], "audit": len(items[::3]),
+                     "confidence": 0.96},
+            "certificate": {"size": size} if status == "certified" else None,
         },
         items,
     )  # fmt: skip
-    database.update_audit(
-        audit, status=status, certificate={"size": size},
-        reason=f"{size} of {len(sure)} predictions may be accepted: at most 5.0% of them are wrong",
-    )  # fmt: skip
-    return audit
 
 
 def fill_installation(installation) -> str:
@@ -154,7 +155,6 @@ def fill_installation(installation) -> str:
     assert spec is not None
     counts = {"red": 21, "green": 40, "blue": 35}
     fill(database, installation.key, tasks, ["red", "green", "blue"], spec, class_counts=counts)
-    fill_audit(database, installation.key)
     return fill_boxes(database, platform, installation.double.url)
 
 

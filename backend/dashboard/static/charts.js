@@ -123,13 +123,12 @@ export function reliabilityDiagram(calibration) {
   });
 }
 
-// `from`: P(right) from which on an audit allows to accept unseen, or null.
-export function histogram(found, from) {
+// `acceptFrom`: P(right) from which on predictions may be accepted, or null.
+export function histogram(found, acceptFrom) {
   const most = Math.max(1, ...found.bins.map((b) => b.count));
   const y = axis("images", ticks(0, most, 4).filter((t) => Number.isInteger(t)), (v) => v.toLocaleString("en"));
   const sure = found.bins.filter((b) => b.low >= 0.9 - 1e-9).reduce((sum, b) => sum + b.count, 0);
   const label = `Histogram of P(right) of ${found.open_tasks} open images: ${sure} of them are at 90 % or more. ` +
-    (from === null ? "" : `They may be accepted from ${percent(from)} on. `) +
     "The table below has all bars.";
   return responsive((width) => {
     const { svg, px, py } = frame(width, 240, share("P(right) of the pre-annotation"), y, label);
@@ -139,11 +138,8 @@ export function histogram(found, from) {
         y: py(bin.count), height: py(0) - py(bin.count),
       }, s("title", {}, `${percent(bin.low, 0)} to ${percent(bin.high, 0)}: ${bin.count}`)));
     }
-    if (from !== null) {
-      const left = px(from) > width / 2;
-      svg.append(
-        s("line", { class: "target", x1: px(from), x2: px(from), y1: TOP, y2: py(0) }),
-        s("text", { class: "note", x: px(from) + (left ? -6 : 6), y: TOP + 10, "text-anchor": left ? "end" : "start" }, "accept from here"));
+    if (acceptFrom !== null) {
+      svg.append(s("line", { class: "target", x1: px(acceptFrom), x2: px(acceptFrom), y1: py(0), y2: py(most) }));
     }
     return svg;
   });

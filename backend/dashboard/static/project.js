@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { histogram, learningCurve, reliabilityDiagram } from "./charts.js";
+import { Acceptance } from "./acceptance.js";
 import { answer, count, duration, h, interval, keep, link, moment, number, percent, prose, s, table, whole } from "./dom.js";
 
 const STATUS = { live: "live", superseded: "promoted", kept: "kept back", abandoned: "broke off" };
@@ -20,10 +21,10 @@ export class ProjectView {
     this.links = h("p", { class: "links" });
     this.numbers = h("dl", { class: "numbers" });
     this.forecast = h("div");
-    this.left = h("div");
     this.runs = new Runs();
     this.work = h("div");
     this.problems = h("div");
+    this.acceptance = new Acceptance({ mayAct, ask, act: (...given) => this.act(...given) });
     this.curve = h("div");
     this.reliability = h("div");
     this.pool = h("div");
@@ -35,8 +36,9 @@ export class ProjectView {
       h("nav", { "aria-label": "Way back" }, h("a", { href: "#projects" }, "All projects")),
       this.title, this.links, this.problems,
       h("div", { class: "cards" },
-        section("state", "State", this.numbers, this.forecast, this.left),
+        section("state", "State", this.numbers, this.forecast),
         section("work", "Work", this.runs.node, this.work, mayAct ? this.buttons() : null),
+        section("accept", "Accept unseen", this.acceptance.node),
         section("curve", "Learning curve", this.curve),
         section("pool", "How sure it is of open images", this.pool),
         section("reliability", "Is it as sure as it should be?", this.reliability),
@@ -63,10 +65,10 @@ export class ProjectView {
     keep(this.forecast, [...new Set([p.stopping.accuracy, p.stopping.gain, p.stopping.labels_needed].map((e) => e.sentence))],
       (sentences) => sentences.map((text) => h("p", {}, text)));
     this.showWork(p);
-    keep(this.left, [p.piles, p.acceptance], leftOver);
-    keep(this.problems, [[p.drift ? p.drift.sentence : []].flat().concat(p.problems), p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error]], notices);
+    keep(this.problems, [p.problems, p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error], p.drift && p.drift.sentence], notices);
+    this.acceptance.show(p);
     this.showButtons(p);
-    const signature = JSON.stringify([p.live_version, p.acceptance && p.acceptance.status, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
+    const signature = JSON.stringify([p.live_version, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
     if (signature !== this.signature) {
       this.signature = signature;
       clearTimeout(this.later);
@@ -107,9 +109,10 @@ export class ProjectView {
         versions.map((v) => [v.name, STATUS[v.status] || v.status, whole(v.labels), percent(v.accuracy), interval(v.accuracy_interval),
           percent(v.pool_accuracy), percent(v.ece), moment(v.created_at), v.reason || "–"])),
     ]);
-    keep(this.pool, [d.histogram, this.last.piles && this.last.piles.accept_from], ([found, from]) => found.why ? why(found.why) : [
+    const acceptFrom = this.last.piles && this.last.piles.accept_from;
+    keep(this.pool, [d.histogram, acceptFrom], ([found, from]) => found.why ? why(found.why) : [
       h("p", {}, `${whole(found.open_tasks)} open images under ${found.version}.`,
-        from === null ? "" : ` From ${percent(from)} on, an audit has proved them good enough to accept unseen.`),
+        from === null ? "" : ` The line at ${percent(from)}: from there on they may be accepted.`),
       histogram(found, from),
       asTable("P(right) of the open images", ["P(right)", "Images"],
         found.bins.map((b) => [`${percent(b.low, 0)} to ${percent(b.high, 0)}`, whole(b.count)])),
@@ -255,19 +258,9 @@ export class Runs {
   }
 }
 
-// The three piles, and what an audit has shown.
-function leftOver([piles, audit]) {
-  const minutes = (n) => (n === null ? "" : ` (${Math.round(n)} min)`);
+function notices([problems, advice, unreadable, broken, failure, drift]) {
   return [
-    piles ? h("p", {}, "Open images: ", piles.accept ? `${whole(piles.accept)} may be accepted unseen, ` : "",
-      `${whole(piles.review)} to review${minutes(piles.minutes.review)}, ${whole(piles.label)} to label${minutes(piles.minutes.label)}.`) : null,
-    audit ? h("p", {}, `Accepting unseen, ${audit.version} (${audit.status}): `, prose(audit.sentence),
-      audit.accepted ? ` ${count(audit.accepted, "label")} accepted.` : "") : null,
-  ];
-}
-
-function notices([problems, advice, unreadable, broken, failure]) {
-  return [
+    drift ? h("p", { class: "badge warn" }, prose(drift)) : null,
     problems.map((text) => h("p", { class: "badge warn" }, prose(text))),
     failure ? h("p", { class: "badge bad" }, prose(`Last failure, ${failure[0]}: ${failure[1]}`)) : null,
     advice.map((text) => h("p", { class: "badge" }, prose(text))),

@@ -218,8 +218,10 @@ class Labels(Store):
         merged = {task_id: majority(labels) for task_id, labels in self.answers(key).items()}
         return {task_id: label for task_id, label in merged.items() if label is not None}
 
-    def answers(self, key: str) -> dict[int, list[str]]:
+    def answers(self, key: str, task_ids: Sequence[int] | None = None) -> dict[int, list[str]]:
         """Task -> what each annotator gave, oldest first; tasks without an answer are left out.
+
+        Of all tasks, or of a few that are named.
 
         Annotations that stand for a prediction accepted unseen are nobody's answer.
         """
@@ -229,6 +231,8 @@ class Labels(Store):
             .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
             .order_by(a.updated_at, a.annotation_id)
         )
+        if task_ids is not None:
+            query = query.where(a.task_id.in_(task_ids))
         given: dict[int, list[str]] = {}
         with self.reader.connect() as c:
             for task_id, label in c.execute(query):
@@ -251,6 +255,19 @@ class Labels(Store):
                 or 0
             )
 
+    def seconds_a_label(self, key: str, *, last: int) -> float | None:
+        """Median time people took for each of their last so many labels; None if it is unknown."""
+        a = t.answers.c
+        query = (
+            sa.select(a.lead_time)
+            .where((a.project == key) & a.cancelled.is_(False) & (a.lead_time > 0.0) & by_people())
+            .order_by(a.updated_at.desc())
+            .limit(last)
+        )
+        with self.reader.connect() as c:
+            found = [float(seconds) for seconds in c.scalars(query)]
+        return statistics.median(found) if found else None
+
     def random_label_count(self, key: str) -> int:
         """Tasks with at least one label that were drawn by chance for their label."""
         a, d = t.answers.c, t.draws.c
@@ -262,8 +279,8 @@ class Labels(Store):
                         (a.project == key)
                         & a.cancelled.is_(False)
                         & a.label.is_not(None)
-                        & by_people()
                         & a.task_id.in_(drawn)
+                        & by_people()
                     )
                 )
                 or 0
@@ -278,27 +295,21 @@ class Labels(Store):
                 or 0
             )
 
-    def seconds_a_label(self, key: str, *, last: int) -> float | None:
-        """Median time people took for each of their last so many labels; None if it is unknown."""
+    def touched_tasks(self, key: str, task_ids: Sequence[int] | None = None) -> set[int]:
+        """Tasks somebody submitted or skipped: no longer in the pool; all, or of a few named."""
         a = t.answers.c
-        query = (
-            sa.select(a.lead_time)
-            .where((a.project == key) & a.cancelled.is_(False) & (a.lead_time > 0.0) & by_people())
-            .order_by(a.updated_at.desc())
-            .limit(last)
-        )
+        query = sa.select(a.task_id).where(a.project == key).distinct()
+        if task_ids is not None:
+            query = query.where(a.task_id.in_(task_ids))
         with self.reader.connect() as c:
-            found = [float(seconds) for seconds in c.scalars(query)]
-        return statistics.median(found) if found else None
+            return set(c.scalars(query))
 
-    def touched_tasks(self, key: str) -> set[int]:
-        """Tasks somebody submitted or skipped: no longer in the pool."""
+    def gone_tasks(self, key: str, task_ids: Sequence[int]) -> set[int]:
+        """Those of a few tasks that are no longer there."""
+        i = t.tasks.c
+        query = sa.select(i.task_id).where((i.project == key) & i.task_id.in_(task_ids))
         with self.reader.connect() as c:
-            return set(
-                c.scalars(
-                    sa.select(t.answers.c.task_id).where(t.answers.c.project == key).distinct()
-                )
-            )
+            return set(task_ids) - set(c.scalars(query))
 
     def draws(self, key: str, kind: str = "random") -> dict[int, Draw]:
         """Tasks drawn by chance."""

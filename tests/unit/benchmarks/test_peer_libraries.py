@@ -74,3 +74,56 @@ def test_every_estimator_gives_probabilities(peer: Any, rows_and_labels: tuple[A
         assert measured[place].keys() == uncertainty.HANDLERS.keys()
         for name, found in measured[place].items():
             assert found["accuracy"] > 0.4, name
+
+
+@pytest.mark.slow
+def test_confident_learning_is_that_of_cleanlab(peer: Any) -> None:
+    """The same self-confidence and, one label an image, the same issues on made-up labels."""
+    choices = importlib.import_module("model.label_errors.choices")
+    rng = np.random.default_rng(0)
+    for classes in (2, 7):
+        truth = rng.integers(classes, size=400)
+        logits = rng.normal(size=(400, classes)) + 2.5 * np.eye(classes)[truth]
+        probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        labels = np.where(rng.random(400) < 0.1, rng.integers(classes, size=400), truth)
+        theirs, _ = peer.call("cleanlab: choices", {"probs": probs, "labels": labels}, limit_s=120)
+        ours = choices.find_choice_errors(probs, labels)
+        np.testing.assert_array_equal(
+            ours.ranking, np.argsort(theirs["self_confidence"], kind="stable")
+        )
+        np.testing.assert_array_equal(ours.is_issue, theirs["confident_learning"])
+        assert 10 < ours.is_issue.sum() < 100
+
+
+@pytest.mark.slow
+def test_cleanlab_is_given_boxes_as_it_takes_them(peer: Any) -> None:
+    """Two images: what is drawn agrees with what was found on the first, not on the second."""
+    box = np.array([[10.0, 10.0, 60.0, 80.0]])
+    given = {
+        "boxes": np.concatenate([box, box + 20.0, box]),
+        "box_labels": np.array([0, 1, 1]),
+        "scores": np.full(3, 0.99),
+        "counts": np.array([2, 1]),
+        "drawn": np.concatenate([box, box + 20.0, box]),
+        "drawn_labels": np.array([0, 1, 0]),
+        "drawn_counts": np.array([2, 1]),
+        "n_classes": np.array(2),
+        "sure": np.array(0.95),
+        "likely": np.array(0.5),
+    }
+    found, _ = peer.call("cleanlab: boxes", given, limit_s=120)
+    assert found["image"][0] > found["image"][1] + 0.2
+    assert found["swapped"][1] < 0.3 < 0.5 < found["swapped"][0]
+    assert found["box swapped"].shape == (3,)
+
+
+@pytest.mark.slow
+def test_plain_probabilities_are_out_of_fold(peer: Any, rows_and_labels: tuple[Any, Any]) -> None:
+    rows, labels = rows_and_labels
+    given = {"rows": rows, "labels": labels, "n_classes": np.array(6), "seed": np.array(0)}
+    found, _ = peer.call("out of fold", given, limit_s=120)
+    np.testing.assert_allclose(found["probs"].sum(axis=1), 1, rtol=1e-5)
+    assert (found["probs"][:, 5] == 0).all()
+    assert (found["probs"].argmax(axis=1) == labels).mean() > 0.6
+    noise, _ = peer.call("out of fold", {**given, "rows": rows[::-1].copy()}, limit_s=120)
+    assert (noise["probs"].argmax(axis=1) == labels).mean() < 0.4  # nothing is learnt by heart

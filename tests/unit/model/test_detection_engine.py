@@ -30,7 +30,7 @@ from model.detection.engine import (
     fit_head,
     overlap_of,
 )
-from model.detection.evaluate import match
+from model.detection.evaluate import match, outcome
 from model.detection.graph import last_layers, write_head
 from model.detection.head import Head
 from model.detection.maps import ImageMaps
@@ -197,6 +197,11 @@ def test_out_of_fold_there_is_one_answer_for_each_image(fitted: BoxBundle) -> No
     assert right.dtype == bool
     assert right.mean() == fitted.metrics["oof_accuracy"]
     assert ((stated > 0) & (stated < 1)).all()
+    data, found = some(18), fitted.out_of_fold_found
+    assert [one.size for one in found] == list(data.sizes)
+    np.testing.assert_array_equal([one.p_all_right for one in found], stated)
+    pairs = zip(found, data.drawn, strict=True)
+    assert [outcome(*as_found(shown(one)), drawn).right for one, drawn in pairs] == right.tolist()
 
 
 def test_a_version_says_the_same_after_it_was_stored(fitted: BoxBundle, tmp_path: Path) -> None:
@@ -205,6 +210,7 @@ def test_a_version_says_the_same_after_it_was_stored(fitted: BoxBundle, tmp_path
     assert back.classes == CLASSES
     assert back.metrics == dict(fitted.metrics)
     assert back.out_of_fold_right is None
+    assert back.out_of_fold_found is None
     for maps in some(4, seed=9).maps:
         one, two = fitted.look(maps)[0], back.look(maps)[0]
         for name, value in vars(one).items():

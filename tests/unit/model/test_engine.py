@@ -254,3 +254,34 @@ def test_fitting_and_loading_import_neither_torch_nor_onnxruntime() -> None:
         "assert not {'torch', 'onnxruntime', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_out_of_fold_probabilities_of_every_class_tell_flipped_labels() -> None:
+    """One temperature, so that they order the classes as the head does, whatever is published."""
+    data = labelled(300)
+    flipped = np.arange(300) % 20 == 3
+    labels = np.where(flipped, (data.labels + 1) % 3, data.labels)
+    bundle = fit(Labelled(data.features, labels, data.random), CLASSES)
+    probs = bundle.out_of_fold_probs
+    assert probs.shape == (300, 3)
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+    given = probs[np.arange(300), labels]
+    assert np.median(given[flipped]) < 0.05 < 0.9 < np.median(given[~flipped])
+    right = probs.argmax(axis=1) == labels
+    np.testing.assert_array_equal(right, bundle.out_of_fold_right)
+
+
+def test_out_of_fold_probabilities_do_not_depend_on_the_calibrator() -> None:
+    one, other = (
+        fit(labelled(80), CLASSES, config=EngineConfig(calibrator=name))
+        for name in ("temperature", "isotonic")
+    )
+    np.testing.assert_array_equal(one.out_of_fold_probs, other.out_of_fold_probs)
+    assert not np.array_equal(one.out_of_fold_p_right, other.out_of_fold_p_right)
+
+
+def test_out_of_fold_probabilities_are_not_stored(tmp_path: Path) -> None:
+    bundle = fit(labelled(30), CLASSES)
+    bundle.save(tmp_path / "v1")
+    assert bundle.out_of_fold_probs is not None
+    assert Bundle.load(tmp_path / "v1").out_of_fold_probs is None

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 from support.world import World
+from test_openapi import check
 
-from backend import commands
+from backend import acceptance, commands
 from backend.dashboard import api
 from backend.dashboard.details import why_doubtful
 from backend.edges.database import Database
@@ -313,7 +314,7 @@ def test_the_files_need_no_token_and_allow_no_foreign_or_inline_code(anyone):
 
 
 def test_a_large_pool_is_aggregated_by_the_database(make_world, monkeypatch):
-    """No endpoint reads the scores of all tasks; of a few that are named it may."""
+    """No endpoint reads all scores: `Database.scores` would."""
     from starlette.testclient import TestClient
 
     from backend.dashboard.access import read_tokens
@@ -323,13 +324,7 @@ def test_a_large_pool_is_aggregated_by_the_database(make_world, monkeypatch):
     world.work()
     world.label(6)
     world.work()
-    named = Database.scores
-
-    def of_all(self, key, number, task_ids=None):
-        assert task_ids is not None, "all scores were read"
-        return named(self, key, number, task_ids)
-
-    monkeypatch.setattr(Database, "scores", of_all)
+    monkeypatch.setattr(Database, "scores", lambda *given: 1 / 0)
     token = read_tokens(world.settings.home_path).full
     with TestClient(Web(world.app, ticking=False).asgi()) as client:
         client.headers["Authorization"] = f"Bearer {token}"
@@ -347,3 +342,67 @@ def test_every_file_of_the_page_is_in_the_package():
     patterns = table["tool"]["setuptools"]["package-data"]["backend"]
     packed = {path for pattern in patterns for path in (root / "backend").glob(pattern)}
     assert set(api.STATIC.iterdir()) <= packed
+
+
+def certified(trained, owner):
+    """An audit that was asked for, labelled as predicted, and judged."""
+    asked = owner.post(
+        f"/api/projects/{trained.key}/audit",
+        json={"max_error": 0.2, "confidence": 0.9, "of": "all"},
+    )
+    assert asked.status_code == 202, asked.json()
+    trained.work()
+    audit = acceptance.current(trained.database, trained.project)
+    for item in trained.database.audit_items(audit.id, state=acceptance.DRAWN):
+        trained.truth[item.task_id] = item.said
+        trained.submit(item.task_id)
+    trained.database.update_project(trained.key, sync_requested_at=1.0)
+    trained.work()
+    return audit
+
+
+def found_of(owner):
+    state = owner.get("/api/status").json()["projects"][0]
+    check(owner.get("/api/status").json(), "Status")
+    return state["acceptance"], state["piles"]
+
+
+def test_an_audit_is_asked_for_accepted_and_taken_back(trained, owner):
+    certified(trained, owner)
+    found, piles = found_of(owner)
+    assert found["status"] == "certified"
+    assert piles["accept"] > 0
+    owner.post(f"/api/projects/{trained.key}/accept")
+    trained.work()
+    found, piles = found_of(owner)
+    assert found["status"] == "accepted"
+    assert piles["accept"] == 0
+    owner.post(f"/api/projects/{trained.key}/accept/undo")
+    trained.work()
+    assert found_of(owner)[0] is None
+
+
+def test_an_audit_is_given_up(trained, owner):
+    certified(trained, owner)
+    said = owner.post(f"/api/projects/{trained.key}/audit/cancel").json()["said"]
+    assert "given up" in said
+    assert found_of(owner)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("audit", {"max_error": 5, "confidence": 0.95}, 400, "max_error is 5"),
+        ("audit", {"max_error": "5 %", "confidence": 0.95}, 400, 'max_error is "5 %"'),
+        ("audit", {"max_error": 0.05}, 400, "confidence is null"),
+        ("audit", {"max_error": 0.05, "confidence": 0.95, "of": "most"}, 400, "most"),
+        ("audit", {"max_error": 0.0001, "confidence": 0.95}, 409, "no audit would pay"),
+        ("audit/cancel", None, 409, "no audit is under way"),
+        ("accept", None, 409, "no audit has proved anything"),
+        ("accept/undo", None, 409, "nothing was accepted unseen"),
+    ],
+)
+def test_what_cannot_be_accepted_says_why(trained, owner, path, body, status, said):
+    answer = owner.post(f"/api/projects/{trained.key}/{path}", json=body)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
