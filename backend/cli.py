@@ -27,6 +27,7 @@ from backend.logs import set_up_logging
 from backend.model_names import check_model_names
 from backend.records import Project
 from backend.settings import Settings
+from backend.triage import doubted_labels
 from model.acceptance.plan import ACCEPTED, OF
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
@@ -295,6 +296,30 @@ def score(
             number(row["score"], 4), number(row["total"]), escape(answer(row["label"], "")),
         )  # fmt: skip
     console.print(table)
+
+
+@command("errors")
+@project_option
+@click.option("--limit", default=20, show_default=True, help="Labels to print.")
+def errors(as_json: bool, reference: str | None, limit: int) -> None:
+    """Show labels that the model, not fitted on them, contradicts: worth a second look."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    found = doubted_labels(Database(settings.database), project, limit)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        console.print("No label is more probably wrong than right.")
+        return
+    table = Table("task", "label", "P(label right)", "what speaks against it")
+    for row in found:
+        table.add_row(
+            str(row["task"]), escape(answer(row["label"], "-")), number(row["p_right"]),
+            escape(row["why"]),
+        )  # fmt: skip
+    console.print(table)
+    console.print("In Label Studio they are in the tab “Labels to check”.")
 
 
 @command("versions")

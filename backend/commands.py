@@ -226,7 +226,7 @@ def republish(settings: Settings, project: Project, version: Version, reason: st
 
 
 def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
-    """What the live version says of every task, most doubtful first."""
+    """What the live version says of every task: open ones first, most doubtful first."""
     database = Database(settings.database)
     if project.live_version is None:
         raise BackendError(f"project {project.key} has no live version yet; see `doubtless status`")
@@ -250,5 +250,5 @@ def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
             "label": readable(spec, labels.get(row.task_id)),
             **({"probabilities": row.probs} if several else {}),
         }
-        for row in sorted(rows, key=lambda row: (row.score, row.task_id))
+        for row in sorted(rows, key=lambda row: (row.task_id in labels, row.score, row.task_id))
     ]

@@ -151,3 +151,13 @@ class AuditItem:
     said: str | None
     annotation_id: int | None = None
     label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contradicted:
+    """A label of people's, and how the model that was not fitted on it sees it."""
+
+    task_id: int
+    p_right: float
+    label: str
+    why: str

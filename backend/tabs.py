@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from backend.edges.labelstudio_api import LabelStudio
-from backend.edges.labelstudio_queries import condition
-from backend.triage import REVIEW_FROM
+from backend.edges.labelstudio_queries import ANNOTATED, condition
+from backend.triage import DOUBTED, REVIEW_FROM
 
 TAB_TITLE = "Most doubtful first"
 SCORE_COLUMN = "tasks:predictions_score"
 LABEL_TAB, REVIEW_TAB, ACCEPT_TAB = "To label", "To review", "May be accepted"
+CHECK_TAB = "Labels to check"
 # Unreadable images have a score of 1, above every other; they are in no pile.
 READABLE = 0.9995
 _OPEN_FILTER = {
@@ -95,7 +96,7 @@ def _repaired_tab(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def ensure_piles(platform: LabelStudio, project_id: int, *, accept_from: float | None) -> bool:
-    """Add, repair or remove the tabs of the piles, which never overlap.
+    """Add, repair or remove the tabs of the piles, which never overlap, and of doubted labels.
 
     Args:
         platform: Label Studio.
@@ -116,6 +117,9 @@ def ensure_piles(platform: LabelStudio, project_id: int, *, accept_from: float |
     }
     if accept_from is not None:
         wanted[ACCEPT_TAB] = _pile(top, READABLE)
+    # The score of a labelled task is that of its label.
+    doubted = condition("predictions_score", "less", "Number", DOUBTED)
+    wanted[CHECK_TAB] = {"conjunction": "and", "items": [ANNOTATED, doubted]}
     changed = False
     for title, filters in wanted.items():
         data = {"title": title, "filters": filters, "ordering": [SCORE_COLUMN]}

@@ -6,12 +6,16 @@ from typing import Any
 
 from backend import acceptance
 from backend.edges.database import Database
+from backend.edges.labels.answers import readable
+from backend.edges.labels.config import parse_config
 from backend.records import Project
 
 # From here on a pre-annotation is right more often than wrong: correcting it is less work than
 # labelling. Below, people's labels teach most.
 REVIEW_FROM = 0.5
 PACE_LABELS = 200
+# Below, a label is more probably wrong than right.
+DOUBTED = 0.5
 
 
 def piles(database: Database, project: Project) -> dict[str, Any] | None:
@@ -43,6 +47,22 @@ def piles(database: Database, project: Project) -> dict[str, Any] | None:
         for name in ("review", "label")
     }
     return {**counts, "minutes": minutes, "accept_from": accept_from}
+
+
+def doubted_labels(database: Database, project: Project, limit: int) -> list[dict[str, Any]]:
+    """Labels that are more probably wrong than right by the newest version, as plain values."""
+    spec = parse_config(project.label_config).spec
+    tasks = f"{project.host}/projects/{project.platform_id}/data?task="
+    return [
+        {
+            "task": row.task_id,
+            "label": readable(spec, row.label),
+            "p_right": row.p_right,
+            "why": row.why,
+            "label_studio_url": f"{tasks}{row.task_id}",
+        }
+        for row in database.label_errors(project.key, below=DOUBTED, limit=limit)
+    ]
 
 
 def may_be_accepted(database: Database, project: Project) -> tuple[list[int], float | None]:

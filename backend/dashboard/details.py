@@ -11,6 +11,7 @@ from backend.edges.labels.answers import decode, readable
 from backend.edges.labels.boxes import decode_prediction
 from backend.edges.labels.config import TaskSpec
 from backend.records import Project, Score, Version
+from backend.triage import doubted_labels
 
 BINS = 20
 
@@ -36,6 +37,10 @@ def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
         "calibration": _calibration(live),
         "histogram": _histogram(app.database, project, live),
         "doubtful": _doubtful(app.database, project, live, spec, doubtful),
+        "doubted_labels": [
+            row | {"image_url": f"/api/projects/{project.key}/tasks/{row['task']}/image"}
+            for row in doubted_labels(app.database, project, doubtful)
+        ],
     }
 
 

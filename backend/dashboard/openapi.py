@@ -217,6 +217,12 @@ def _schemas() -> dict[str, Schema]:
                 version=_or_null(TEXT), open_tasks=WHOLE, why=_or_null(TEXT),
                 bins=_list(_object(low=SHARE, high=SHARE, count=WHOLE)),
             ),
+            doubted_labels=_list(
+                _object(
+                    task=WHOLE, label=prediction, p_right=SHARE, why=TEXT,
+                    label_studio_url=TEXT, image_url=TEXT,
+                )
+            ),
             doubtful=_object(
                 version=_or_null(TEXT), tasks=_list(doubtful), why=_or_null(TEXT)
             ),

@@ -196,6 +196,18 @@ audit_items = Table(
     Index("audit_items_by_task", "project", "task_id"),
 )
 
+# Labels that the newest version, not fitted on them, contradicts.
+label_errors = Table(
+    "label_errors",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("p_right", Float, nullable=False),  # probability that the label is right
+    Column("label", Text, nullable=False),  # as it was then
+    Column("why", Text, nullable=False),
+)
+
 runs = Table(
     "runs",
     metadata,

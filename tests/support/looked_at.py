@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from backend.edges.labels.boxes import Region, encode_prediction
 from backend.edges.labels.config import parse_config
-from backend.records import AuditItem, Draw, Score, Version
+from backend.records import AuditItem, Contradicted, Draw, Score, Version
 
 BOXES = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
@@ -110,6 +110,15 @@ def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -
                   aleatoric=total - epistemic, epistemic=epistemic)
         )  # fmt: skip
     database.put_scores(key, live, rows)
+    database.put_label_errors(
+        key, live,
+        [
+            Contradicted(task_id=i, p_right=0.02 + 0.1 * n, label=texts[n % len(texts)],
+                         why="probably blue")
+            for n, i in enumerate(labelled[:3])
+            if len(texts) > 1
+        ],
+    )  # fmt: skip
 
 
 def fill_audit(database, key: str, tasks: list[int], *, status: str) -> None:

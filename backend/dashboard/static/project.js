@@ -30,6 +30,7 @@ export class ProjectView {
     this.pool = h("div");
     this.classes = h("div");
     this.doubtful = h("div");
+    this.doubted = h("div");
     this.events = h("div");
     this.findings = h("div", { role: "status" });
     this.node = h("div", { class: "project" },
@@ -44,6 +45,7 @@ export class ProjectView {
         section("reliability", "Is it as sure as it should be?", this.reliability),
         section("classes", "Classes", this.classes),
         section("doubtful", "Most doubtful images", this.doubtful),
+        section("doubted", "Labels to check", this.doubted),
         section("doctor", "Doctor",
           h("p", {}, "Looks for what is wrong in Label Studio and here; it takes some seconds."),
           this.doctorButton(), this.findings),
@@ -126,6 +128,10 @@ export class ProjectView {
     keep(this.classes, d.classes, (found) => found.why ? why(found.why) : classTable(found));
     keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) :
       h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask)));
+    keep(this.doubted, d.doubted_labels, (found) => found.length
+      ? [h("p", {}, "The model, not fitted on these labels, contradicts them: each is more probably wrong than right."),
+        h("ul", { class: "doubtful-list" }, found.map(doubtedLabel))]
+      : why("No label is more probably wrong than right."));
     if (this.version) this.showVersions(d.versions);
   }
 
@@ -297,6 +303,18 @@ function doubtfulTask(task) {
       task.regions.map((r) => `${r.label} ${percent(r.p_right, 0)}`).join(", ")) : null,
     h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
     h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""));
+}
+
+function doubtedLabel(item) {
+  const said = answer(item.label);
+  const frame = h("div", { class: "picture" });
+  const picture = h("img", { src: item.image_url, alt: `Task ${item.task}, labelled: ${said}`, loading: "lazy" });
+  picture.addEventListener("error", () => frame.replaceChildren(h("p", { class: "soft" }, "No picture: it cannot be fetched.")), { once: true });
+  frame.append(picture);
+  return h("li", {}, frame,
+    h("h3", {}, link(item.label_studio_url, `Task ${item.task}`)),
+    h("p", {}, "Labelled ", h("strong", {}, said), `, right with ${percent(item.p_right)}`),
+    h("p", { class: "soft" }, item.why));
 }
 
 function findings(found) {

@@ -61,7 +61,7 @@ class Labels(Store):
                         (t.answers.c.project == key) & t.answers.c.task_id.in_(part) & by_people()
                     )
                 )
-                for table in (t.scores, t.judgements, t.draws, t.answers, t.tasks):
+                for table in (t.scores, t.judgements, t.draws, t.label_errors, t.answers, t.tasks):
                     c.execute(
                         table.delete().where((table.c.project == key) & table.c.task_id.in_(part))
                     )

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backend.edges import schema as t
 from backend.edges.database.store import CHUNK, TURN, Store
 from backend.errors import UnknownVersionError
-from backend.records import Score, Version
+from backend.records import Contradicted, Score, Version
 
 
 class Versions(Store):
@@ -179,6 +179,32 @@ class Versions(Store):
                     (t.scores.c.project == key) & (t.scores.c.version == number)
                 )
             )
+
+    def put_label_errors(self, key: str, number: int, rows: Sequence[Contradicted]) -> None:
+        """Record what a version makes of labels, in place of what earlier ones made of them."""
+        values = [{"project": key, "version": number, **vars(row)} for row in rows]
+        with self.engine.begin() as c:
+            c.execute(t.label_errors.delete().where(t.label_errors.c.project == key))
+            for start in range(0, len(values), CHUNK):
+                c.execute(t.label_errors.insert(), values[start : start + CHUNK])
+
+    def label_errors(self, key: str, *, below: float, limit: int) -> list[Contradicted]:
+        """Labels that are right with less than that probability, least first.
+
+        Those that people have changed since are left out; of several annotators' nobody can tell.
+        """
+        e, a = t.label_errors.c, t.answers.c
+        of_task = (a.project == e.project) & (a.task_id == e.task_id)
+        several = sa.select(sa.func.count()).where(of_task).scalar_subquery() > 1
+        still = several | sa.exists(sa.select(1).where(of_task & (a.label == e.label)))
+        query = (
+            sa.select(e.task_id, e.p_right, e.label, e.why)
+            .where((e.project == key) & (e.p_right < below) & still)
+            .order_by(e.p_right, e.task_id)
+            .limit(limit)
+        )
+        with self.reader.connect() as c:
+            return [Contradicted(**row) for row in c.execute(query).mappings()]
 
     def put_judgements(self, key: str, number: int, right: Mapping[int, bool]) -> None:
         """Record on which random-share tasks a version was right, out of fold."""

@@ -8,7 +8,7 @@ import pytest
 from platform_twin import PlatformTwin
 
 from backend import acceptance
-from backend.tabs import ACCEPT_TAB, LABEL_TAB, REVIEW_TAB, ensure_piles
+from backend.tabs import ACCEPT_TAB, CHECK_TAB, LABEL_TAB, REVIEW_TAB, ensure_piles
 from backend.triage import piles
 from model.acceptance.plan import Promise
 
@@ -111,7 +111,7 @@ def test_tabs_follow_the_piles(accept_from):
     twin = PlatformTwin()
     assert ensure_piles(twin, 7, accept_from=None)
     assert {name: scores_of(tab) for name, tab in tabs(twin).items()} == {
-        LABEL_TAB: (0.0, 0.5), REVIEW_TAB: (0.5, 0.9995),
+        LABEL_TAB: (0.0, 0.5), REVIEW_TAB: (0.5, 0.9995), CHECK_TAB: (0.0, 0.5),
     }  # fmt: skip
     assert not ensure_piles(twin, 7, accept_from=None)
     assert ensure_piles(twin, 7, accept_from=accept_from)

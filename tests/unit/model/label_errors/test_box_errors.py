@@ -16,6 +16,7 @@ from model.label_errors.boxes import (
     BoxErrors,
     find_box_errors,
     pair,
+    spurious_share,
     unseen_share,
 )
 from model.label_errors.placement import INDEPENDENT, OFF, tightness
@@ -213,6 +214,36 @@ def test_pairs_are_one_to_one_of_a_class_and_share_most_area() -> None:
     assert pair(found, drawn).tolist() == [1, 0, NO_REGION]
     assert pair(regions(), drawn).tolist() == [NO_REGION] * 3
     assert pair(found, BoxLabels.of([], [])).tolist() == []
+
+
+def test_sure_region_that_is_off_is_preferred_to_a_doubtful_one_on_the_spot() -> None:
+    """As when a box was moved: what is left where it is now is not its object."""
+    found = regions((LEFT, 0, 0.04), (moved(LEFT, 0.05), 0, 0.9))
+    assert pair(found, BoxLabels.of([LEFT], [0])).tolist() == [1]
+    barely = regions((moved(LEFT, 0.18), 0, 0.9))  # IoU 0.05
+    assert pair(barely, BoxLabels.of([LEFT], [0])).tolist() == [NO_REGION]
+
+
+def test_box_around_nothing_seldom_meets_just_this_of_many_doubtful_regions() -> None:
+    """Of 2 boxes ``E * 2`` are around nothing; 20 regions that are none and one of 0.1."""
+    doubtful = regions(*[(LOW, 1, 0.0)] * 20, (LEFT, 0, 0.1))
+    drawn = BoxLabels.of([LEFT, RIGHT], [0, 0])
+    share = spurious_share([doubtful], [drawn], E)
+    assert share == pytest.approx(E * 2 / 20.9)
+    assert spurious_share([regions()], [drawn], E) == E
+    found = one(doubtful, drawn)
+    met = share * 0.9 / (share * 0.9 + (1 - E) * 0.1)
+    unseen = (1 + 1) / (50 + 2)
+    alone = E * (1 - unseen) / (E * (1 - unseen) + (1 - E) * unseen)
+    np.testing.assert_allclose(found.of_drawn[:, 2], [met, alone])
+
+
+def test_box_as_loose_as_all_others_is_not_badly_placed() -> None:
+    off = BoxLabels.of([moved(LEFT, 0.03, 0.06)], [0])  # four times the spread
+    found = regions((LEFT, 0, 0.95))
+    assert one(found, off).of_drawn[0, 0] > 0.4
+    among = find_box_errors([found] * 100, [off] * 100)
+    assert among[0].of_drawn[0, 0] < 0.05
 
 
 def test_spread_is_corrected_by_how_far_off_sure_regions_are() -> None:
