@@ -26,6 +26,7 @@ from model.uncertainty import DEFAULT_ESTIMATOR, ESTIMATORS
 from model.uncertainty.base import FittedEstimator
 
 MIN_LABELS = 2
+MOST_CONFUSIONS = 20
 REST_ROWS = 1_000  # of the pool: enough for a mean, and a twentieth of a second
 PROPAGATION = ("auto", "off")
 ACCURACY, SUBSET_ACCURACY = "accuracy", "subset accuracy"
@@ -93,6 +94,7 @@ def fit(
         Where an image may have several classes all of these are about whole sets, so ``accuracy``
         is subset accuracy (``metric`` says which it is), and ``macro_f1`` is the mean over the
         classes that occur of the F1 score out of fold.
+        Where an image has one class, ``confusions`` are the pairs of classes mixed up most.
         With labels of one class only it predicts that class, and says how little it knows.
 
     Raises:
@@ -151,6 +153,8 @@ def fit(
     metrics = _measure(data, classes, probs, right, p_right)
     if data.labels.ndim == 2:
         metrics["macro_f1"] = macro_f1(said.astype(bool), data.labels.astype(bool))
+    else:
+        metrics["confusions"] = confusions(data.labels, said, classes)
     metrics |= {"propagation": 0.0, "roots": roots, **fitted.facts, **published.facts}
     metrics["seconds"] = time.perf_counter() - begin
     progress(1.0, "fitted")
@@ -210,6 +214,31 @@ def rest_of_pool(
     rows = fitted.estimator.rows(signed_root(sample) if roots else sample)
     passes, agreement = passes_and_agreement(fitted, rows)
     return Rest(passes.mean(axis=1), count, agreement)
+
+
+def confusions(
+    labels: NDArray[Any], said: NDArray[Any], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Which class is predicted for which, out of fold: at most 20 pairs, the most frequent first.
+
+    Args:
+        labels: ``(N,)`` int64.
+        said: ``(N,)`` int64.
+        classes: their names.
+
+    Example:
+        >>> confusions(np.array([0, 0, 1]), np.array([1, 1, 1]), ("cat", "dog"))
+        [{'label': 'cat', 'said': 'dog', 'count': 2}]
+    """
+    wrong = labels != said
+    pairs, counts = np.unique(
+        np.stack([labels[wrong], said[wrong]], axis=1), axis=0, return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")[:MOST_CONFUSIONS]
+    return [
+        {"label": classes[a], "said": classes[b], "count": int(n)}
+        for (a, b), n in zip(pairs[order].tolist(), counts[order], strict=True)
+    ]
 
 
 def _measure(

@@ -92,9 +92,12 @@ def _version(version: Version) -> dict[str, Any]:
 def _classes(
     database: Database, project: Project, live: Version | None, spec: TaskSpec | None
 ) -> dict[str, Any]:
-    """Of each class: labels, how often it is predicted in the open pool, and how surely."""
+    """Of each class: labels, how often it is predicted in the open pool, and how surely.
+
+    With it the pairs of classes that are mixed up most, out of fold, where an image has one class.
+    """
     if live is None or spec is None or "class_counts" not in live.metrics:
-        return {"version": None, "rows": [], "why": _no_model(live)}
+        return {"version": None, "rows": [], "confusions": [], "why": _no_model(live)}
     labels = live.metrics["class_counts"]
     ap50 = live.metrics.get("ap50_per_class") or {}
     predicted: dict[str, int] = defaultdict(int)
@@ -114,7 +117,8 @@ def _classes(
         }
         for name in spec.classes
     ]
-    return {"version": live.name, "rows": rows, "why": None}
+    mixed_up = live.metrics.get("confusions") or []
+    return {"version": live.name, "rows": rows, "confusions": mixed_up, "why": None}
 
 
 def _calibration(live: Version | None) -> dict[str, Any]:

@@ -208,7 +208,10 @@ def _schemas() -> dict[str, Schema]:
         "Project": _object(
             key=TEXT, title=TEXT, label_studio_url=TEXT, live_version=_or_null(TEXT),
             versions=_list(version),
-            classes=_object(version=_or_null(TEXT), rows=_list(class_row), why=_or_null(TEXT)),
+            classes=_object(
+                version=_or_null(TEXT), rows=_list(class_row), why=_or_null(TEXT),
+                confusions=_list(_object(label=TEXT, said=TEXT, count=WHOLE)),
+            ),
             calibration=_object(
                 version=_or_null(TEXT), ece=_or_null(SHARE), bins=_list(reliability),
                 why=_or_null(TEXT),

@@ -161,7 +161,9 @@ def fill_installation(installation) -> str:
     spec = parse_config(database.project(installation.key).label_config).spec
     assert spec is not None
     counts = {"red": 21, "green": 40, "blue": 35}
-    fill(database, installation.key, tasks, ["red", "green", "blue"], spec, class_counts=counts)
+    fill(database, installation.key, tasks, ["red", "green", "blue"], spec, class_counts=counts,
+         confusions=[{"label": "red", "said": "blue", "count": 4},
+                     {"label": "green", "said": "blue", "count": 1}])  # fmt: skip
     fill_audit(database, installation.key)
     return fill_boxes(database, platform, installation.double.url)
 

@@ -46,9 +46,9 @@ export class ProjectView {
         section("classes", "Classes", this.classes),
         section("doubtful", "Most doubtful images", this.doubtful),
         section("doubted", "Labels to check", this.doubted),
-        section("doctor", "Doctor",
+        mayAct ? section("doctor", "Doctor",
           h("p", {}, "Looks for what is wrong in Label Studio and here; it takes some seconds."),
-          this.doctorButton(), this.findings),
+          this.doctorButton(), this.findings) : null,
         section("events", "What happened", this.events)));
   }
 
@@ -277,11 +277,15 @@ function notices([problems, advice, unreadable, broken, failure, drift]) {
 
 function classTable(found) {
   const boxes = found.rows.some((row) => row.ap50 !== null);
-  return table(`Classes under ${found.version}`,
+  const mixedUp = found.confusions.length ? [
+    h("h3", {}, "Mixed up most"),
+    table("Classes that are mixed up most", ["Labelled", "Predicted", "Labels"],
+      found.confusions.map((pair) => [pair.label, pair.said, whole(pair.count)]))] : null;
+  return [table(`Classes under ${found.version}`,
     boxes ? ["Class", "Objects drawn", "AP50"] : ["Class", "Labels", "Predicted, open images", "Mean P(right)"],
     found.rows.map((row) => boxes
       ? [row.name, whole(row.labels), number(row.ap50)]
-      : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)]));
+      : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)])), mixedUp];
 }
 
 function doubtfulTask(task) {

@@ -11,9 +11,14 @@ from backend.dashboard.access import FILE, address, read_tokens
 from backend.errors import BackendError
 
 READ = ("/api/status", "/api/session", "/api/stream", "/api/projects/{key}",
-        "/api/projects/{key}/events", "/api/projects/{key}/doctor",
+        "/api/projects/{key}/events",
         "/api/projects/{key}/tasks/1/image")  # fmt: skip
-ACT = tuple(f"/api/projects/{{key}}/{name}" for name in ("train", "pause", "resume", "rollback"))
+ACT = tuple(
+    f"/api/projects/{{key}}/{name}"
+    for name in (
+        "train", "pause", "resume", "rollback", "audit", "audit/cancel", "accept", "accept/undo",
+    )
+)  # fmt: skip
 OWN = {"Origin": "http://testserver", "Sec-Fetch-Site": "same-origin"}
 
 
@@ -159,3 +164,11 @@ def test_no_token_or_secret_is_ever_shown(trained, owner, tokens):
         said = owner.get(path).text
         for secret in (tokens.full, tokens.read_only, project.secret, "token-of-label-studio"):
             assert json.dumps(secret)[1:-1] not in said
+
+
+def test_a_shared_link_cannot_ask_label_studio(anyone, tokens, world):
+    """The doctor's findings name the owner of the token."""
+    anyone.headers["Authorization"] = f"Bearer {tokens.read_only}"
+    answer = anyone.get(f"/api/projects/{world.key}/doctor")
+    assert answer.status_code == 403
+    assert "error" in answer.json()
