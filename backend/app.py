@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from backend.connect import ensure_tab
 from backend.edges.database import Database
 from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec, parse_config
@@ -21,6 +20,7 @@ from backend.model_names import check_model_names
 from backend.ports import JobQueue, MediaSource, Platform
 from backend.records import Project
 from backend.settings import Settings
+from backend.tabs import ensure_piles, ensure_tab
 from model.backbones import Backbone, backbone_hash, load_backbone
 from model.backbones.pyramid import Pyramid, load_pyramid
 from model.detection.maps import MapStore
@@ -45,6 +45,9 @@ class App:
     backbone_hash: Callable[[str], str] = backbone_hash
     # Called after a project's first publication: Label Studio makes no tab by score before.
     first_published: Callable[[Project], None] = lambda project: None
+    # Called when the piles of a project have other bounds: from which P(right) on its predictions
+    # may be accepted, or None.
+    piles_changed: Callable[[Project, float | None], None] = lambda project, accept_from: None
     _backbones: dict[str, Backbone] = field(default_factory=dict)
     _pyramids: dict[str, Pyramid] = field(default_factory=dict)
 
@@ -102,6 +105,10 @@ def build(settings: Settings, *, database: Database | None = None) -> App:
     def first_published(project: Project) -> None:
         ensure_tab(platform(project.host, project.token), project.platform_id)
 
+    def piles_changed(project: Project, accept_from: float | None) -> None:
+        connection = platform(project.host, project.token)
+        ensure_piles(connection, project.platform_id, accept_from=accept_from)
+
     return App(
         settings=settings,
         database=database or Database(settings.database),
@@ -111,6 +118,7 @@ def build(settings: Settings, *, database: Database | None = None) -> App:
         platform_for=lambda project: platform(project.host, project.token),
         media_for=lambda project: Fetcher(platform(project.host, project.token), settings),
         first_published=first_published,
+        piles_changed=piles_changed,
         backbone_for=lambda name: load_backbone(
             name, settings.cache_path, threads=settings.thread_count()
         ),

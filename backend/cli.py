@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from backend import commands
+from backend import acts, commands
 from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
 from backend.errors import BackendError
@@ -27,6 +27,8 @@ from backend.logs import set_up_logging
 from backend.model_names import check_model_names
 from backend.records import Project
 from backend.settings import Settings
+from backend.triage import doubted_labels
+from model.acceptance.plan import ACCEPTED, OF
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
 from model.backbones.pyramid import PYRAMIDS
@@ -84,18 +86,24 @@ def main() -> None:
 @click.option("--home", help="Folder of all data (DOUBTLESS_HOME).")
 def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -> int:
     """Run database, Valkey, web and workers in this terminal; Ctrl-C stops all."""
+    from backend.dashboard.access import address
     from backend.supervisor import run_stack
 
     settings = Settings.load(port=port, workers=workers, home=home)
     check_model_names(settings)
     set_up_logging(settings)
+    page = address(settings)
     if as_json:
-        click.echo(json.dumps({"server": settings.reachable_url, "home": str(settings.home_path)}))
+        facts = {
+            "server": settings.reachable_url, "home": str(settings.home_path), "dashboard": page,
+        }  # fmt: skip
+        click.echo(json.dumps(facts))
     else:
         console.print(
             f"Doubtless at [bold]{settings.reachable_url}[/bold], data in "
             f"{escape(str(settings.home_path))}"
         )
+        console.print(f"Dashboard: {escape(page)}", highlight=False, soft_wrap=True)
         console.print(
             "Next: [bold]doubtless connect --url URL --token TOKEN --project ID[/bold]",
             highlight=False,
@@ -206,6 +214,29 @@ def status(as_json: bool, reference: str | None) -> None:
         show_project(console, p)
 
 
+@command("dashboard")
+@click.option(
+    "--share", is_flag=True, help="The address for others: it shows, and changes nothing."
+)
+def dashboard(as_json: bool, share: bool) -> None:
+    """Print the dashboard's address, with the token that opens it."""
+    from backend.dashboard.access import address
+    from backend.supervisor import answers
+
+    settings = commands.with_running_stack(Settings.load())
+    page = address(settings, share=share)
+    if as_json:
+        click.echo(json.dumps({"address": page, "read_only": share}))
+        return
+    console.print(page, highlight=False, markup=False, soft_wrap=True)
+    if not answers(page.partition("/dashboard#")[0] + "/health"):
+        problems.print(
+            "Nothing answers there yet; start `doubtless up` first.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 @command("train")
 @project_option
 @wait_option
@@ -267,6 +298,30 @@ def score(
     console.print(table)
 
 
+@command("errors")
+@project_option
+@click.option("--limit", default=20, show_default=True, help="Labels to print.")
+def errors(as_json: bool, reference: str | None, limit: int) -> None:
+    """Show labels that the model, not fitted on them, contradicts: worth a second look."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    found = doubted_labels(Database(settings.database), project, limit)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        console.print("No label is more probably wrong than right.")
+        return
+    table = Table("task", "label", "P(label right)", "what speaks against it")
+    for row in found:
+        table.add_row(
+            str(row["task"]), escape(answer(row["label"], "-")), number(row["p_right"]),
+            escape(row["why"]),
+        )  # fmt: skip
+    console.print(table)
+    console.print("In Label Studio they are in the tab “Labels to check”.")
+
+
 @command("versions")
 @project_option
 def versions(as_json: bool, reference: str | None) -> None:
@@ -298,9 +353,44 @@ def rollback(
     """Publish the model of an earlier VERSION again, under a new number."""
     settings = Settings.load()
     project = _project(settings, reference)
-    source = commands.find_version(Database(settings.database), project, version)
+    source = acts.find_version(Database(settings.database), project, version)
     since = commands.republish(settings, project, source, f"rolled back to {source.name}")
     _follow(settings, project, ("republish",), since, as_json, wait, timeout)
+
+
+@command("accept")
+@project_option
+@click.option("--max-error", default=0.02, show_default=True, help="Largest share of wrong labels.")
+@click.option("--confidence", default=0.95, show_default=True, help="With which that is proved.")
+@click.option(
+    "--of",
+    type=click.Choice(OF),
+    default=ACCEPTED,
+    show_default=True,
+    help="The share among the accepted labels, or of all tasks: what is wrong in the end if people "
+    "do the rest.",
+)
+@click.option("--audit", type=int, help="Labels to check; without, as many as pay best.")
+@click.option("--again", is_flag=True, help="Plan a new audit after one that proved nothing.")
+@click.option("--cancel", is_flag=True, help="Give up an audit that is under way.")
+@click.option("--undo", is_flag=True, help="Take accepted labels back out of Label Studio.")
+@click.option("--yes", is_flag=True, help="Accept without asking.")
+@wait_option
+@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+def accept(as_json: bool, reference: str | None, wait: bool, timeout: float, **given: Any) -> None:
+    """Accept predictions unseen, as many as an audit proves to be right.
+
+    Run it once to have an audit put in front of the queue, again when its labels are there: it
+    says what was proved, and accepts it.
+    """
+    from backend.cli_accept import accept as run
+
+    settings = Settings.load()
+    project = _project(settings, reference)
+    follow = partial(
+        _follow, settings, project, as_json=False, wait=wait, timeout=timeout, quiet=as_json
+    )
+    run(settings, project, given, console=console, as_json=as_json, follow=follow)
 
 
 @command("simulate")
@@ -429,7 +519,7 @@ def _follow(
     if not wait:
         if as_json:
             click.echo(json.dumps({"status": "queued"}))
-        else:
+        elif not quiet:
             console.print("Queued; `doubtless status` shows how far it is.")
         return
     bar = Progress(

@@ -35,9 +35,10 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
         for sentence in dict.fromkeys(said):  # one reason may stand for all three
             console.print(f"  {sentence}", highlight=False)
     for run in p["running"]:
+        left = "" if run["seconds_left"] is None else f", about {run['seconds_left']:.0f} s left"
         console.print(
             f"  {run['status']}: {run['kind']} {run['progress']:.0%} {run['stage']} "
-            f"({run['seconds']} s; {run['reason']})",
+            f"({run['seconds']} s{left}; {run['reason']})",
             highlight=False,
             markup=False,
         )
@@ -45,6 +46,12 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
     console.print(
         f"  next training: {'now' if nxt['due'] else 'waits'}: {nxt['reason']}", markup=False
     )
+    if p["drift"]:
+        console.print(f"  [yellow]![/yellow] {escape(p['drift']['sentence'])}", highlight=False)
+    if p["piles"]:
+        console.print(f"  {pile_sentence(p['piles'])}", highlight=False)
+    if p["acceptance"]:
+        show_acceptance(console, p["acceptance"])
     for problem in p["problems"]:
         console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
     for sentence in p["advice"]:
@@ -55,6 +62,29 @@ def show_project(console: Console, p: dict[str, Any]) -> None:
         )
     if p["last_error"]:
         console.print(f"  last failure: {p['last_error']['error']}", highlight=False, markup=False)
+
+
+def pile_sentence(found: dict[str, Any]) -> str:
+    """The piles of `backend.triage.piles` in words."""
+    parts = [f"{found['accept']} may be accepted"] if found["accept"] else []
+    for name, what in (("review", "to review"), ("label", "to label")):
+        minutes = found["minutes"][name]
+        parts.append(f"{found[name]} {what}" + ("" if minutes is None else f" ({minutes:.0f} min)"))
+    return "open tasks: " + ", ".join(parts)
+
+
+def show_acceptance(console: Console, found: dict[str, Any]) -> None:
+    """Print what `backend.acceptance.describe` says of an audit."""
+    console.print(
+        f"  auto-accept ({found['status']}, {found['version']}): {found['sentence']}",
+        highlight=False, markup=False,
+    )  # fmt: skip
+    checked = found["checked"]
+    if checked:
+        console.print(
+            f"  {found['accepted']} labels accepted unseen; {checked['checked']} of "
+            f"{checked['asked']} others looked at since, {checked['wrong']} of them wrong"
+        )
 
 
 def answer(value: str | list[str] | dict[str, int] | None, absent: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import requests
 
+from backend import acts
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
 from backend.edges.database import Database
@@ -18,18 +19,15 @@ from backend.edges.labels.merge import majority
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.rq_queue import RqQueue
 from backend.edges.webhooks import project_uid
-from backend.errors import BackendError, SettingError, UnknownProjectError, UnknownVersionError
-from backend.events import request_training
-from backend.forecast import forecast
+from backend.errors import BackendError, SettingError, UnknownProjectError
 from backend.kinds import kind_of_project
 from backend.kinds.base import Model
 from backend.model_names import check_model_names
 from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
-from backend.scheduler import training_decision
 from backend.settings import Settings
+from backend.status import overview
 from backend.supervisor import STATED, read_state
-from model.engine import ACCURACY
 
 
 @dataclass(frozen=True)
@@ -131,22 +129,6 @@ def find_project(database: Database, reference: str | None) -> Project:
     return found[0]
 
 
-def find_version(database: Database, project: Project, name: str) -> Version:
-    """The version of that name, such as ``v3`` or ``3``.
-
-    Raises:
-        UnknownVersionError: there is none.
-    """
-    versions = database.versions(project.key)
-    for version in versions:
-        if name in (version.name, str(version.number)):
-            return version
-    raise UnknownVersionError(
-        f"project {project.key} has no version '{name}'; it has: "
-        f"{', '.join(v.name for v in versions) or 'none yet'}"
-    )
-
-
 def live_model(settings: Settings, project: Project) -> Model | None:
     """The trained model behind the live version.
 
@@ -166,9 +148,11 @@ def live_model(settings: Settings, project: Project) -> Model | None:
     return kind.load(settings.artifacts / "versions" / project.key / version.bundle)
 
 
-def diagnose(settings: Settings, project: Project) -> list[Finding]:
+def diagnose(
+    settings: Settings, project: Project, database: Database | None = None
+) -> list[Finding]:
     """What is wrong with a project's Label Studio, and how to mend it."""
-    database = Database(settings.database)
+    database = database or Database(settings.database)
     live = (
         NO_VERSION
         if project.live_version is None
@@ -187,93 +171,14 @@ def status(settings: Settings, reference: str | None = None) -> dict[str, Any]:
     """Queue, workers and every project: labels, live version, what runs, what comes next."""
     settings = with_running_stack(settings)
     database = Database(settings.database)
-    projects = database.projects()
-    if reference is not None:
-        projects = [find_project(database, reference)]
-    return {
-        "server": settings.reachable_url,
-        "home": str(settings.home_path),
-        "queue": _queue_state(settings),
-        "projects": [_project_status(settings, database, p) for p in projects],
-    }
-
-
-def _queue_state(settings: Settings) -> dict[str, Any]:
-    if not settings.redis_url:
-        return {"state": "not running", "workers": 0, "waiting": {}}
-    try:
-        queue = RqQueue(settings.redis_url)
-        return {"state": "ok", "workers": queue.workers(), "waiting": queue.depth()}
-    except Exception as exc:  # whatever the client raises, the queue does not answer
-        return {"state": f"down: {exc}", "workers": 0, "waiting": {}}
-
-
-def _project_status(settings: Settings, database: Database, project: Project) -> dict[str, Any]:
-    versions = database.versions(project.key)
-    live = next((v for v in versions if v.number == project.live_version), None)
-    trained = [v for v in versions if v.kind != "cold" and v.status in ("live", "superseded")]
-    failed = database.runs(project.key, status=("failed",), limit=1)
-    broken = database.tasks(project.key, state="broken")
-    decision = training_decision(settings, database, project, versions, time.time())
-    metrics = trained[-1].metrics if trained else {}
-    counts = database.task_counts(project.key)
-    return {
-        "key": project.key,
-        "title": project.title,
-        "label_studio": project.host,
-        "project": project.platform_id,
-        "paused": project.paused,
-        "tasks": counts,
-        "labels": database.label_count(project.key),
-        "announced": project.pings,
-        "random_labels": len(
-            database.draws(project.key).keys() & database.labels(project.key).keys()
-        ),
-        "live_version": None if live is None else live.name,
-        "metric": metrics.get("metric", ACCURACY),
-        "accuracy": metrics.get("random_accuracy"),
-        "accuracy_interval": metrics.get("random_accuracy_interval"),
-        "accuracy_out_of_fold": metrics.get("oof_accuracy"),
-        "ece": metrics.get("ece"),
-        "stopping": forecast(
-            versions,
-            target=settings.target_accuracy,
-            open_tasks=max(0, counts["ready"] - len(database.touched_tasks(project.key))),
-        ),
-        "running": [_run_status(r) for r in database.runs(project.key)],
-        "next_training": asdict(decision),
-        "problems": project.problems,
-        "advice": kind_of_project(project).advice(settings, metrics),
-        "unreadable": [{"task": t.task_id, "why": t.error} for t in broken[:20]],
-        "last_error": _run_status(failed[-1]) if failed else None,
-    }
-
-
-def _run_status(run: Run) -> dict[str, Any]:
-    now = time.time()
-    return {
-        "id": run.id,
-        "kind": run.kind,
-        "status": run.status,
-        "reason": run.reason,
-        "progress": run.progress,
-        "stage": run.stage,
-        "attempt": run.attempt,
-        "seconds": round((run.finished_at or now) - (run.started_at or run.created_at), 1),
-        "error": run.error,
-    }
+    projects = None if reference is None else [find_project(database, reference)]
+    queue = RqQueue(settings.redis_url) if settings.redis_url else None
+    return overview(settings, database, queue, projects)
 
 
 def train(settings: Settings, project: Project, reason: str) -> float:
     """Ask for a training; returns the time of the request, to wait for its end."""
-    database = Database(settings.database)
-    if database.label_count(project.key) + project.pings == 0:
-        raise BackendError(
-            f"project {project.key} has no labels yet; submit at least one in Label Studio"
-        )
-    now = time.time()
-    request_training(database, project, reason)
-    return now
+    return acts.train(Database(settings.database), project, reason)
 
 
 def wait_for(
@@ -317,19 +222,11 @@ def wait_for(
 
 def republish(settings: Settings, project: Project, version: Version, reason: str) -> float:
     """Ask that a version's model be published again; returns the time of the request."""
-    if version.bundle is None:
-        raise BackendError(
-            f"{version.name} has no model to publish: it is a cold-start order, or it was too old "
-            f"to keep (DOUBTLESS_KEEP_VERSIONS={settings.keep_versions})"
-        )
-    database = Database(settings.database)
-    now = time.time()
-    database.add_run(project.key, "republish", reason=reason, payload={"version": version.number})
-    return now
+    return acts.republish(settings, Database(settings.database), project, version, reason)
 
 
 def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
-    """What the live version says of every task, most doubtful first."""
+    """What the live version says of every task: open ones first, most doubtful first."""
     database = Database(settings.database)
     if project.live_version is None:
         raise BackendError(f"project {project.key} has no live version yet; see `doubtless status`")
@@ -353,5 +250,5 @@ def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
             "label": readable(spec, labels.get(row.task_id)),
             **({"probabilities": row.probs} if several else {}),
         }
-        for row in sorted(rows, key=lambda row: (row.score, row.task_id))
+        for row in sorted(rows, key=lambda row: (row.task_id in labels, row.score, row.task_id))
     ]

@@ -8,31 +8,11 @@ from typing import Any
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.webhooks import WANTED_ACTIONS
 from backend.errors import PlatformError
+from backend.tabs import ensure_tab
 
 SAMPLING = "Uncertainty sampling"
-TAB_TITLE = "Most doubtful first"
-SCORE_COLUMN = "tasks:predictions_score"
 KEY_HEADER = "X-Doubtless-Key"
 SECRET_HEADER = "X-Doubtless-Secret"
-_OPEN_FILTER = {
-    "filter": "filter:tasks:total_annotations",
-    "operator": "equal",
-    "type": "Number",
-    "value": 0,
-}
-_HIDDEN = [
-    "tasks:annotations_results",
-    "tasks:annotations_ids",
-    "tasks:predictions_results",
-    "tasks:file_upload",
-    "tasks:storage_filename",
-    "tasks:created_at",
-    "tasks:updated_at",
-    "tasks:updated_by",
-    "tasks:avg_lead_time",
-    "tasks:draft_exists",
-    "tasks:inner_id",
-]
 SSRF_FIX = (
     "Label Studio refuses ML backends and webhooks on private addresses (its default since 1.23). "
     "Start it with LABEL_STUDIO_ML_BLOCK_LOCAL_IP=false and "
@@ -250,63 +230,3 @@ def _settings(work: _Work) -> None:
         work.did(f"Set the project to serve the lowest score first ({names}).")
     else:
         work.steps.append("The project serves the lowest score first.")
-
-
-def ensure_tab(platform: LabelStudio, project_id: int) -> tuple[int | None, str, bool]:
-    """Add or repair the tab "Most doubtful first"; cheap when it is as it should be.
-
-    Label Studio 1.23.2 answers 500 for a tab that is ordered by score in a project without tasks,
-    so such a project gets the tab later.
-
-    Returns:
-        Id of the tab or ``None``, one sentence on what was done, and whether anything was changed.
-    """
-    if not platform.project(project_id).get("task_number"):
-        return None, f"The tab '{TAB_TITLE}' is added once the project has tasks.", False
-    views = platform.views(project_id)
-    view = next((v for v in views if v.get("data", {}).get("title") == TAB_TITLE), None)
-    if view is None:
-        if not views:
-            # Label Studio makes its own first tab only when there is none at all.
-            hidden = {"explore": [*_HIDDEN, SCORE_COLUMN], "labeling": _HIDDEN}
-            platform.create_view(
-                project_id, _tab_data({"title": "Default", "hiddenColumns": hidden})
-            )
-        made = platform.create_view(project_id, _repaired_tab({"title": TAB_TITLE}))
-        return int(made["id"]), f"Added the tab '{TAB_TITLE}' to the Data Manager.", True
-    data = dict(view["data"])
-    repaired = _repaired_tab(data)
-    if repaired == data:
-        return int(view["id"]), f"The tab '{TAB_TITLE}' is there.", False
-    platform.update_view(int(view["id"]), project_id, repaired)
-    return int(view["id"]), f"Repaired the tab '{TAB_TITLE}'.", True
-
-
-def _tab_data(data: dict[str, Any]) -> dict[str, Any]:
-    empty: dict[str, Any] = {
-        "type": "list",
-        "target": "tasks",
-        "gridWidth": 4,
-        "columnsDisplayType": {},
-        "columnsWidth": {},
-        "filters": {"conjunction": "and", "items": []},
-        "ordering": [],
-    }
-    return {**empty, **data}
-
-
-def _repaired_tab(data: dict[str, Any]) -> dict[str, Any]:
-    """Lowest score first, only open tasks, score column shown; everything else as it was."""
-    data = _tab_data(data)
-    if data.get("ordering") != [SCORE_COLUMN]:
-        data["ordering"] = [SCORE_COLUMN]
-    items = list((data.get("filters") or {}).get("items") or [])
-    if not any(item.get("filter") == _OPEN_FILTER["filter"] for item in items):
-        data["filters"] = {"conjunction": "and", "items": [*items, _OPEN_FILTER]}
-    hidden = data.get("hiddenColumns") or {"explore": _HIDDEN, "labeling": _HIDDEN}
-    if any(SCORE_COLUMN in columns for columns in hidden.values()) or not data.get("hiddenColumns"):
-        data["hiddenColumns"] = {
-            where: [column for column in columns if column != SCORE_COLUMN]
-            for where, columns in hidden.items()
-        }
-    return data

@@ -13,10 +13,8 @@ import requests
 from backend.connect import (
     KEY_HEADER,
     SAMPLING,
-    SCORE_COLUMN,
     SECRET_HEADER,
     SSRF_FIX,
-    TAB_TITLE,
     is_our_webhook,
     same_address,
 )
@@ -24,6 +22,7 @@ from backend.edges.labels.config import NEEDED, parse_config
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.webhooks import WANTED_ACTIONS
 from backend.errors import PlatformError
+from backend.tabs import SCORE_COLUMN, TAB_TITLE
 
 Severity = Literal["error", "warning", "info"]
 Probe = Callable[[str], str | None]

@@ -33,6 +33,18 @@ class UnauthorizedError(BackendError):
     status = 401
 
 
+class ForbiddenError(BackendError):
+    """Who asks is known, and may not do this."""
+
+    status = 403
+
+
+class NotNowError(BackendError):
+    """The request is right, and the project is in no state for it."""
+
+    status = 409
+
+
 class TooLargeError(BackendError):
     """The body is over the limit of ``DOUBTLESS_MAX_BODY_MB``."""
 
@@ -49,6 +61,18 @@ class UnknownVersionError(BackendError):
     """No version of that name exists in the project."""
 
     status = 404
+
+
+class UnknownTaskError(BackendError):
+    """No task of that id is known in the project."""
+
+    status = 404
+
+
+class BusyError(BackendError):
+    """There is no room for one more of these at the moment."""
+
+    status = 503
 
 
 class UnsupportedConfigError(BackendError):

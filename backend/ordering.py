@@ -40,6 +40,16 @@ def published_score(p_right: float) -> float:
     return float(min(max(p_right, LOWEST), 1 - LOWEST))
 
 
+def audit_score(position: int, count: int) -> float:
+    """Score of the n-th of so many tasks to check: before everything else, random draws included.
+
+    Example:
+        >>> 0 < audit_score(0, 400) < audit_score(399, 400) < STEP
+        True
+    """
+    return STEP * (position + 1) / (count + 2)
+
+
 def draws_wanted(*, share: float, labels: int, drawn_labels: int, waiting: int, size: int) -> int:
     """Random draws to add so that after this round `share` of the labels were drawn by chance.
 

@@ -34,6 +34,7 @@ class Project:
     synced_at: float | None
     sync_cursor: str | None
     problems: list[str]
+    drift: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +120,44 @@ class Draw:
     kind: str
     version: int
     probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What somebody wants to accept unseen; see the table for its states."""
+
+    id: int
+    project: str
+    version: int
+    attempt: int
+    status: str
+    reason: str
+    max_error: float
+    confidence: float
+    of: str
+    plan: dict[str, Any]
+    certificate: dict[str, Any] | None
+    created_at: float
+    changed_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditItem:
+    """A task in the part that an audit is about; see the table for its states."""
+
+    task_id: int
+    rank: int
+    state: str
+    said: str | None
+    annotation_id: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contradicted:
+    """A label of people's, and how the model that was not fitted on it sees it."""
+
+    task_id: int
+    p_right: float
+    label: str
+    why: str

@@ -37,6 +37,7 @@ def decide(
     retrain_after: int,
     retrain_growth: float,
     quiet_s: float,
+    held: str | None = None,
 ) -> Decision:
     """Say whether a project should train now.
 
@@ -50,11 +51,14 @@ def decide(
         retrain_after: changes that start a training.
         retrain_growth: share of the labels that starts one when that is more.
         quiet_s: seconds without a change after which even one starts a training.
+        held: why the live version has to stay for now unless somebody asks otherwise, or ``None``.
     """
     if labels < FEWEST:
         return Decision(False, f"{labels} of the {FEWEST} labels a first training needs")
     if requested is not None:
         return Decision(True, requested)
+    if held is not None:
+        return Decision(False, held)
     if outdated:
         return Decision(True, "the classes of the project, or the backbone, have changed")
     if new <= 0:

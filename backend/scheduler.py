@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from backend.acceptance import held
 from backend.app import App
 from backend.edges.database import Database
 from backend.jobs.base import LOST_AFTER_S
@@ -28,8 +29,8 @@ log = logging.getLogger(__name__)
 SHARD = 256
 # Shards handed out at a time: a pool of a million images is read in waves.
 WAVE = 64
-# Kinds that write predictions into Label Studio: one of them at a time for each project.
-PUBLISHING = ("cold", "train", "republish", "extend")
+# Kinds that write predictions or labels into Label Studio: one of them at a time for each project.
+PUBLISHING = ("cold", "train", "republish", "extend", "audit", "accept", "undo")
 # Seconds without a submit after which labels that webhooks announced are read.
 PING_QUIET_S = 3.0
 # Waiting runs that are looked for in the queue to see whether it was emptied.
@@ -192,6 +193,7 @@ def training_decision(
     reading = any(r.kind == "sync" and r.status == "running" for r in database.runs(project.key))
     count = max if reading else operator.add
     return decide(
+        held=held(database, project),
         new=count(project.changes - max((v.changes for v in finished), default=0), project.pings),
         labels=count(database.label_count(project.key), project.pings),
         quiet_for_s=None if project.changed_at is None else now - project.changed_at,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +58,7 @@ class FakeLabelStudio:
         self.data: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, AnnotationRecord] = {}
         self.predictions: dict[int, dict[str, Any]] = {}
+        self.accepted: dict[int, int] = {}  # prediction -> the annotation made of it
         self.updated: dict[int, str] = {}
         self.calls: list[str] = []
         self.fail: dict[str, PlatformError] = {}
@@ -209,6 +210,35 @@ class FakeLabelStudio:
     ) -> dict[int, list[dict[str, Any]]]:
         """See `backend.ports.Platform`."""
         return {task_id: self.predictions_of(task_id) for task_id in task_ids}
+
+    def accept_predictions(self, project_id: int, version: str, task_ids: Sequence[int]) -> None:
+        """See `backend.ports.Platform`; a prediction that has an annotation is left alone."""
+        self._called("accept_predictions")
+        for number, item in list(self.predictions.items()):
+            wanted = item["task"] in task_ids and item["model_version"] == version
+            if wanted and number not in self.accepted:
+                record = self.annotate(item["task"], item["result"])
+                self.annotations[record.id] = replace(record, made_in_bulk=True)
+                self.accepted[number] = record.id
+
+    def annotations_of_many(
+        self, project_id: int, task_ids: Sequence[int]
+    ) -> dict[int, tuple[AnnotationRecord, ...]]:
+        """See `backend.ports.Platform`."""
+        self._called("annotations_of_many")
+        return {
+            task: tuple(a for a in self.annotations.values() if a.task_id == task)
+            for task in task_ids
+            if task in self.data
+        }
+
+    def delete_annotation(self, annotation_id: int) -> None:
+        """See `backend.ports.Platform`."""
+        self._called("delete_annotation")
+        gone = self.annotations.pop(annotation_id, None)
+        self.accepted = {p: a for p, a in self.accepted.items() if a != annotation_id}
+        if gone is not None:
+            self._touch(gone.task_id)
 
 
 @dataclass

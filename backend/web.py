@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from backend.app import App, build
+from backend.dashboard.api import Dashboard
 from backend.edges.webhooks import WANTED_ACTIONS, parse_event
 from backend.errors import BackendError, BadRequestError, TooLargeError, UnauthorizedError
 from backend.events import apply_event, apply_ping, take_config
@@ -57,6 +58,10 @@ class Web:
         self.predicting = ThreadPoolExecutor(2, "predict")
         self.recording = ThreadPoolExecutor(4, "record")
         self.stop = threading.Event()
+        self.is_leaving: Callable[[], bool] = self.stop.is_set
+        self.dashboard = Dashboard(
+            app, count=self.metrics.request, is_leaving=lambda: self.is_leaving()
+        )
 
     def asgi(self) -> Starlette:
         """The ASGI application."""
@@ -69,6 +74,7 @@ class Web:
             Route("/train", self._guard("/train", self.webhook), methods=["POST"]),
             Route("/versions", self._guard("/versions", self.versions), methods=["GET", "POST"]),
             Route("/metrics", self._guard("/metrics", self.show_metrics)),
+            *self.dashboard.routes(),
         ]
         return Starlette(
             routes=routes,
@@ -83,6 +89,7 @@ class Web:
             ticker.start()
         yield
         self.stop.set()
+        self.dashboard.close()
         if self.ticking:
             await anyio.to_thread.run_sync(partial(ticker.join, 5))
 
@@ -311,16 +318,22 @@ def serve(settings: Settings) -> int:
     except BackendError as exc:
         print(f"doubtless web: {exc}", file=sys.stderr)
         return 1
-    uvicorn.run(
-        web.asgi(),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
+    server = uvicorn.Server(
+        uvicorn.Config(
+            web.asgi(),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=5,
+        )
     )
-    return 0
+    # Streams of the dashboard have no end of their own: a stop would wait for all of them.
+    web.is_leaving = lambda: server.should_exit
+    with contextlib.suppress(KeyboardInterrupt):  # it has stopped in order, and says so again
+        server.run()
+    return 0 if server.started else 3
 
 
 if __name__ == "__main__":

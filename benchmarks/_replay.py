@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from model.acquisition import Sample, select
 from model.acquisition.base import mean_row
+from model.engine import EngineConfig, fit
 from model.heads.softmax import normalise
-from model.types import Predictions
+from model.types import Labelled, Predictions
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+BATCH = 20  # labels a round in `choose_labels`
 TEST_SHARE = 0.3  # of a set that does not say which of its images are for testing
 
 
@@ -147,3 +149,27 @@ def replay(
         run["query_s"].append(round(seconds, 4))
         labelled = np.concatenate([labelled, drawn, chosen])
         random = np.concatenate([random, np.ones(len(drawn), bool), np.zeros(len(chosen), bool)])
+
+
+def choose_labels(
+    task: Task, counts: list[int], share: float, seed: int
+) -> Iterator[tuple[int, Ints, Any]]:
+    """Label as the product does, from nothing; yield the labels at each number wanted."""
+    rng = np.random.default_rng(seed)
+    labelled, random = np.zeros(0, np.int64), np.zeros(0, bool)
+    bundle = None
+    while len(labelled) < counts[-1]:
+        size = min(BATCH, min(n for n in counts if n > len(labelled)) - len(labelled))
+        rest = np.setdiff1d(np.arange(len(task.labels)), labelled)
+        drawn = rng.permutation(rest)[: round(share * size)]  # before any score is looked at
+        rest = np.setdiff1d(rest, drawn)
+        predictions = None if bundle is None else bundle.predict(task.features[rest])
+        ask = Ask(labelled, drawn, rest, size - len(drawn), seed * 1000 + len(labelled), bundle)
+        sample = None if bundle is None else bundle.sample
+        chosen = ask_ours("auto", task, ask, predictions, sample)
+        labelled = np.concatenate([labelled, drawn, chosen])
+        random = np.concatenate([random, np.ones(len(drawn), bool), np.zeros(len(chosen), bool)])
+        if len(labelled) in counts:
+            yield len(labelled), labelled, random
+        data = Labelled(task.features[labelled], task.labels[labelled], random)
+        bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))

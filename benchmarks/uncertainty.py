@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from _kept import Kept
 from _measured import error_auroc_of_parts, judge
 from _overfitted import Overfitted
 from _plain import fit_plain
-from _replay import Ask, Task, ask_ours
+from _replay import BATCH, Task, choose_labels
 from _summary import OURS, OVERFITTED, PLAIN, PUBLISHED, show, summarise
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
@@ -53,7 +52,6 @@ F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Places = dict[str, tuple[F32, Ints]]
 
-BATCH = 20
 OWN = ("uncertainty", "_measured", "_overfitted", "_plain", "_replay")
 PEERING = tuple(f"peering/{name}" for name in ("environment", "estimators", "strategies"))
 CODE = ("model", *(f"benchmarks/{name}.py" for name in OWN + PEERING))
@@ -135,30 +133,6 @@ def set_aside(task: Task, share: float, seed: int) -> tuple[Task, tuple[F32, Int
     out, kept = np.sort(order[:size]), np.sort(order[size:])
     left = replace(task, features=task.features[kept], labels=task.labels[kept])
     return left, (task.features[out], task.labels[out])
-
-
-def choose_labels(
-    task: Task, counts: list[int], share: float, seed: int
-) -> Iterator[tuple[int, Ints, Any]]:
-    """Label as the product does, from nothing; yield the labels at each number wanted."""
-    rng = np.random.default_rng(seed)
-    labelled, random = np.zeros(0, np.int64), np.zeros(0, bool)
-    bundle = None
-    while len(labelled) < counts[-1]:
-        size = min(BATCH, min(n for n in counts if n > len(labelled)) - len(labelled))
-        rest = np.setdiff1d(np.arange(len(task.labels)), labelled)
-        drawn = rng.permutation(rest)[: round(share * size)]  # before any score is looked at
-        rest = np.setdiff1d(rest, drawn)
-        predictions = None if bundle is None else bundle.predict(task.features[rest])
-        ask = Ask(labelled, drawn, rest, size - len(drawn), seed * 1000 + len(labelled), bundle)
-        sample = None if bundle is None else bundle.sample
-        chosen = ask_ours("auto", task, ask, predictions, sample)
-        labelled = np.concatenate([labelled, drawn, chosen])
-        random = np.concatenate([random, np.ones(len(drawn), bool), np.zeros(len(chosen), bool)])
-        if len(labelled) in counts:
-            yield len(labelled), labelled, random
-        data = Labelled(task.features[labelled], task.labels[labelled], random)
-        bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
 
 
 def _places(task: Task, aside: tuple[F32, Ints], chosen: Ints, share: float, seed: int) -> Places:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from backend import commands
+from backend.dashboard.access import address as dashboard_address
 from backend.demo.annotator import Annotator
 from backend.demo.data import (
     DemoData,
@@ -216,6 +217,8 @@ class Demo:
         self.say(f"  user          {USER}")
         self.say(f"  password      {self.memory.password}")
         self.say(f"  Doubtless     {self.settings.reachable_url}, data in {escape(str(self.home))}")
+        page = dashboard_address(self.settings)
+        self.console.print(f"  Dashboard     {page}", highlight=False, markup=False, soft_wrap=True)
         self.say("")
         if self.options.auto:
             return

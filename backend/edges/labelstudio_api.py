@@ -19,12 +19,26 @@ What was measured there (SQLite, 3,000 tasks, 600 annotations, 9,000 predictions
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from json import dumps
 from typing import Any
 
 from backend.edges.labelstudio_http import Transport
-from backend.edges.labelstudio_records import Counters, JsonObject, TaskRecord, TasksGoneError
+from backend.edges.labelstudio_queries import (
+    ANNOTATED,
+    SKIPPED_ONLY,
+    changed_since,
+    condition,
+    query_of,
+    selection,
+)
+from backend.edges.labelstudio_records import (
+    AnnotationRecord,
+    Counters,
+    JsonObject,
+    TaskRecord,
+    TasksGoneError,
+)
 from backend.errors import PlatformError
 
 Progress = Callable[[int, int], None]
@@ -116,11 +130,11 @@ class LabelStudio:
     def unscored_open_tasks(self, project_id: int) -> int:
         """Tasks without annotation that have no score of ``project.model_version``."""
         items = [
-            _filter("total_annotations", "equal", "Number", 0),
-            _filter("predictions_score", "empty", "Number", True),
+            condition("total_annotations", "equal", "Number", 0),
+            condition("predictions_score", "empty", "Number", True),
         ]
         try:
-            page = self._task_page(project_id, _query(items), page_size=1, full=False)
+            page = self._task_page(project_id, query_of(items), page_size=1, full=False)
         except PlatformError as exc:
             if exc.code == 500 and "predictions_score" in str(exc):
                 return 0  # so Label Studio answers for a project without any task
@@ -153,10 +167,10 @@ class LabelStudio:
             page_size: tasks a request.
             progress: called with (read so far, total of this pass).
         """
-        changed = [] if updated_since is None else [_since(updated_since)]
+        changed = [] if updated_since is None else [changed_since(updated_since)]
         if only_annotated:
-            yield from self._scan(project_id, [*changed, _ANNOTATED], True, page_size, progress)
-            yield from self._scan(project_id, [*changed, *_SKIPPED_ONLY], True, page_size, progress)
+            yield from self._scan(project_id, [*changed, ANNOTATED], True, page_size, progress)
+            yield from self._scan(project_id, [*changed, *SKIPPED_ONLY], True, page_size, progress)
         elif changed:
             yield from self._scan(project_id, changed, True, page_size, progress)
         else:
@@ -174,7 +188,7 @@ class LabelStudio:
             return TaskRecord.from_json(
                 self._object("GET", f"/api/tasks/{task_id}/", params=params)
             )
-        found = self._task_page(project_id, _included([task_id]), page_size=1, full=True)["tasks"]
+        found = self._task_page(project_id, selection([task_id]), page_size=1, full=True)["tasks"]
         if not found:
             raise PlatformError(f"Project {project_id} has no task {task_id}.", 404)
         return TaskRecord.from_json(found[0])
@@ -185,7 +199,7 @@ class LabelStudio:
         def present(ids: list[int]) -> list[int]:
             if not ids:
                 return []
-            page = self._task_page(project_id, _included(ids), page_size=1, full=False)
+            page = self._task_page(project_id, selection(ids), page_size=1, full=False)
             if page["total"] == len(ids):
                 return ids
             if page["total"] == 0:
@@ -287,8 +301,33 @@ class LabelStudio:
         found: dict[int, list[JsonObject]] = {}
         for start in range(0, len(task_ids), _IDS_PER_QUERY):
             ids = list(task_ids[start : start + _IDS_PER_QUERY])
-            page = self._task_page(project_id, _included(ids), page_size=len(ids), full=True)
+            page = self._task_page(project_id, selection(ids), page_size=len(ids), full=True)
             found |= {int(task["id"]): list(task["predictions"]) for task in page["tasks"]}
+        return found
+
+    def accept_predictions(self, project_id: int, version: str, task_ids: Sequence[int]) -> None:
+        """Make annotations of a version's predictions, in bulk; this user is their author.
+
+        A prediction that has an annotation already is left alone, so sending twice is harmless.
+        """
+        self._http.call(
+            "POST",
+            "/api/dm/actions/",
+            params={"id": "predictions_to_annotations", "project": project_id},
+            json={**selection(task_ids), "project": str(project_id), "model_version": version},
+            timeout_s=_BULK_TIMEOUT_S,
+        )
+
+    def annotations_of_many(
+        self, project_id: int, task_ids: Sequence[int]
+    ) -> dict[int, tuple[AnnotationRecord, ...]]:
+        """Annotations of tasks; one that is gone is left out."""
+        found: dict[int, tuple[AnnotationRecord, ...]] = {}
+        for start in range(0, len(task_ids), _IDS_PER_QUERY):
+            ids = list(task_ids[start : start + _IDS_PER_QUERY])
+            page = self._task_page(project_id, selection(ids), page_size=len(ids), full=True)
+            records = [TaskRecord.from_json(task) for task in page["tasks"]]
+            found |= {record.id: record.annotations for record in records}
         return found
 
     def model_versions(self, project_id: int) -> dict[str, int]:
@@ -423,8 +462,8 @@ class LabelStudio:
     ) -> Iterator[TaskRecord]:
         last, done, total = 0, 0, None
         while True:
-            items = [*filters, _filter("id", "greater", "Number", last)]
-            page = self._task_page(project_id, _query(items), page_size=page_size, full=full)
+            items = [*filters, condition("id", "greater", "Number", last)]
+            page = self._task_page(project_id, query_of(items), page_size=page_size, full=full)
             bodies = page["tasks"]
             total = int(page["total"]) if total is None else total
             if not bodies:
@@ -446,16 +485,16 @@ class LabelStudio:
         """The tasks of a light page that have annotations, read again in full."""
         found: dict[int, TaskRecord] = {}
         between = [
-            _filter("id", "greater", "Number", low),
-            _filter("id", "less_or_equal", "Number", high),
+            condition("id", "greater", "Number", low),
+            condition("id", "less_or_equal", "Number", high),
         ]
         for count, filters in (
-            ("total_annotations", [_ANNOTATED]),
-            ("cancelled_annotations", _SKIPPED_ONLY),
+            ("total_annotations", [ANNOTATED]),
+            ("cancelled_annotations", SKIPPED_ONLY),
         ):
             if any(body.get(count) for body in bodies):
                 page = self._task_page(
-                    project_id, _query([*between, *filters]), page_size=page_size, full=True
+                    project_id, query_of([*between, *filters]), page_size=page_size, full=True
                 )
                 found |= {int(body["id"]): TaskRecord.from_json(body) for body in page["tasks"]}
         return found
@@ -475,31 +514,3 @@ class LabelStudio:
         if not isinstance(body.get("tasks"), list):
             raise PlatformError(f"GET {self.url}/api/tasks/ answered no list of tasks.")
         return body
-
-
-def _filter(name: str, operator: str, kind: str, value: Any) -> JsonObject:
-    return {"filter": f"filter:tasks:{name}", "operator": operator, "type": kind, "value": value}
-
-
-def _query(items: list[JsonObject]) -> JsonObject:
-    return {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
-
-
-def _included(task_ids: Sequence[int]) -> JsonObject:
-    return {
-        "selectedItems": {"all": False, "included": list(task_ids)},
-        "ordering": ["tasks:id"],
-    }
-
-
-def _since(moment: datetime) -> JsonObject:
-    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    text = utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return _filter("updated_at", "greater_or_equal", "Datetime", text)
-
-
-_ANNOTATED = _filter("total_annotations", "greater", "Number", 0)
-_SKIPPED_ONLY = [
-    _filter("total_annotations", "equal", "Number", 0),
-    _filter("cancelled_annotations", "greater", "Number", 0),
-]

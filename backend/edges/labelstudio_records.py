@@ -33,6 +33,8 @@ class AnnotationRecord:
         completed_by: id of the person, or ``None`` when the user is deleted.
         updated_at: ISO time, UTC.
         ground_truth: starred; annotations imported with their tasks are starred by Label Studio.
+        made_in_bulk: from a prediction, by nobody who had the task open.
+        lead_time: seconds somebody had it open; None where nobody had.
     """
 
     id: int
@@ -42,6 +44,8 @@ class AnnotationRecord:
     completed_by: int | None
     updated_at: str
     ground_truth: bool
+    made_in_bulk: bool = False
+    lead_time: float | None = None
 
     @classmethod
     def from_json(cls, body: JsonObject, task_id: int | None = None) -> AnnotationRecord:
@@ -61,6 +65,8 @@ class AnnotationRecord:
                 completed_by=author.get("id") if isinstance(author, dict) else author,
                 updated_at=str(body.get("updated_at") or ""),
                 ground_truth=bool(body.get("ground_truth", False)),
+                made_in_bulk=bool(body.get("parent_prediction")) and not body.get("lead_time"),
+                lead_time=None if body.get("lead_time") is None else float(body["lead_time"]),
             )
 
 

@@ -21,6 +21,9 @@ QUEUES = {
     "republish": "doubtless-train",
     "sync": "doubtless-sync",
     "extend": "doubtless-sync",
+    "audit": "doubtless-sync",
+    "accept": "doubtless-train",
+    "undo": "doubtless-train",
     "features": "doubtless-features",
     "prune": "doubtless-idle",
 }

@@ -53,6 +53,7 @@ projects = Table(
     Column("synced_at", Float),
     Column("sync_cursor", Text),
     Column("problems", JSON, nullable=False, default=list),
+    Column("drift", JSON(none_as_null=True)),  # see `backend.drift`
     UniqueConstraint("host", "uid"),
 )
 
@@ -77,6 +78,7 @@ answers = Table(
     Column("label", Text),  # None: skipped, empty, or a class the config no longer has
     Column("cancelled", Boolean, nullable=False, default=False),
     Column("completed_by", Integer),
+    Column("lead_time", Float),  # seconds somebody had it open
     Column("updated_at", Text, nullable=False, default=""),
     Index("annotations_by_task", "project", "task_id"),
 )
@@ -152,6 +154,58 @@ judgements = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("task_id", Integer, primary_key=True, autoincrement=False),
     Column("right", Boolean, nullable=False),
+)
+
+# What somebody wants to accept unseen: the plan, fixed before its labels are seen, and what came of
+# it.
+audits = Table(
+    "audits",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),  # from 0, of this version
+    # open -> certified or refused; certified -> accepting -> accepted -> withdrawn;
+    # accepted or withdrawn -> undoing -> undone; open or certified -> cancelled
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("max_error", Float, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("of", Text, nullable=False),
+    Column("plan", JSON, nullable=False),  # pool, sizes, audit, confidence of this attempt
+    Column("certificate", JSON(none_as_null=True)),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Index("audits_by_project", "project", "status"),
+)
+
+# The part of the pool that an audit is about, in the order of P(right).
+audit_items = Table(
+    "audit_items",
+    metadata,
+    Column("audit", ForeignKey("audits.id", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), nullable=False),
+    Column("rank", Integer, nullable=False),
+    # drawn: asked for; watched: asked for after accepting; pending: about to be accepted;
+    # accepted; undone; empty: none of these
+    Column("state", Text, nullable=False, default=""),
+    Column("said", Text),  # what the version said, as `scores.label` has it
+    Column("annotation_id", Integer),  # that stands for it in Label Studio
+    Column("label", Text),  # that annotation's, as `annotations.label` has it
+    Index("audit_items_by_task", "project", "task_id"),
+)
+
+# Labels that the newest version, not fitted on them, contradicts.
+label_errors = Table(
+    "label_errors",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    Column("p_right", Float, nullable=False),  # probability that the label is right
+    Column("label", Text, nullable=False),  # as it was then
+    Column("why", Text, nullable=False),
 )
 
 runs = Table(

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from backend.app import App, build
 from backend.errors import BackendError
-from backend.jobs import cold, extend, features, prune, republish, sync, train
+from backend.jobs import accept, audit, cold, extend, features, prune, republish, sync, train
 from backend.jobs.base import Heartbeat, Job, TakenAwayError
 from backend.settings import Settings
 from model.errors import ModelError
@@ -27,6 +27,9 @@ KINDS: dict[str, Callable[[Job], str]] = {
     "republish": republish.run,
     "extend": extend.run,
     "prune": prune.run,
+    "audit": audit.run,
+    "accept": accept.run,
+    "undo": accept.undo,
 }
 
 

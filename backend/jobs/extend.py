@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from backend.drift import look
 from backend.jobs.base import Job
 from backend.jobs.publish import import_bulk, prediction
 from backend.jobs.rounds import read_pool
@@ -76,4 +77,8 @@ def run(job: Job) -> str:
     else:
         import_bulk(job, version.name, spec, rows, label="publishing new tasks")
     app.database.put_scores(key, version.number, rows)
-    return f"{len(rows)} new tasks have predictions of {version.name}"
+    done_now = f"{len(rows)} new tasks have predictions of {version.name}"
+    unlike = look(app.database, job.project, pool.task_ids, pool.features, known=done)
+    if unlike:
+        app.database.add_run(key, "audit", reason="new tasks are unlike the others")
+    return "; ".join([done_now, *unlike])

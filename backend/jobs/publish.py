@@ -20,7 +20,7 @@ from backend.jobs.base import Job
 from backend.jobs.rounds import Pool, front_size, next_round
 from backend.kinds import kind_of
 from backend.kinds.base import Model
-from backend.ordering import MOST_TAGGED, UNREADABLE, Placed, place
+from backend.ordering import MOST_TAGGED, UNREADABLE, Placed, place, published_score
 from backend.records import Score, Version
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,14 @@ def score_pool(
     spec: TaskSpec,
     version: Version,
     labels: Mapping[int, str],
+    *,
+    of_labels: Mapping[int, float] | None = None,
 ) -> list[Score]:
-    """Score every task with a trained version, choose the next round, and store both."""
+    """Score every task with a trained version, choose the next round, and store both.
+
+    A labelled task is served to nobody, and what a version says of what it was fitted on is worth
+    little: its score in Label Studio is that of the label, where `of_labels` has it.
+    """
     app = job.app
     said = kind_of(spec).say(
         app,
@@ -68,12 +74,14 @@ def score_pool(
     _, cluster = app.database.take_numbers(version.project, clusters=MOST_TAGGED)
     p_right = dict(zip(pool.task_ids.tolist(), said.p_right.tolist(), strict=True))
     placed = place(p_right, chosen.chosen, chosen.draws, cluster, share=app.settings.random_share)
-    index = pool.index
+    index, of_label = pool.index, of_labels or {}
     rows = [
         Score(
             task_id=item.task_id,
             label=said.label[row],
-            score=item.score,
+            score=published_score(of_label[item.task_id])
+            if item.task_id in of_label
+            else item.score,
             p_right=float(said.p_right[row]),
             total=float(said.total[row]),
             aleatoric=float(said.aleatoric[row]),
@@ -159,6 +167,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     try:
         if project.live_version is None:
             job.app.first_published(project)
+        elif version.kind != "cold":
+            job.app.piles_changed(project, None)
         _tag(job, version.name, [row for row in tagged if row.task_id not in early])
     except PlatformError as exc:
         # The version is live and complete; only the tab or some clusters are missing.

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from backend.acceptance import review
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labels.results import from_result
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import MediaError
 from backend.jobs.base import SMALL_PATIENCE_S, Job
 from backend.records import Project
+from backend.triage import may_be_accepted
 
 # Clocks differ, and a transaction becomes visible after its timestamp was taken.
 OVERLAP = timedelta(seconds=30)
@@ -27,7 +29,12 @@ LONG_PAGE = 250
 
 def run(job: Job) -> str:
     """Read what changed; everything, when the counters say that something was missed."""
-    return synchronise(job, full=bool(job.run.payload.get("full")))
+    said = synchronise(job, full=bool(job.run.payload.get("full")))
+    concluded = review(job.app.database, job.project)
+    if concluded:
+        _, accept_from = may_be_accepted(job.app.database, job.project)
+        job.app.piles_changed(job.project, accept_from)
+    return "; ".join([said, *concluded])
 
 
 def synchronise(job: Job, *, full: bool = False, only_if_missed: bool = False) -> str:
@@ -112,6 +119,7 @@ def annotation_rows(
             "label": None if a.was_cancelled else from_result(spec, a.result),
             "cancelled": a.was_cancelled,
             "completed_by": a.completed_by,
+            "lead_time": a.lead_time,
             "updated_at": a.updated_at,
         }
         for a in annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import Pool, read_pool
 from backend.jobs.sync import synchronise
 from backend.kinds import Fitted, kind_of
-from backend.records import Project, Version
+from backend.records import Contradicted, Project, Version
 from backend.retraining import Verdict, compare
+from model.calibration.metrics import reliability
 
 
 def run(job: Job) -> str:
@@ -63,18 +64,24 @@ def run(job: Job) -> str:
         status="building" if verdict.promote else "kept", reason=verdict.reason,
         created_at=time.time(), published_at=None, changes=changes, labels=len(usable),
         config_hash=spec.config_hash, bundle=folder,
-        metrics={**bundle.metrics, "backbone": kind_of(spec).backbone(app.settings)},
+        metrics={
+            **bundle.metrics, "backbone": kind_of(spec).backbone(app.settings),
+            "reliability": _reliability(fitted),
+        },
         on_platform=False,
     )  # fmt: skip
     job.confirm()
     database.add_version(version)
     database.put_judgements(key, number, right)
+    contradicted = _contradicted(fitted, usable, spec)
+    database.put_label_errors(key, number, contradicted)
     if not verdict.promote:
         _answer_request(job, began)
         return f"{version.name} was trained and kept back: {verdict.reason}"
     job.lap("judge")
     job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
-    placed = score_pool(job, pool, bundle, spec, version, usable)
+    of_labels = {row.task_id: row.p_right for row in contradicted}
+    placed = score_pool(job, pool, bundle, spec, version, usable, of_labels=of_labels)
     metrics = {**version.metrics, "pool_accuracy": pool_accuracy(fitted, placed, usable)}
     version = replace(version, metrics=metrics)
     job.lap("score")
@@ -114,6 +121,25 @@ def _right_out_of_fold(fitted: Fitted, labels: Mapping[int, str]) -> dict[int, b
         for n, task in enumerate(sorted(labels))
         if fitted.random[n] and right is not None
     }
+
+
+def _contradicted(fitted: Fitted, labels: Mapping[int, str], spec: TaskSpec) -> list[Contradicted]:
+    """What the version makes of each label, out of fold."""
+    order = sorted(labels)
+    texts = [labels[i] for i in order]
+    found = kind_of(spec).contradictions(fitted.model, spec, texts)
+    return [
+        Contradicted(task_id=task, p_right=p_right, label=labels[task], why=why)
+        for task, (p_right, why) in zip(order, found, strict=bool(found))
+    ]
+
+
+def _reliability(fitted: Fitted) -> list[dict[str, float]]:
+    """The bins of the reliability diagram, as JSON: all labels, each predicted out of fold."""
+    right, p_right = fitted.model.out_of_fold_right, fitted.model.out_of_fold_p_right
+    if right is None or p_right is None:
+        return []
+    return [asdict(part) for part in reliability(p_right, right)]
 
 
 def _judge(

@@ -151,6 +151,20 @@ class Kind(Protocol):
             progress: called with a share from 0 to 1 and what is being done.
         """
 
+    def contradictions(
+        self, model: Model, spec: TaskSpec, texts: Sequence[str]
+    ) -> list[tuple[float, str]]:
+        """What a version just fitted makes of its own labels, none of which it is fitted on there.
+
+        Args:
+            model: with what it found out of fold.
+            spec: of the project.
+            texts: the labels, as they were given to `fit`.
+
+        Returns:
+            Of each label the probability that it is right, and in words what speaks against it.
+        """
+
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """Whether nothing of what a version said of an image is wrong, by a person's answer.
 

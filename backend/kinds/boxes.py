@@ -23,7 +23,9 @@ from model.detection.extract import cache_maps
 from model.detection.maps import StoredMaps
 from model.detection.outcomes import LabelledImages
 from model.detection.shape import SMALL
+from model.detection.types import BoxLabels
 from model.detection.views import cache_views, images_to_view, missing_views
+from model.label_errors.boxes import BoxErrors, find_box_errors
 
 if TYPE_CHECKING:
     from backend.app import App
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 # A larger pyramid is worth its time from so many labelled images on, such a share of small
 # objects, and images so many times as long as they are looked at (docs/adr/detection.md).
 ENOUGH_LABELS, MANY_SMALL, MUCH_SMALLER = 50, 0.1, 1.3
+MOST_NAMED = 3  # things that are wrong with the boxes of an image
 
 
 class Boxes:
@@ -126,6 +129,18 @@ class Boxes:
         config = BoxConfig(estimator=app.settings.box_estimator)
         return Fitted(fit(data, spec.classes, config=config, progress=progress), random)
 
+    def contradictions(
+        self, model: Model, spec: TaskSpec, texts: Sequence[str]
+    ) -> list[tuple[float, str]]:
+        """See `Kind`."""
+        assert isinstance(model, BoxBundle)
+        if model.out_of_fold_found is None:
+            return []
+        drawn = [drawings.to_box_labels(text, model.classes) for text in texts]
+        found = find_box_errors(model.out_of_fold_found, drawn)
+        return [(one.score, _in_words(one, truth, model.classes)) for one, truth in
+                zip(found, drawn, strict=True)]  # fmt: skip
+
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """See `Kind`; as out of fold: every region shown is right and no object is missed."""
         regions = drawings.decode_prediction(said)
@@ -190,3 +205,15 @@ class Boxes:
 
         total, aleatoric, epistemic = nats
         return Said(texts, p_right, total, aleatoric, epistemic, [None] * len(keys), choose)
+
+
+def _in_words(found: BoxErrors, drawn: BoxLabels, classes: Sequence[str]) -> str:
+    """The likeliest things that are wrong with the boxes of an image."""
+    parts = []
+    for one in found.findings[:MOST_NAMED]:
+        what = f"{classes[one.label]} {one.kind}"
+        if one.kind == "swapped" and one.drawn is not None:
+            what = f"{classes[int(drawn.labels[one.drawn])]} is probably {classes[one.label]}"
+        parts.append(f"{what} ({one.probability:.0%})")
+    more = len(found.findings) - len(parts)
+    return "; ".join([*parts, *([f"{more} more"] if more > 0 else [])]) or "not clear"

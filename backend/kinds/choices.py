@@ -17,6 +17,7 @@ from model.acquisition import Selection, select
 from model.bundle import Bundle
 from model.engine import EngineConfig, fit
 from model.extract import extract
+from model.label_errors.choices import find_choice_errors
 from model.types import Labelled
 
 if TYPE_CHECKING:
@@ -107,6 +108,25 @@ class Choices:
         )
         bundle = fit(data, spec.classes, pool=pool, config=config, progress=progress)
         return Fitted(bundle, random)
+
+    def contradictions(
+        self, model: Model, spec: TaskSpec, texts: Sequence[str]
+    ) -> list[tuple[float, str]]:
+        """See `Kind`."""
+        assert isinstance(model, Bundle)
+        if model.out_of_fold_probs is None:
+            return []
+        labels = answers.to_labels(spec, texts, model.classes)
+        found = find_choice_errors(model.out_of_fold_probs, labels)
+        probs = model.out_of_fold_probs
+        said = found.suggested if labels.ndim == 2 else probs.argmax(axis=1)
+        why = []
+        for row, text in zip(said, texts, strict=True):
+            other = answers.of_prediction(spec, model.classes, row)
+            shown = answers.readable(spec, other) if other != text else None
+            shown = ", ".join(shown) or "none of them" if isinstance(shown, list) else shown
+            why.append(f"probably {shown}" if shown else "not clear")
+        return list(zip(found.score.tolist(), why, strict=True))
 
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """See `Kind`."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
+from support.browser import chromium, find_chromium
 from support.real import Project, Server, Stack
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,27 +47,11 @@ def make_project(label_studio):
 @pytest.fixture(scope="session")
 def browser():
     """Headless Chromium, driven by Playwright."""
-    from playwright.sync_api import sync_playwright
-
-    found = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
+    found = find_chromium()
     if found is None:
         pytest.fail("no Chromium on this machine; run: apt-get install -y chromium")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags)
-        yield chromium
-        chromium.close()
+    with chromium(found) as started:
+        yield started
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.edges import schema as t
+from backend.edges.database.audits import accepted_unseen, by_people
 from backend.edges.database.store import CHUNK, Store
 from backend.edges.labels.merge import majority
 from backend.records import Draw, PoolTask
@@ -55,17 +57,21 @@ class Labels(Store):
                 labelled = c.scalar(
                     sa.select(sa.func.count())
                     .select_from(t.answers)
-                    .where((t.answers.c.project == key) & t.answers.c.task_id.in_(part))
+                    .where(
+                        (t.answers.c.project == key) & t.answers.c.task_id.in_(part) & by_people()
+                    )
                 )
-                for table in (t.scores, t.judgements, t.draws, t.answers, t.tasks):
+                for table in (t.scores, t.judgements, t.draws, t.label_errors, t.answers, t.tasks):
                     c.execute(
                         table.delete().where((table.c.project == key) & table.c.task_id.in_(part))
                     )
                 if labelled:
                     self._count_change(c, key, int(labelled))
 
-    def tasks(self, key: str, *, state: str | None = None) -> list[PoolTask]:
-        """Tasks of a project by id."""
+    def tasks(
+        self, key: str, *, state: str | None = None, limit: int | None = None
+    ) -> list[PoolTask]:
+        """Tasks of a project by id; the first so many of them."""
         query = sa.select(
             t.tasks.c.task_id, t.tasks.c.reference, t.tasks.c.image_hash, t.tasks.c.state,
             t.tasks.c.error,
@@ -74,7 +80,8 @@ class Labels(Store):
             query = query.where(t.tasks.c.state == state)
         with self.reader.connect() as c:
             return [
-                PoolTask(**row) for row in c.execute(query.order_by(t.tasks.c.task_id)).mappings()
+                PoolTask(**row)
+                for row in c.execute(query.order_by(t.tasks.c.task_id).limit(limit)).mappings()
             ]
 
     def task_counts(self, key: str) -> dict[str, int]:
@@ -121,6 +128,8 @@ class Labels(Store):
     def put_annotations(self, key: str, rows: Sequence[Mapping[str, Any]]) -> int:
         """Insert or update annotations; counts as a change only when a label is different.
 
+        What was accepted unseen is no label of people's, so it counts as no change.
+
         Args:
             key: the project.
             rows: mappings with ``annotation_id, task_id, label, cancelled, completed_by,
@@ -134,6 +143,7 @@ class Labels(Store):
         a = t.answers.c
         changed = 0
         with self.engine.begin() as c:
+            unseen = accepted_unseen(c, key, {int(r["task_id"]) for r in rows})
             stored: dict[int, Any] = {}
             ids = [int(r["annotation_id"]) for r in rows]
             for start in range(0, len(ids), CHUNK):
@@ -146,7 +156,8 @@ class Labels(Store):
                 old = stored.get(int(row["annotation_id"]))
                 if old is None:
                     fresh.append({"project": key, **row})
-                    changed += 1
+                    known = unseen.get(int(row["task_id"]))
+                    changed += known is None or not known.stands_in(row)
                 elif str(row["updated_at"]) >= old["updated_at"]:
                     differs = (old["label"], old["cancelled"], old["task_id"]) != (
                         row["label"], row["cancelled"], row["task_id"],
@@ -164,17 +175,17 @@ class Labels(Store):
         return changed
 
     def drop_annotations(self, key: str, annotation_ids: Iterable[int]) -> int:
-        """Forget deleted annotations; returns how many were known."""
+        """Forget deleted annotations; returns how many of people's were known."""
         ids = list(annotation_ids)
         dropped = 0
         with self.engine.begin() as c:
             for start in range(0, len(ids), CHUNK):
-                dropped += c.execute(
-                    t.answers.delete().where(
-                        (t.answers.c.project == key)
-                        & t.answers.c.annotation_id.in_(ids[start : start + CHUNK])
-                    )
-                ).rowcount
+                mine = (t.answers.c.project == key) & t.answers.c.annotation_id.in_(
+                    ids[start : start + CHUNK]
+                )
+                counted = sa.select(sa.func.count()).select_from(t.answers)
+                dropped += int(c.scalar(counted.where(mine & by_people())) or 0)
+                c.execute(t.answers.delete().where(mine))
             if dropped:
                 self._count_change(c, key, dropped)
         return dropped
@@ -207,14 +218,21 @@ class Labels(Store):
         merged = {task_id: majority(labels) for task_id, labels in self.answers(key).items()}
         return {task_id: label for task_id, label in merged.items() if label is not None}
 
-    def answers(self, key: str) -> dict[int, list[str]]:
-        """Task -> what each annotator gave, oldest first; tasks without an answer are left out."""
+    def answers(self, key: str, task_ids: Sequence[int] | None = None) -> dict[int, list[str]]:
+        """Task -> what each annotator gave, oldest first; tasks without an answer are left out.
+
+        Of all tasks, or of a few that are named.
+
+        Annotations that stand for a prediction accepted unseen are nobody's answer.
+        """
         a = t.answers.c
         query = (
             sa.select(a.task_id, a.label)
-            .where((a.project == key) & (a.cancelled.is_(False)) & (a.label.is_not(None)))
+            .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
             .order_by(a.updated_at, a.annotation_id)
         )
+        if task_ids is not None:
+            query = query.where(a.task_id.in_(task_ids))
         given: dict[int, list[str]] = {}
         with self.reader.connect() as c:
             for task_id, label in c.execute(query):
@@ -228,20 +246,70 @@ class Labels(Store):
             return int(
                 c.scalar(
                     sa.select(sa.func.count(sa.distinct(a.task_id))).where(
-                        (a.project == key) & a.cancelled.is_(False) & a.label.is_not(None)
+                        (a.project == key)
+                        & a.cancelled.is_(False)
+                        & a.label.is_not(None)
+                        & by_people()
                     )
                 )
                 or 0
             )
 
-    def touched_tasks(self, key: str) -> set[int]:
-        """Tasks somebody submitted or skipped: no longer in the pool."""
+    def seconds_a_label(self, key: str, *, last: int) -> float | None:
+        """Median time people took for each of their last so many labels; None if it is unknown."""
+        a = t.answers.c
+        query = (
+            sa.select(a.lead_time)
+            .where((a.project == key) & a.cancelled.is_(False) & (a.lead_time > 0.0) & by_people())
+            .order_by(a.updated_at.desc())
+            .limit(last)
+        )
         with self.reader.connect() as c:
-            return set(
-                c.scalars(
-                    sa.select(t.answers.c.task_id).where(t.answers.c.project == key).distinct()
+            found = [float(seconds) for seconds in c.scalars(query)]
+        return statistics.median(found) if found else None
+
+    def random_label_count(self, key: str) -> int:
+        """Tasks with at least one label that were drawn by chance for their label."""
+        a, d = t.answers.c, t.draws.c
+        drawn = sa.select(d.task_id).where((d.project == key) & (d.kind == "random"))
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(
+                    sa.select(sa.func.count(sa.distinct(a.task_id))).where(
+                        (a.project == key)
+                        & a.cancelled.is_(False)
+                        & a.label.is_not(None)
+                        & by_people()
+                        & a.task_id.in_(drawn)
+                    )
                 )
+                or 0
             )
+
+    def touched_count(self, key: str) -> int:
+        """How many tasks somebody submitted or skipped."""
+        a = t.answers.c
+        with self.reader.connect() as c:
+            return int(
+                c.scalar(sa.select(sa.func.count(sa.distinct(a.task_id))).where(a.project == key))
+                or 0
+            )
+
+    def touched_tasks(self, key: str, task_ids: Sequence[int] | None = None) -> set[int]:
+        """Tasks somebody submitted or skipped: no longer in the pool; all, or of a few named."""
+        a = t.answers.c
+        query = sa.select(a.task_id).where(a.project == key).distinct()
+        if task_ids is not None:
+            query = query.where(a.task_id.in_(task_ids))
+        with self.reader.connect() as c:
+            return set(c.scalars(query))
+
+    def gone_tasks(self, key: str, task_ids: Sequence[int]) -> set[int]:
+        """Those of a few tasks that are no longer there."""
+        i = t.tasks.c
+        query = sa.select(i.task_id).where((i.project == key) & i.task_id.in_(task_ids))
+        with self.reader.connect() as c:
+            return set(task_ids) - set(c.scalars(query))
 
     def draws(self, key: str, kind: str = "random") -> dict[int, Draw]:
         """Tasks drawn by chance."""

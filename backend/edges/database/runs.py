@@ -52,6 +52,24 @@ class Runs(Store):
         with self.reader.connect() as c:
             return [Run(**row) for row in c.execute(query).mappings()][::-1]
 
+    def durations(self, key: str, kind: str, newest: int) -> list[float]:
+        """Seconds that the newest finished runs of a kind took."""
+        r = t.runs.c
+        query = (
+            sa.select(r.finished_at - r.started_at)
+            .where(
+                (r.project == key)
+                & (r.kind == kind)
+                & (r.status == "done")
+                & r.finished_at.is_not(None)
+                & r.started_at.is_not(None)
+            )
+            .order_by(r.id.desc())
+            .limit(newest)
+        )
+        with self.reader.connect() as c:
+            return [float(x) for x in c.scalars(query)]
+
     def update_run(self, run_id: int, **values: Any) -> None:
         """Set columns of a run."""
         with self.engine.begin() as c:

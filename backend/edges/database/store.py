@@ -64,9 +64,8 @@ class Store:
             if self.engine.dialect.name == "postgresql":
                 c.execute(sa.text("SELECT pg_advisory_xact_lock(20261123)"))
             t.metadata.create_all(c)
-            known = {column["name"] for column in sa.inspect(c).get_columns(t.scores.name)}
-            if t.scores.c.probs.name not in known:  # made by a release that had no such column
-                c.execute(sa.text(f"ALTER TABLE {t.scores.name} ADD COLUMN probs JSON"))
+            for column in (t.scores.c.probs, t.answers.c.lead_time, t.projects.c.drift):
+                self._add_if_missing(c, column)
             found = c.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == "schema"))
             if found is None:
                 self._insert_ignore(c, t.meta, [{"name": "schema", "value": str(t.SCHEMA_VERSION)}])
@@ -75,6 +74,13 @@ class Store:
                     f"the database has schema {found}, this release knows {t.SCHEMA_VERSION}; "
                     "install the newer release again"
                 )
+
+    def _add_if_missing(self, c: Connection, column: sa.Column[Any]) -> None:
+        """Add a column that the release which made the table did not have."""
+        table = column.table.name
+        if column.name not in {known["name"] for known in sa.inspect(c).get_columns(table)}:
+            kind = column.type.compile(self.engine.dialect)
+            c.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}"))
 
     def close(self) -> None:
         """Release the connections."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backend.edges import schema as t
 from backend.edges.database.store import CHUNK, TURN, Store
 from backend.errors import UnknownVersionError
-from backend.records import Score, Version
+from backend.records import Contradicted, Score, Version
 
 
 class Versions(Store):
@@ -123,6 +123,21 @@ class Versions(Store):
                 found |= {row["task_id"]: Score(**row) for row in c.execute(query).mappings()}
         return found
 
+    def place_scores(self, key: str, number: int, places: Mapping[int, tuple[float, int]]) -> None:
+        """Give tasks another place in the queue: task -> score and cluster; P(right) stays."""
+        s = t.scores.c
+        if not places:
+            return
+        with self.engine.begin() as c:
+            c.execute(
+                t.scores.update()
+                .where(
+                    (s.project == key) & (s.version == number) & (s.task_id == sa.bindparam("task"))
+                )
+                .values(score=sa.bindparam("to"), cluster=sa.bindparam("group")),
+                [{"task": i, "to": to, "group": group} for i, (to, group) in places.items()],
+            )
+
     def unscored(self, key: str, number: int) -> int:
         """Tasks whose image is settled but that the version has not scored."""
         known = sa.select(t.scores.c.task_id).where(
@@ -142,6 +157,20 @@ class Versions(Store):
                 or 0
             )
 
+    def open_tasks(self, key: str, number: int, *, at_least: float) -> tuple[int, int]:
+        """Scored tasks that nobody has answered, and how many have such a P(right)."""
+        s, a = t.scores.c, t.answers.c
+        answered = sa.exists(
+            sa.select(1).where((a.project == s.project) & (a.task_id == s.task_id))
+        )
+        sure = sa.func.sum(sa.case((s.p_right >= at_least, 1), else_=0))
+        query = sa.select(sa.func.count(), sure).where(
+            (s.project == key) & (s.version == number) & ~answered
+        )
+        with self.reader.connect() as c:
+            count, many = c.execute(query).one()
+        return int(count), int(many or 0)
+
     def drop_scores(self, key: str, number: int) -> None:
         """Forget what a superseded version said."""
         with self.engine.begin() as c:
@@ -150,6 +179,32 @@ class Versions(Store):
                     (t.scores.c.project == key) & (t.scores.c.version == number)
                 )
             )
+
+    def put_label_errors(self, key: str, number: int, rows: Sequence[Contradicted]) -> None:
+        """Record what a version makes of labels, in place of what earlier ones made of them."""
+        values = [{"project": key, "version": number, **vars(row)} for row in rows]
+        with self.engine.begin() as c:
+            c.execute(t.label_errors.delete().where(t.label_errors.c.project == key))
+            for start in range(0, len(values), CHUNK):
+                c.execute(t.label_errors.insert(), values[start : start + CHUNK])
+
+    def label_errors(self, key: str, *, below: float, limit: int) -> list[Contradicted]:
+        """Labels that are right with less than that probability, least first.
+
+        Those that people have changed since are left out; of several annotators' nobody can tell.
+        """
+        e, a = t.label_errors.c, t.answers.c
+        of_task = (a.project == e.project) & (a.task_id == e.task_id)
+        several = sa.select(sa.func.count()).where(of_task).scalar_subquery() > 1
+        still = several | sa.exists(sa.select(1).where(of_task & (a.label == e.label)))
+        query = (
+            sa.select(e.task_id, e.p_right, e.label, e.why)
+            .where((e.project == key) & (e.p_right < below) & still)
+            .order_by(e.p_right, e.task_id)
+            .limit(limit)
+        )
+        with self.reader.connect() as c:
+            return [Contradicted(**row) for row in c.execute(query).mappings()]
 
     def put_judgements(self, key: str, number: int, right: Mapping[int, bool]) -> None:
         """Record on which random-share tasks a version was right, out of fold."""

@@ -149,3 +149,6 @@ class PlatformTwin:
     def update_view(self, view_id: int, project_id: int, data: dict[str, Any]) -> dict[str, Any]:
         self.tabs[view_id]["data"] = dict(data)
         return dict(self.tabs[view_id])
+
+    def delete_view(self, view_id: int) -> None:
+        self.tabs.pop(view_id, None)

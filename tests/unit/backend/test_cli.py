@@ -176,3 +176,34 @@ def test_brackets_of_people_are_not_markup(home, project):
         project.key, 1, [Score(task_id=1, label="[red]x[/b]", score=0.4, p_right=0.4)]
     )
     assert "[red]x[/b]" in run("score").output
+
+
+def test_the_dashboards_address_is_printed_with_its_token(home):
+    first = json.loads(run("dashboard", "--json").output)
+    assert first["address"].startswith("http://127.0.0.1:9090/dashboard#token=")
+    assert first["read_only"] is False
+    shared = json.loads(run("dashboard", "--share", "--json").output)
+    assert shared["read_only"] is True
+    assert shared["address"] != first["address"]
+    assert first["address"] in run("dashboard").output
+
+
+def test_an_address_that_means_every_address_is_one_a_browser_can_open(home, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_HOST", "0.0.0.0")
+    assert "//127.0.0.1:9090/" in json.loads(run("dashboard", "--json").output)["address"]
+
+
+def test_up_prints_the_dashboards_address(home, monkeypatch):
+    monkeypatch.setattr("backend.supervisor.run_stack", lambda *given, **more: 0)
+    page = json.loads(run("dashboard", "--json").output)["address"]
+    assert page in run("up").output
+    assert json.loads(run("up", "--json").output)["dashboard"] == page
+
+
+def test_status_says_how_long_what_runs_may_still_take(project, home):
+    database = Database(f"sqlite:///{home / 'doubtless.db'}")
+    before = database.add_run(project.key, "train")
+    database.update_run(before, status="done", started_at=10.0, finished_at=50.0)
+    assert "s left" not in run("status").output
+    database.claim_run(database.add_run(project.key, "train", reason="pressed"), "w")
+    assert "about 40 s left" in run("status").output

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from platform_twin import PlatformTwin
 
-from backend.connect import KEY_HEADER, SECRET_HEADER, TAB_TITLE, ConnectReport, connect
+from backend.connect import KEY_HEADER, SECRET_HEADER, ConnectReport, connect
 from backend.edges.webhooks import WANTED_ACTIONS
 from backend.errors import PlatformError
+from backend.tabs import TAB_TITLE
 
 URL = "http://127.0.0.1:9090"
 

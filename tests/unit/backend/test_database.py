@@ -221,3 +221,46 @@ def test_a_database_without_probabilities_of_labels_gets_them(database):
     plain = Score(task_id=2, label="a", score=0.5, p_right=0.5)
     database.put_scores(key, 1, [row, plain])
     assert database.scores(key, 1) == {1: row, 2: plain}
+
+
+def test_what_people_look_at_is_counted_over_the_open_pool(database):
+    """The other version, the touched tasks and those without P(right) do not count."""
+    key = connected(database).key
+    database.put_tasks(key, {i: f"r{i}" for i in range(1, 9)})
+    said = [(1, "cat", 0.0), (2, "cat", 0.25), (3, "dog", 0.2499), (4, "dog", 0.999),
+            (5, "dog", 1.0), (6, "dog", 0.6), (7, None, None)]  # fmt: skip
+    database.put_scores(
+        key, 2, [Score(task_id=i, label=text, score=p or 1.0, p_right=p) for i, text, p in said]
+    )
+    database.put_scores(key, 1, [Score(task_id=8, label="cow", score=0.1, p_right=0.1)])
+    database.put_annotations(key, [note(1, 6), note(2, 5, cancelled=True)])
+    database.add_draws(key, [Draw(task_id=3, kind="random", version=1, probability=0.2)])
+    database.add_draws(key, [Draw(task_id=2, kind="audit", version=1, probability=0.2)])
+    assert database.histogram(key, 2, 4) == [2, 1, 0, 1]
+    assert [s.task_id for s in database.most_doubtful(key, 2, 3)] == [1, 3, 2]
+    assert sorted((t, n) for t, n, _ in database.predicted(key, 2)) == [("cat", 2), ("dog", 2)]
+    means = {text: mean for text, _, mean in database.predicted(key, 2)}
+    assert means["dog"] == pytest.approx((0.2499 + 0.999) / 2)
+    assert database.drawn_among(key, [1, 2, 3]) == {3}
+    assert database.touched_count(key) == len(database.touched_tasks(key)) == 2
+    assert database.random_label_count(key) == 0
+    database.put_annotations(key, [note(3, 3), note(4, 3, by=2)])
+    assert database.random_label_count(key) == 1
+    assert database.task(key, 3).reference == "r3"
+    assert database.task(key, 99) is None
+
+
+def test_events_and_runs_come_newest_first(database):
+    key = connected(database).key
+    for name in ("a", "b", "c"):
+        database.record_event(key, name, name.upper())
+    assert [e.action for e in database.events(key, 2)] == ["C", "B"]
+    ended = [("train", "done", 4.0), ("sync", "done", 1.0), ("train", "done", 6.0),
+             ("train", "failed", 9.0), ("sync", "failed", 1.0)]  # fmt: skip
+    for kind, status, took in ended:
+        run = database.add_run(key, kind)
+        database.update_run(run, status=status, started_at=10.0, finished_at=10.0 + took)
+    assert [(r.kind, r.status) for r in database.noteworthy_runs(key, 3)] == [
+        ("sync", "failed"), ("train", "failed"), ("train", "done"),
+    ]  # fmt: skip
+    assert database.durations(key, "train", 5) == [6.0, 4.0]

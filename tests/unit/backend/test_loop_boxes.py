@@ -19,6 +19,7 @@ from backend.kinds.boxes import Boxes
 from backend.kinds.choices import Choices
 from backend.predictor import Predictor
 from backend.settings import Settings
+from backend.status import project_status
 
 
 class WorldOfBoxes(World):
@@ -108,7 +109,7 @@ def test_many_small_objects_in_large_images_ask_for_a_larger_pyramid(world, caps
         number=2, name="v2", kind="trained", status="superseded", metrics=SMALL,
     )  # fmt: skip
     world.database.add_version(version)
-    status = commands._project_status(world.settings, world.database, world.project)
+    status = project_status(world.settings, world.database, world.project)
     assert status["advice"] == [
         "23% of the drawn objects are hardly ever found: they are below 16 pixels once images are "
         "made 1.4 times smaller; DOUBTLESS_PYRAMID=efficientnet-lite0-pyramid-large looks at twice "

@@ -93,6 +93,12 @@ def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
     assert set(metrics["class_counts"]) == set(NAMES)
     assert metrics["pool_accuracy"]["low"] <= metrics["pool_accuracy"]["high"]
 
+    # What is made of each drawing by heads that have not seen it.
+    contradicted = world.database.label_errors(world.key, below=1.1, limit=100)
+    assert {row.task_id for row in contradicted} == world.database.labels(world.key).keys()
+    assert all(0 <= row.p_right <= 1 for row in contradicted)
+    assert any("overlooked" in row.why or "unsupported" in row.why for row in contradicted)
+
     # A task nobody has asked about yet.
     drawn = random_drawing(np.random.default_rng(99))
     world.media.files["/data/new.png"] = picture_of(drawn, seed=99)

@@ -13,6 +13,7 @@ from backend import commands
 from backend.edges.labels.answers import decode, encode
 from backend.edges.labels.results import check_prediction
 from backend.predictor import Predictor
+from backend.status import project_status
 from backend.web import Web
 from model.acquisition import ACQUISITIONS
 from model.bundle import Bundle
@@ -54,7 +55,7 @@ def test_metrics_are_about_whole_sets_and_say_so(tmp_path) -> None:
     world = labelled(WorldOfSeveral(tmp_path, 96), 40)
     metrics = world.database.version(world.key, 2).metrics
     assert metrics["metric"] == "subset accuracy"
-    status = commands._project_status(world.settings, world.database, world.project)
+    status = project_status(world.settings, world.database, world.project)
     assert status["metric"] == "subset accuracy"
     assert 0 < metrics["macro_f1"] <= 1
     texts = [decode(text) for text in world.app.labels(world.key, world.spec).values()]

@@ -1,0 +1,86 @@
+"""``doubtless accept``: from asking for an audit to accepting what it proved, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+
+from backend import acceptance, acts
+from backend.cli_view import show_acceptance
+from backend.edges.database import Database
+from backend.records import Audit, Project
+from backend.settings import Settings
+from model.acceptance.plan import Promise
+
+Follow = Callable[..., None]
+_ASKED = "asked for by `doubtless accept {}`"
+
+
+def accept(
+    settings: Settings,
+    project: Project,
+    given: dict[str, Any],
+    *,
+    console: Console,
+    as_json: bool,
+    follow: Follow,
+) -> None:
+    """Do the next step, and say where everything stands.
+
+    Args:
+        settings: for the database.
+        project: whose predictions.
+        given: the command's own options.
+        console: to print to.
+        as_json: print JSON instead, and ask nothing.
+        follow: shows a run's progress until it ends; takes kinds of runs and a time.
+
+    Raises:
+        BackendError: what was asked for cannot be done; the sentence says why and what can.
+    """
+    database = Database(settings.database)
+    if given["undo"]:
+        follow(("undo",), acts.undo_acceptance(database, project, _ASKED.format("--undo")))
+    elif given["cancel"]:
+        acts.cancel_audit(database, project, _ASKED.format("--cancel"))
+    else:
+        acceptance.review(database, project)
+        _next_step(database, project, given, console, as_json, follow)
+    found = acceptance.describe(database, project)
+    if as_json:
+        click.echo(json.dumps(found))
+    elif found is None:
+        console.print("No audit is under way, and nothing is accepted.")
+    else:
+        show_acceptance(console, found)
+
+
+def _next_step(
+    database: Database,
+    project: Project,
+    given: dict[str, Any],
+    console: Console,
+    as_json: bool,
+    follow: Follow,
+) -> None:
+    audit = acceptance.current(database, project)
+    if audit is not None and audit.status in (acceptance.CERTIFIED, acceptance.ACCEPTING):
+        if given["yes"] or (not as_json and _confirmed(console, audit)):
+            follow(("accept",), acts.accept(database, project, _ASKED.format("--yes")))
+        return
+    if audit is not None and audit.status == acceptance.OPEN:
+        return
+    same = audit is not None and audit.version == project.live_version
+    if same and not given["again"]:
+        return
+    promise = Promise(given["max_error"], given["confidence"], given["of"])
+    acceptance.propose(database, project, promise, audit=given["audit"])
+
+
+def _confirmed(console: Console, audit: Audit) -> bool:
+    console.print(audit.reason, highlight=False, markup=False)
+    return click.confirm("Make annotations of these predictions in Label Studio?", default=False)

@@ -1,0 +1,69 @@
+"""What a request to the dashboard gives: a number of the query, an object in the body."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from backend.errors import BadRequestError, TooLargeError
+from model.acceptance.plan import ACCEPTED, Promise
+from model.errors import ModelError
+
+MOST_BODY = 10_000
+
+
+def count_of(request: Request, name: str, default: int, most: int) -> int:
+    """A whole number of the query, from 1 to `most`.
+
+    Raises:
+        BadRequestError: it is something else.
+    """
+    given = request.query_params.get(name, str(default))
+    number = int(given) if given.isascii() and given.isdigit() and len(given) < 7 else -1
+    if not 1 <= number <= most:
+        raise BadRequestError(f"{name}='{given[:40]}' has to be a whole number from 1 to {most}")
+    return number
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object in a request's body.
+
+    Raises:
+        TooLargeError: it has more than `MOST_BODY` bytes.
+        BadRequestError: it is no JSON object.
+    """
+    raw = b""
+    async for part in request.stream():
+        raw += part
+        if len(raw) > MOST_BODY:
+            raise TooLargeError(f"the body is over {MOST_BODY} bytes; a few words are enough here")
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequestError(f"the body is not JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise BadRequestError(f"the body is a JSON {type(body).__name__}, expected an object")
+    return body
+
+
+def promise_of(body: dict[str, Any]) -> Promise:
+    """What shall be true of accepted labels: ``max_error``, ``confidence`` and ``of``.
+
+    Raises:
+        BadRequestError: one of them is something else.
+    """
+    try:
+        max_error, confidence = (_number(body, name) for name in ("max_error", "confidence"))
+        return Promise(max_error, confidence, str(body.get("of", ACCEPTED)))
+    except ModelError as exc:
+        raise BadRequestError(str(exc)) from None
+
+
+def _number(body: dict[str, Any], name: str) -> float:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        said = json.dumps(value)[:40]
+        raise BadRequestError(f"{name} is {said}; give a number between 0 and 1, such as 0.05")
+    return float(value)

@@ -1,0 +1,141 @@
+"""What somebody wants to accept unseen, what is asked for that, and what was accepted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from backend.edges import schema as t
+from backend.edges.database.store import CHUNK, Store
+from backend.records import Audit, AuditItem
+
+PENDING, ACCEPTED = "pending", "accepted"
+UNSEEN = (PENDING, ACCEPTED)
+_ITEM = ("task_id", "rank", "state", "said", "annotation_id", "label")
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A task whose annotation stands for a prediction that nobody has looked at.
+
+    Attributes:
+        annotation_id: that annotation; None while it is being made.
+        label: as it was made; once a person has changed it, it is theirs.
+    """
+
+    annotation_id: int | None
+    label: str | None
+
+    def stands_in(self, row: Mapping[str, Any]) -> bool:
+        """Whether an annotation of the task, a row of the database, is that one."""
+        if self.annotation_id is None:
+            return True
+        return self.annotation_id == int(row["annotation_id"]) and self.label == row["label"]
+
+
+def accepted_unseen(c: Connection, key: str, task_ids: Iterable[int]) -> dict[int, Unseen]:
+    """Those of the tasks whose annotation may stand for a prediction; see `by_people`."""
+    i, ids = t.audit_items.c, sorted(task_ids)
+    found: dict[int, Unseen] = {}
+    for start in range(0, len(ids), CHUNK):
+        query = sa.select(i.task_id, i.annotation_id, i.label).where(
+            (i.project == key) & i.task_id.in_(ids[start : start + CHUNK]) & i.state.in_(UNSEEN)
+        )
+        found |= {row.task_id: Unseen(row.annotation_id, row.label) for row in c.execute(query)}
+    return found
+
+
+def by_people() -> sa.ColumnElement[bool]:
+    """Of rows of ``annotations``: not one that stands for a prediction nobody has looked at."""
+    a, i = t.answers.c, t.audit_items.c
+    made = i.annotation_id.is_(None) | (
+        (i.annotation_id == a.annotation_id) & i.label.is_not_distinct_from(a.label)
+    )
+    return ~sa.exists(
+        sa.select(1).where(
+            (i.project == a.project) & (i.task_id == a.task_id) & i.state.in_(UNSEEN) & made
+        )
+    )
+
+
+class Audits(Store):
+    """Audits and the tasks they are about."""
+
+    def add_audit(self, audit: Mapping[str, Any], items: Sequence[AuditItem]) -> int:
+        """Record an audit with all of its part of the pool, or nothing; returns its id."""
+        now = time.time()
+        with self.engine.begin() as c:
+            made = c.execute(t.audits.insert().values(created_at=now, changed_at=now, **audit))
+            assert made.inserted_primary_key is not None
+            number = int(made.inserted_primary_key[0])
+            rows = [{"audit": number, "project": audit["project"], **vars(item)} for item in items]
+            for start in range(0, len(rows), CHUNK):
+                c.execute(t.audit_items.insert(), rows[start : start + CHUNK])
+        return number
+
+    def audits(self, key: str, *, status: Sequence[str] | None = None) -> list[Audit]:
+        """Audits of a project, oldest first; all, or those in one of the states."""
+        query = sa.select(t.audits).where(t.audits.c.project == key).order_by(t.audits.c.id)
+        if status is not None:
+            query = query.where(t.audits.c.status.in_(status))
+        with self.reader.connect() as c:
+            return [Audit(**row) for row in c.execute(query).mappings()]
+
+    def update_audit(self, number: int, *, only_if: Sequence[str] = (), **values: Any) -> bool:
+        """Set columns of an audit; returns False, with nothing set, if its state is another."""
+        mine = t.audits.c.id == number
+        if only_if:
+            mine &= t.audits.c.status.in_(only_if)
+        with self.engine.begin() as c:
+            done = c.execute(t.audits.update().where(mine).values(changed_at=time.time(), **values))
+            return done.rowcount == 1
+
+    def audit_items(
+        self, number: int, *, state: str | None = None, below: int | None = None
+    ) -> list[AuditItem]:
+        """Tasks of an audit by rank; of one state, and before a rank, if that is said."""
+        i = t.audit_items.c
+        query = sa.select(*(i[name] for name in _ITEM)).where(i.audit == number).order_by(i.rank)
+        if state is not None:
+            query = query.where(i.state == state)
+        if below is not None:
+            query = query.where(i.rank < below)
+        with self.reader.connect() as c:
+            return [AuditItem(**row) for row in c.execute(query).mappings()]
+
+    def audit_states(self, number: int) -> dict[str, int]:
+        """Number of tasks of an audit by state."""
+        i = t.audit_items.c
+        query = sa.select(i.state, sa.func.count()).where(i.audit == number).group_by(i.state)
+        with self.reader.connect() as c:
+            return {str(state): int(count) for state, count in c.execute(query)}
+
+    def update_items(self, number: int, task_ids: Iterable[int], **values: Any) -> None:
+        """Set columns of tasks of an audit."""
+        i, ids = t.audit_items.c, list(task_ids)
+        with self.engine.begin() as c:
+            for start in range(0, len(ids), CHUNK):
+                part = (i.audit == number) & i.task_id.in_(ids[start : start + CHUNK])
+                c.execute(t.audit_items.update().where(part).values(**values))
+
+    def mark_accepted(self, number: int, made: Mapping[int, tuple[int, str | None]]) -> None:
+        """Record the annotation, and its label, that stands for the prediction of each task."""
+        i = t.audit_items.c
+        if not made:
+            return
+        with self.engine.begin() as c:
+            c.execute(
+                t.audit_items.update()
+                .where((i.audit == number) & (i.task_id == sa.bindparam("task")))
+                .values(
+                    state=ACCEPTED,
+                    annotation_id=sa.bindparam("made"),
+                    label=sa.bindparam("text"),
+                ),
+                [{"task": i, "made": a, "text": label} for i, (a, label) in made.items()],
+            )

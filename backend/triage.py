@@ -1,0 +1,79 @@
+"""Three piles that add up to the open tasks: accept, review, label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend import acceptance
+from backend.edges.database import Database
+from backend.edges.labels.answers import readable
+from backend.edges.labels.config import parse_config
+from backend.records import Project
+
+# From here on a pre-annotation is right more often than wrong: correcting it is less work than
+# labelling. Below, people's labels teach most.
+REVIEW_FROM = 0.5
+PACE_LABELS = 200
+# Below, a label is more probably wrong than right.
+DOUBTED = 0.5
+
+
+def piles(database: Database, project: Project) -> dict[str, Any] | None:
+    """How many open tasks may be accepted, have to be reviewed, or to be labelled.
+
+    Returns:
+        ``accept``: what an audit has proved and is not accepted yet; ``review``: P(right) of at
+        least one half; ``label``: all others that are open, unreadable ones included; ``minutes``
+        that reviewing and labelling take at the pace of the last labels, None where that is
+        unknown; ``accept_from``: P(right) of the last task that may be accepted, or None. None
+        before there is a version.
+    """
+    if project.live_version is None:
+        return None
+    proved, accept_from = may_be_accepted(database, project)
+    opened, sure = database.open_tasks(project.key, project.live_version, at_least=REVIEW_FROM)
+    waiting = 0
+    if proved:
+        scores = database.scores(project.key, project.live_version, proved)
+        waiting = sum((row.p_right or 0.0) >= REVIEW_FROM for row in scores.values())
+    counts = {
+        "accept": len(proved),
+        "review": sure - waiting,
+        "label": opened - sure - (len(proved) - waiting),
+    }
+    pace = database.seconds_a_label(project.key, last=PACE_LABELS)
+    minutes = {
+        name: None if pace is None else round(counts[name] * pace / 60.0, 1)
+        for name in ("review", "label")
+    }
+    return {**counts, "minutes": minutes, "accept_from": accept_from}
+
+
+def doubted_labels(database: Database, project: Project, limit: int) -> list[dict[str, Any]]:
+    """Labels that are more probably wrong than right by the newest version, as plain values."""
+    spec = parse_config(project.label_config).spec
+    tasks = f"{project.host}/projects/{project.platform_id}/data?task="
+    return [
+        {
+            "task": row.task_id,
+            "label": readable(spec, row.label),
+            "p_right": row.p_right,
+            "why": row.why,
+            "label_studio_url": f"{tasks}{row.task_id}",
+        }
+        for row in database.label_errors(project.key, below=DOUBTED, limit=limit)
+    ]
+
+
+def may_be_accepted(database: Database, project: Project) -> tuple[list[int], float | None]:
+    """Open tasks that an audit allows to accept, and the P(right) of the last of its part."""
+    audit = acceptance.current(database, project)
+    if audit is None or audit.status not in (acceptance.CERTIFIED, acceptance.ACCEPTING):
+        return [], None
+    size = int((audit.certificate or {}).get("size", 0))
+    items = database.audit_items(audit.id, below=size)
+    touched = database.touched_tasks(project.key)
+    scores = database.scores(project.key, audit.version, [item.task_id for item in items[-1:]])
+    last = [row.p_right for row in scores.values() if row.p_right is not None]
+    free = [i.task_id for i in items if i.state in ("", "pending") and i.task_id not in touched]
+    return free, min(last, default=None)

@@ -1,0 +1,268 @@
+"""Auto-accept: is the bound kept, and how much of the pool may be accepted?
+
+    ./run bench accept --data ../shared/data/grocery --labels 400 --out FILE
+    ./run bench accept --data ../shared/data/bccd --labels 100 --out FILE
+
+Several models are fitted to labels chosen as in the product (of sets with boxes: to random
+images). What each says of the set's test part is the pool to accept: images, or with boxes the
+regions shown. Its labels are hidden; an audit is drawn from it and certified, many times over, and
+each time the truth is looked up: how much was accepted, and is more of it wrong than promised?
+Beside it stand the threshold that the same audit labels suggest without a test ("point estimate"),
+P(right) taken at its word without any audit ("stated"), and what an oracle could accept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _kept import Kept
+from _replay import Task, choose_labels
+from common import CACHE, ROOT, features_of, header, write
+from numpy.typing import NDArray
+
+from model.acceptance.certificate import certify
+from model.acceptance.plan import ACCEPTED, OF, STEPS, AuditPlan, Promise, plan_audit
+from model.acceptance.risk_control import largest_in_expectation
+from model.calibration.metrics import proportion_interval
+from model.datasets import read_dataset
+from model.detection.calibration import SHOWN
+from model.engine import EngineConfig, fit
+from model.types import Labelled
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# What the predictions depend on; how they are accepted is quick, and never kept.
+PARTS = (
+    "acquisition", "backbones", "calibration", "detection", "heads", "uncertainty",
+    "bundle.py", "engine.py",
+)  # fmt: skip
+CODE = (*(f"model/{part}" for part in PARTS), "benchmarks/_replay.py")
+# Audits beside the planned one: labels, and the largest part they are drawn from.
+FIXED = {"200 in 40 %": (200, 0.4), "400 in 40 %": (400, 0.4), "200": (200, 1.0), "400": (400, 1.0)}
+PLANNED = "planned"
+
+
+def main() -> None:
+    arguments = parse()
+    pools = list(pools_of(arguments))
+    rows = []
+    for max_error in map(float, arguments.max_error.split(",")):
+        for confidence in map(float, arguments.confidence.split(",")):
+            for of in OF:
+                promise = Promise(max_error, confidence, of)
+                rows += table(pools, promise, arguments.draws)
+                say(f"{of} {max_error:g} with {confidence:g}: done")
+    facts = {
+        "benchmark": "accept",
+        "data": Path(arguments.data).name,
+        "labels": arguments.labels,
+        "models": len(pools),
+        "draws_a_model": arguments.draws,
+        "pool": [len(pool.wrong) for pool in pools],
+        "wrong_share": [round(float(pool.wrong.mean()), 4) for pool in pools],
+    }
+    write(header(**facts) | {"rows": rows}, arguments.out)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", default="digits", help="'digits', a labelled folder or a set")
+    parser.add_argument("--backbone", default="efficientnet-lite2+lite0")
+    parser.add_argument("--labels", type=int, default=400, help="labels, or images, to fit to")
+    parser.add_argument("--models", type=int, default=5, help="fitted to labels of other seeds")
+    parser.add_argument("--draws", type=int, default=50, help="audits drawn for each model")
+    parser.add_argument("--max-error", default="0.02,0.05", help="bounds, with commas")
+    parser.add_argument("--confidence", default="0.9,0.95", help="confidences, with commas")
+    parser.add_argument("--random-share", type=float, default=0.2)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Predictions in the order of P(right), the surest first, and which are wrong."""
+
+    p_right: Floats
+    wrong: Bools
+
+    @classmethod
+    def of(cls, p_right: Sequence[float], right: Sequence[bool]) -> Pool:
+        """Of items in any order."""
+        stated, wrong = np.array(p_right, np.float64), ~np.array(right, bool)
+        order = np.argsort(-stated, kind="stable")
+        return cls(stated[order], wrong[order])
+
+    def loss(self, size: int, of: str) -> float:
+        """The share that a promise bounds, if the first `size` are accepted."""
+        wrong = int(self.wrong[:size].sum())
+        return wrong / max(size, 1) if of == ACCEPTED else wrong / len(self.wrong)
+
+    def oracle(self, promise: Promise) -> int:
+        """The largest part that keeps the promise."""
+        bad, size = np.cumsum(self.wrong), np.arange(1, len(self.wrong) + 1)
+        share = bad / (size if promise.of == ACCEPTED else len(size))
+        kept = np.flatnonzero(share <= promise.max_error)
+        return int(kept[-1]) + 1 if len(kept) else 0
+
+    def stated(self, promise: Promise) -> int:
+        """The largest part that keeps the promise if P(right) is taken at its word."""
+        bad, size = np.cumsum(1.0 - self.p_right), np.arange(1, len(self.wrong) + 1)
+        share = bad / (size if promise.of == ACCEPTED else len(size))
+        kept = np.flatnonzero(share <= promise.max_error)
+        return int(kept[-1]) + 1 if len(kept) else 0
+
+
+def pools_of(arguments: argparse.Namespace) -> Iterator[Pool]:
+    """What each model says of the test part."""
+    kept = Kept(CACHE / "accept", ROOT)
+    first = next(iter(read_dataset(arguments.data)))
+    runs = boxes(arguments, kept) if first.boxes is not None else choices(arguments, kept)
+    for number, run in enumerate(runs):
+        say(f"model {number}: {len(run['right'])} predictions")
+        yield Pool.of(run["p_right"], run["right"])
+
+
+def choices(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]:
+    """Images with one label each."""
+    task = Task.of(features_of(arguments.data, arguments.backbone))
+    for seed in range(arguments.models):
+
+        def run(seed: int = seed) -> dict[str, Any]:
+            counts = [arguments.labels]
+            ((_, chosen, random),) = choose_labels(task, counts, arguments.random_share, seed)
+            data = Labelled(task.features[chosen], task.labels[chosen], random)
+            bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
+            found = bundle.predict(task.test_features)
+            right = found.right(task.test_labels)
+            return {"p_right": found.p_right.tolist(), "right": right.tolist()}
+
+        facts = {
+            "data": arguments.data, "labels": arguments.labels, "seed": seed,
+            "share": arguments.random_share, "backbone": arguments.backbone,
+        }  # fmt: skip
+        yield kept.run(facts, CODE, run)
+
+
+def boxes(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]:
+    """Regions that are shown, of images with boxes."""
+    from detection import DEFAULT_PYRAMID, Images, fitted, regions
+
+    data = Images.of(arguments.data, DEFAULT_PYRAMID)
+    for seed in range(arguments.models):
+
+        def run(seed: int = seed) -> dict[str, Any]:
+            rows = np.random.default_rng(seed).permutation(data.set.pool)[: arguments.labels]
+            bundle, _ = fitted(data, rows, seed)
+            test = data.test
+            looked = [bundle.look(maps) for maps in test.maps]
+            found, raw = [said for said, _ in looked], [kept.score for _, kept in looked]
+            stated, right, _ = regions(found, raw, test)
+            shown = stated >= SHOWN
+            return {"p_right": stated[shown].tolist(), "right": right[shown].tolist()}
+
+        yield kept.run({"data": data.set.digest, "n": arguments.labels, "seed": seed}, CODE, run)
+
+
+def table(pools: Sequence[Pool], promise: Promise, draws: int) -> list[dict[str, Any]]:
+    """All ways to accept under one promise, over models and draws."""
+    audits = {PLANNED: (None, None), **FIXED}
+    sizes: dict[str, list[tuple[int, Pool]]] = {
+        "oracle": [(pool.oracle(promise), pool) for pool in pools],
+        "stated": [(pool.stated(promise), pool) for pool in pools],
+    }
+    labels: dict[str, list[int]] = {}
+    for name, (audit, reach) in audits.items():
+        for number, pool in enumerate(pools):
+            plan = planned(pool, promise, audit, reach)
+            labels.setdefault(name, []).append(0 if plan is None else plan.audit)
+            for draw in range(draws):
+                found = accept(plan, pool, promise, seed=number * draws + draw)
+                for method, size in found.items():
+                    sizes.setdefault(f"{method}: {name}", []).append((size, pool))
+    return [
+        row(promise, name, found, labels.get(name.split(": ")[-1], [0]))
+        for name, found in sizes.items()
+    ]
+
+
+def planned(
+    pool: Pool, promise: Promise, audit: int | None, reach: float | None
+) -> AuditPlan | None:
+    """The plan, with no more labels than the part has items."""
+    if audit is not None and reach is not None:
+        audit = min(audit, int(reach * len(pool.wrong)))
+    return plan_audit(pool.p_right, promise, audit=audit, reach=reach)
+
+
+def accept(plan: AuditPlan | None, pool: Pool, promise: Promise, *, seed: int) -> dict[str, int]:
+    """Items that each way accepts after one audit."""
+    control = {} if promise.of == ACCEPTED else {"risk control": 0}
+    if plan is None:
+        return {"certified": 0, "point estimate": 0, **control}
+    ranks = plan.draw(seed)
+    wrong = pool.wrong[ranks]
+    if control:
+        control["risk control"] = largest_in_expectation(
+            ranks, wrong, max_error=promise.max_error, reach=plan.reach, pool=plan.pool
+        )
+    return {
+        "certified": certify(plan, ranks, wrong).size,
+        "point estimate": point_estimate(plan, ranks, wrong, promise),
+        **control,
+    }
+
+
+def point_estimate(plan: AuditPlan, ranks: Ints, wrong: Bools, promise: Promise) -> int:
+    """The largest part on which the audit's own share of errors is within the bound."""
+    best = 0
+    for size in np.ceil(np.arange(1, STEPS + 1) / STEPS * plan.reach).astype(int):
+        inside = ranks < size
+        if inside.any():
+            share = float(wrong[inside].mean())
+            scale = 1.0 if promise.of == ACCEPTED else size / plan.pool
+            best = int(size) if share * scale <= promise.max_error else best
+    return best
+
+
+def row(
+    promise: Promise, name: str, found: Sequence[tuple[int, Pool]], audit: Sequence[int]
+) -> dict[str, Any]:
+    """One way to accept, over all trials."""
+    coverage = np.array([size / len(pool.wrong) for size, pool in found])
+    loss = np.array([pool.loss(size, promise.of) for size, pool in found])
+    broken = int((loss > promise.max_error + 1e-12).sum())
+    low, high = proportion_interval(broken, len(found))
+    accepts = coverage > 0
+    by_model = coverage.reshape(-1, len(found) // len({id(pool) for _, pool in found})).mean(axis=1)
+    return {
+        "max_error": promise.max_error,
+        "confidence": promise.confidence,
+        "of": promise.of,
+        "method": name,
+        "trials": len(found),
+        "audit_labels": round(float(np.mean(audit)), 1),
+        "coverage": round(float(coverage.mean()), 4),
+        "coverage_se": round(float(by_model.std(ddof=1) / np.sqrt(len(by_model))), 4)
+        if len(by_model) > 1
+        else None,
+        "accepts_something": round(float(accepts.mean()), 4),
+        "error_when_any": round(float(loss[accepts].mean()), 4) if accepts.any() else None,
+        "broken": round(broken / len(found), 4),
+        "broken_interval": [round(low, 4), round(high, 4)],
+    }
+
+
+if __name__ == "__main__":
+    main()

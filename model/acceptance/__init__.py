@@ -1,0 +1,1 @@
+"""Which predictions may be accepted unseen: what to audit, what that proves, when it ends."""
