@@ -97,6 +97,7 @@ def propose(
                 "sizes": list(plan.sizes),
                 "audit": plan.audit,
                 "confidence": at_once.confidence,
+                "expected": round(plan.expected),
             },
         },
         _items(pool, plan, seed=live.number * 1000 + attempt),
@@ -121,7 +122,7 @@ def held(database: Database, project: Project) -> str | None:
     """Why no version is trained at the moment, as far as audits are concerned."""
     for audit in database.audits(project.key, status=HOLDING):
         if audit.status == OPEN:
-            done, wanted = progress(database, project, audit)
+            done, wanted = database.audit_progress(audit.id, DRAWN)
             return (
                 f"an audit is under way ({done} of {wanted} labels), and what is audited stays "
                 "live; `doubtless accept --cancel` gives it up"
@@ -133,13 +134,6 @@ def held(database: Database, project: Project) -> str | None:
             )
         return "labels are being accepted"
     return None
-
-
-def progress(database: Database, project: Project, audit: Audit) -> tuple[int, int]:
-    """Audit labels that are there, and how many were asked for."""
-    ids = [item.task_id for item in database.audit_items(audit.id, state=DRAWN)]
-    done = database.touched_tasks(project.key, ids) | database.gone_tasks(project.key, ids)
-    return len(done), len(ids)
 
 
 def review(database: Database, project: Project) -> list[str]:
@@ -285,7 +279,7 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
     if audit is None:
         return None
     states = database.audit_states(audit.id)
-    done, wanted = progress(database, project, audit)
+    done, wanted = database.audit_progress(audit.id, DRAWN)
     found: dict[str, Any] = {
         "audit": audit.id,
         "status": audit.status,
@@ -307,7 +301,8 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
 
 def _sentence(audit: Audit, done: int, wanted: int) -> str:
     return (
-        f"{done} of {wanted} audit labels are there. They come first in the queue; when all are "
+        f"{done} of {wanted} audit labels are there; they come first in the queue. When all are "
         f"there it shows how many of the surest {audit.plan['sizes'][-1]} of {audit.plan['pool']} "
-        f"tasks may be accepted with at most {audit.max_error:.1%} wrong."
+        f"tasks may be accepted with at most {audit.max_error:.1%} wrong; by P(right) some "
+        f"{audit.plan.get('expected', 0)} are to be expected."
     )

@@ -30,16 +30,12 @@ def piles(database: Database, project: Project) -> dict[str, Any] | None:
     """
     if project.live_version is None:
         return None
-    proved, accept_from = may_be_accepted(database, project)
+    accept, sure_to_accept, accept_from = may_be_accepted(database, project)
     opened, sure = database.open_tasks(project.key, project.live_version, at_least=REVIEW_FROM)
-    waiting = 0
-    if proved:
-        scores = database.scores(project.key, project.live_version, proved)
-        waiting = sum((row.p_right or 0.0) >= REVIEW_FROM for row in scores.values())
     counts = {
-        "accept": len(proved),
-        "review": sure - waiting,
-        "label": opened - sure - (len(proved) - waiting),
+        "accept": accept,
+        "review": sure - sure_to_accept,
+        "label": opened - sure - (accept - sure_to_accept),
     }
     pace = database.seconds_a_label(project.key, last=PACE_LABELS)
     minutes = {
@@ -65,15 +61,15 @@ def doubted_labels(database: Database, project: Project, limit: int) -> list[dic
     ]
 
 
-def may_be_accepted(database: Database, project: Project) -> tuple[list[int], float | None]:
-    """Open tasks that an audit allows to accept, and the P(right) of the last of its part."""
+def may_be_accepted(database: Database, project: Project) -> tuple[int, int, float | None]:
+    """What an audit allows to accept.
+
+    Returns:
+        Open tasks, how many of them would be reviewed otherwise, and the P(right) of the last task
+        of the part; 0, 0 and None where nothing is proved.
+    """
     audit = acceptance.current(database, project)
     if audit is None or audit.status not in (acceptance.CERTIFIED, acceptance.ACCEPTING):
-        return [], None
+        return 0, 0, None
     size = int((audit.certificate or {}).get("size", 0))
-    items = database.audit_items(audit.id, below=size)
-    touched = database.touched_tasks(project.key)
-    scores = database.scores(project.key, audit.version, [item.task_id for item in items[-1:]])
-    last = [row.p_right for row in scores.values() if row.p_right is not None]
-    free = [i.task_id for i in items if i.state in ("", "pending") and i.task_id not in touched]
-    return free, min(last, default=None)
+    return database.proved(audit.id, audit.version, size, at_least=REVIEW_FROM)

@@ -194,6 +194,7 @@ audit_items = Table(
     Column("annotation_id", Integer),  # that stands for it in Label Studio
     Column("label", Text),  # that annotation's, as `annotations.label` has it
     Index("audit_items_by_task", "project", "task_id"),
+    Index("audit_items_by_state", "audit", "state"),
 )
 
 # Labels that the newest version, not fitted on them, contradicts.

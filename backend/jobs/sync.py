@@ -32,7 +32,7 @@ def run(job: Job) -> str:
     said = synchronise(job, full=bool(job.run.payload.get("full")))
     concluded = review(job.app.database, job.project)
     if concluded:
-        _, accept_from = may_be_accepted(job.app.database, job.project)
+        *_, accept_from = may_be_accepted(job.app.database, job.project)
         job.app.piles_changed(job.project, accept_from)
     return "; ".join([said, *concluded])
 

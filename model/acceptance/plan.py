@@ -68,12 +68,14 @@ class AuditPlan:
         sizes: ascending, of the parts, in the order in which they are tested. The first is one
             that the audit can certify: at a stricter one it would see too few labels.
         audit: labels, drawn uniformly from the largest part.
+        expected: items that are accepted on average if P(right) is true, audited ones included.
     """
 
     promise: Promise
     pool: int
     sizes: tuple[int, ...]
     audit: int
+    expected: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
@@ -141,7 +143,7 @@ def plan_audit(
             gain, start = _best_start(sizes[part], passes)
             if best is None or gain - labels > best[0]:
                 tested = tuple(int(size) for size in sizes[start : last + 1])
-                best = gain - labels, AuditPlan(promise, pool, tested, labels)
+                best = gain - labels, AuditPlan(promise, pool, tested, labels, gain)
     if best is None or (audit is None and best[0] <= 0.0):
         return None
     return best[1]

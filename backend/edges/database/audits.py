@@ -63,6 +63,17 @@ def by_people() -> sa.ColumnElement[bool]:
     )
 
 
+def _exists(table: sa.Table, i: Any) -> sa.ColumnElement[bool]:
+    """Whether a table has a row of an item's task."""
+    return sa.exists(
+        sa.select(1).where((table.c.project == i.project) & (table.c.task_id == i.task_id))
+    )
+
+
+def _answered(i: Any) -> sa.ColumnElement[bool]:
+    return _exists(t.answers, i)
+
+
 class Audits(Store):
     """Audits and the tasks they are about."""
 
@@ -114,6 +125,37 @@ class Audits(Store):
         query = sa.select(i.state, sa.func.count()).where(i.audit == number).group_by(i.state)
         with self.reader.connect() as c:
             return {str(state): int(count) for state, count in c.execute(query)}
+
+    def audit_progress(self, number: int, state: str) -> tuple[int, int]:
+        """Of the tasks of an audit in a state: how many are judged, and how many there are.
+
+        A task that was deleted is judged too: it will never have a label.
+        """
+        i = t.audit_items.c
+        mine = sa.select(sa.func.count()).where((i.audit == number) & (i.state == state))
+        with self.reader.connect() as c:
+            there = int(c.scalar(mine) or 0)
+            open_ = int(c.scalar(mine.where(~_answered(i) & _exists(t.tasks, i))) or 0)
+        return there - open_, there
+
+    def proved(
+        self, number: int, version: int, size: int, *, at_least: float
+    ) -> tuple[int, int, float | None]:
+        """Of the first so many tasks of an audit that are neither labelled nor asked for.
+
+        Returns:
+            How many there are, how many of them have such a P(right), and the P(right) of the last
+            task of the part.
+        """
+        i, s = t.audit_items.c, t.scores.c
+        scored = (s.project == i.project) & (s.version == version) & (s.task_id == i.task_id)
+        sure = sa.func.sum(sa.case((s.p_right >= at_least, 1), else_=0))
+        free = (i.audit == number) & (i.rank < size) & i.state.in_(("", PENDING)) & ~_answered(i)
+        counts = sa.select(sa.func.count(), sure).where(free & scored)
+        last = sa.select(s.p_right).where((i.audit == number) & (i.rank == size - 1) & scored)
+        with self.reader.connect() as c:
+            count, many = c.execute(counts).one()
+            return int(count), int(many or 0), c.scalar(last)
 
     def update_items(self, number: int, task_ids: Iterable[int], **values: Any) -> None:
         """Set columns of tasks of an audit."""

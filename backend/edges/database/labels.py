@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,17 @@ from backend.edges.database.audits import accepted_unseen, by_people
 from backend.edges.database.store import CHUNK, Store
 from backend.edges.labels.merge import majority
 from backend.records import Draw, PoolTask
+
+
+def _named(
+    query: sa.Select[Any], column: sa.ColumnElement[Any], task_ids: Sequence[int] | None
+) -> Iterator[sa.Select[Any]]:
+    """A query for all tasks, or one for each so many of those named, as databases take them."""
+    if task_ids is None:
+        yield query
+        return
+    for start in range(0, len(task_ids), CHUNK):
+        yield query.where(column.in_(task_ids[start : start + CHUNK]))
 
 
 class Labels(Store):
@@ -221,9 +232,8 @@ class Labels(Store):
     def answers(self, key: str, task_ids: Sequence[int] | None = None) -> dict[int, list[str]]:
         """Task -> what each annotator gave, oldest first; tasks without an answer are left out.
 
-        Of all tasks, or of a few that are named.
-
-        Annotations that stand for a prediction accepted unseen are nobody's answer.
+        Of all tasks, or of those named. Annotations that stand for a prediction accepted unseen are
+        nobody's answer.
         """
         a = t.answers.c
         query = (
@@ -231,12 +241,11 @@ class Labels(Store):
             .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
             .order_by(a.updated_at, a.annotation_id)
         )
-        if task_ids is not None:
-            query = query.where(a.task_id.in_(task_ids))
         given: dict[int, list[str]] = {}
         with self.reader.connect() as c:
-            for task_id, label in c.execute(query):
-                given.setdefault(task_id, []).append(str(label))
+            for part in _named(query, a.task_id, task_ids):
+                for task_id, label in c.execute(part):
+                    given.setdefault(task_id, []).append(str(label))
         return given
 
     def label_count(self, key: str) -> int:
@@ -296,20 +305,19 @@ class Labels(Store):
             )
 
     def touched_tasks(self, key: str, task_ids: Sequence[int] | None = None) -> set[int]:
-        """Tasks somebody submitted or skipped: no longer in the pool; all, or of a few named."""
+        """Tasks somebody submitted or skipped: no longer in the pool; all, or of those named."""
         a = t.answers.c
         query = sa.select(a.task_id).where(a.project == key).distinct()
-        if task_ids is not None:
-            query = query.where(a.task_id.in_(task_ids))
         with self.reader.connect() as c:
-            return set(c.scalars(query))
+            return {i for part in _named(query, a.task_id, task_ids) for i in c.scalars(part)}
 
     def gone_tasks(self, key: str, task_ids: Sequence[int]) -> set[int]:
-        """Those of a few tasks that are no longer there."""
+        """Those of the tasks that are no longer there."""
         i = t.tasks.c
-        query = sa.select(i.task_id).where((i.project == key) & i.task_id.in_(task_ids))
+        query = sa.select(i.task_id).where(i.project == key)
         with self.reader.connect() as c:
-            return set(task_ids) - set(c.scalars(query))
+            there = {i for part in _named(query, i.task_id, task_ids) for i in c.scalars(part)}
+        return set(task_ids) - there
 
     def draws(self, key: str, kind: str = "random") -> dict[int, Draw]:
         """Tasks drawn by chance."""
