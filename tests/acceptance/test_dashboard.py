@@ -29,6 +29,7 @@ def test_the_owner_trains_examines_and_looks_at_the_most_doubtful(
     # Nobody reloads the page.
     page.locator(".numbers dd").get_by_text(version, exact=True).wait_for()
     page.locator(".doubtful-list img").first.wait_for()
+    page.locator(".doubtful-list img").first.scroll_into_view_if_needed()  # they are read lazily
     until(
         lambda: page.locator(".doubtful-list img").first.evaluate("i => i.naturalWidth") > 0,
         30,
