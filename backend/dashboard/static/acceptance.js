@@ -55,7 +55,7 @@ export class Acceptance {
   form() {
     const most = h("input", { id: "max-error", type: "number", min: 0.1, max: 50, step: 0.1, value: 5, required: true });
     const of = h("select", { id: "share-of" },
-      h("option", { value: "accepted" }, "of those accepted"), h("option", { value: ALL }, "of all images"));
+      h("option", { value: "accepted" }, "of accepted"), h("option", { value: ALL }, "of all"));
     const button = h("button", { type: "submit" }, "Ask for an audit");
     return h("form", {
       class: "row",
