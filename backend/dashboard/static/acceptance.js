@@ -85,7 +85,8 @@ export class Acceptance {
 }
 
 function pilesOf(piles) {
-  const pace = (minutes) => (minutes === null ? "" : `${count(Math.round(minutes), "minute")} at the present pace`);
+  const time = (minutes) => (minutes < 1 ? "less than a minute" : count(Math.round(minutes), "minute"));
+  const pace = (minutes) => (minutes === null ? "" : `${time(minutes)} at the present pace`);
   return [
     ["May be accepted", piles.accept, piles.accept_from === null ? "nothing is proved" : `from P(right) ${percent(piles.accept_from)} on`],
     ["To review", piles.review, pace(piles.minutes.review)],
