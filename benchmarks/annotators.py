@@ -7,8 +7,8 @@ careless one, and one who takes two classes for each other. All images are label
 or a fifth of them are; people err independently, or are misled by the same hard images, towards the
 class they look like, as a model is.
 
-The engine is fitted on the majority's labels. Its out-of-fold probabilities and the labels are what
-all methods are given: ours, CROWDLAB as the paper has it, and cleanlab's CROWDLAB, which runs in the
+The engine is fitted on the majority's labels. All methods are given its out-of-fold probabilities
+and the labels: ours, CROWDLAB as the paper has it, and cleanlab's CROWDLAB, which runs in the
 environment of the other libraries. A vote by quality is what the next training starts from.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def main() -> None:
                 runs = []
                 for seed in range(arguments.seeds):
                     given = {**about, "shared": shared, "errors": errors, "seed": seed}
-                    run = (lambda s=shared, e=errors, n=seed: one(task, worker, s, e, n))  # fmt: skip
+                    run = partial(one, task, worker, shared, errors, seed)
                     runs.append(kept.run(given, CODE, run))
                 name = f"{shared}, {errors}"
                 result["settings"][name] = {"methods": summarise(runs), "runs": runs}
