@@ -24,8 +24,8 @@ def crowdlab(probs: F64, task: Ints, annotator: Ints, label: Ints) -> Crowd:
     a person is ``w Q + (1 - w) A``: Q the mean probability of their labels, A the share of their
     labels in I+ that are the consensus, w the model's part of all weights.
 
-    It orders people and tasks well, but says too little of both: measured on simulated people,
-    quality is .05 too low and P(right) too modest. `likelihood.weigh` is what is used.
+    It orders people and tasks well, but says too little of both: qualities are too low, and
+    P(right) is too modest (docs/annotators.md). `likelihood.weigh` is what is used.
 
     Args:
         probs: ``(N, C)`` of a model that was not fitted on the task's own labels.

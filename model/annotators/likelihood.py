@@ -27,10 +27,10 @@ def weigh(probs: F64, task: Ints, annotator: Ints, label: Ints) -> Crowd:
     The interval counts as many labels as the shared ones are worth after what is not known of
     them: ``n - sum(p (1 - p)) / (q (1 - q))``, p the probabilities that they are right.
 
-    It takes what CROWDLAB takes (`crowdlab.crowdlab`) and says more: where people err
-    independently, quality is right within .002 with all of 600 tasks shared and .02 with a fifth,
-    where that is .05 too low; where they and the model fall for the same images, .03 to .04 too
-    high. The consensus is as often right.
+    It takes what CROWDLAB takes (`crowdlab.crowdlab`), and its numbers are to be taken literally
+    where people err independently. Where they and the model fall for the same images it believes
+    all of them too much: qualities are a little too high, intervals too narrow. Measured in
+    docs/annotators.md.
 
     Args:
         probs: ``(N, C)`` of a model that was not fitted on the task's own labels, calibrated.
