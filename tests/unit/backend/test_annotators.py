@@ -122,6 +122,23 @@ def test_one_person_alone_is_not_judged(world):
     assert people(world.database, world.key) == []
 
 
+def test_tasks_of_one_label_are_judged_by_the_model_alone(make_world):
+    world = make_world(60, retrain_after=30)
+    world.work()
+    tasks = sorted(world.truth)
+    for n, task in enumerate(tasks[:30]):
+        world.submit(task, user=1)
+        if n < 15:
+            world.submit(task, user=2)
+    world.work()
+    told = {row.task_id: row for row in world.database.label_errors(world.key, below=2, limit=99)}
+    assert told.keys() == set(tasks[:30])
+    by_both = {task for task, row in told.items() if row.why.startswith("2 say ")}
+    assert by_both == set(tasks[:15])
+    assert all(row.why in ("not clear",) or row.why.startswith("probably ")
+               for task, row in told.items() if task not in by_both)  # fmt: skip
+
+
 def test_people_who_share_nothing_any_more_are_forgotten(crowd):
     world, _ = crowd
     gone = [a.id for a in world.platform.annotations.values() if a.completed_by == 2]
@@ -140,8 +157,10 @@ def test_several_answers_an_image_are_left_to_the_majority(tmp_path):
         world.submit(task, user=2)
     world.work()
     assert people(world.database, world.key) == []
-    world.database.put_annotators(world.key, [person(1, 0.9), person(2, 0.2)])
-    assert len(one_label_each(world.database, world.key, world.spec)) == 12
+    world.database.put_annotators(world.key, [person(1, 0.9), person(2, 0.4)])
+    task = min(set(world.truth) - set(tasks))
+    give(world, task, [(1, '["red"]'), (2, '["blue"]')])
+    assert one_label_each(world.database, world.key, world.spec)[task] == '["blue"]'
 
 
 def test_votes_in_words():

@@ -88,6 +88,14 @@ def test_agreement_and_overlap_are_counted(method):
     assert second.kappa == pytest.approx(first.kappa)
 
 
+def test_the_model_decides_between_as_many_votes():
+    """Also for a class that is not the first, and in the first guess that all weights come from."""
+    probs, label = PROBS[:, ::-1], 2 - LABEL
+    found, mirrored = crowdlab(PROBS, TASK, WHO, LABEL), crowdlab(probs, TASK, WHO, label)
+    assert mirrored.consensus.tolist() == [2, 1, 2, 0, 1]
+    np.testing.assert_allclose(mirrored.probs[:, ::-1], found.probs)
+
+
 def test_three_people_are_compared_pair_by_pair():
     task = np.array([0, 0, 0, 1, 1])
     found = weigh(np.full((2, 2), 0.5), task, np.array([1, 2, 3, 1, 2]), np.array([0, 0, 1, 1, 1]))
