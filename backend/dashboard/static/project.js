@@ -132,7 +132,7 @@ export class ProjectView {
     keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) :
       h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask)));
     keep(this.doubted, d.doubted_labels, (found) => found.length
-      ? [h("p", {}, "The model, not fitted on these labels, contradicts them: each is more probably wrong than right."),
+      ? [h("p", {}, "The model, not fitted on these labels, or other people contradict them: each is more probably wrong than right."),
         h("ul", { class: "doubtful-list" }, found.map(doubtedLabel))]
       : why("No label is more probably wrong than right."));
     this.people.hidden = d.annotators.length < 2;
