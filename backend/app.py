@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from backend.annotators import one_label_each
 from backend.edges.database import Database
-from backend.edges.labels.answers import is_known, merged
+from backend.edges.labels.answers import is_known
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.media import Fetcher
@@ -75,9 +76,8 @@ class App:
 
     def labels(self, project: str, spec: TaskSpec) -> dict[int, str]:
         """Task -> its one answer, as a text that `spec` knows."""
-        given = self.database.answers(project)
-        found = {task: merged(spec, texts) for task, texts in given.items()}
-        return {i: text for i, text in found.items() if text is not None and is_known(spec, text)}
+        found = one_label_each(self.database, project, spec)
+        return {i: text for i, text in found.items() if is_known(spec, text)}
 
     def versions_folder(self, project: str) -> Path:
         """Folder of a project's trained bundles."""

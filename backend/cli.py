@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend import acts, commands
+from backend.annotators import UNKNOWN, people
 from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
 from backend.errors import BackendError
@@ -320,6 +321,34 @@ def errors(as_json: bool, reference: str | None, limit: int) -> None:
         )  # fmt: skip
     console.print(table)
     console.print("In Label Studio they are in the tab “Labels to check”.")
+
+
+@command("annotators")
+@project_option
+def annotators(as_json: bool, reference: str | None) -> None:
+    """Show how people agree on tasks they share, and how often each of them is right."""
+    settings = Settings.load()
+    project = _project(settings, reference)
+    found = people(Database(settings.database), project.key)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        console.print(UNKNOWN)
+        return
+    table = Table("annotator", "labels", "shared", "agreement", "kappa", "quality", "95 % interval")
+    for row in found:
+        interval = "-" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+        table.add_row(
+            str(row["id"]), str(row["labels"]), str(row["shared"]), number(row["agreement"]),
+            number(row["kappa"]), number(row["quality"]), interval,
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "Quality: how probably a label is right. Tasks where people differ are among `doubtless "
+        "errors` if their label is more probably wrong than right.",
+        highlight=False,
+    )
 
 
 @command("versions")

@@ -10,12 +10,12 @@ from typing import Any
 import requests
 
 from backend import acts
+from backend.annotators import one_label_each
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
 from backend.edges.database import Database
-from backend.edges.labels.answers import merged, readable
+from backend.edges.labels.answers import readable
 from backend.edges.labels.config import parse_config
-from backend.edges.labels.merge import majority
 from backend.edges.labelstudio_api import LabelStudio
 from backend.edges.rq_queue import RqQueue
 from backend.edges.webhooks import project_uid
@@ -233,10 +233,7 @@ def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
     rows = database.scores(project.key, project.live_version).values()
     spec = parse_config(project.label_config).spec
     several = spec is not None and spec.multiple
-    labels = {
-        task: merged(spec, texts) if spec else majority(texts)
-        for task, texts in database.answers(project.key).items()
-    }
+    labels = one_label_each(database, project.key, spec) if spec else database.labels(project.key)
     return [
         {
             "task": row.task_id,

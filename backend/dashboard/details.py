@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from backend.annotators import people
 from backend.app import App
 from backend.edges.database import Database
 from backend.edges.labels.answers import decode, readable
@@ -37,6 +38,7 @@ def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
         "calibration": _calibration(live),
         "histogram": _histogram(app.database, project, live),
         "doubtful": _doubtful(app.database, project, live, spec, doubtful),
+        "annotators": people(app.database, project.key),
         "doubted_labels": [
             row | {"image_url": f"/api/projects/{project.key}/tasks/{row['task']}/image"}
             for row in doubted_labels(app.database, project, doubtful)

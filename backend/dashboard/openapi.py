@@ -77,7 +77,7 @@ def _paths() -> Schema:
         },
         project: {
             "get": _operation(
-                "Versions, classes, calibration, P(right) of the open pool, doubtful tasks.",
+                "Versions, classes, calibration, the open pool, doubtful tasks, annotators.",
                 _ref("Project"), [key, doubtful],
             )
         },
@@ -179,6 +179,10 @@ def _schemas() -> dict[str, Schema]:
         name=TEXT, labels=WHOLE, predicted=_or_null(WHOLE), mean_p_right=_or_null(SHARE),
         ap50=_or_null(SHARE),
     )  # fmt: skip
+    annotator = _object(
+        id=WHOLE, labels=WHOLE, shared=WHOLE, agreement=_or_null(SHARE), kappa=_or_null(NUMBER),
+        quality=_or_null(SHARE), low=_or_null(SHARE), high=_or_null(SHARE),
+    )  # fmt: skip
     reliability = _object(count=WHOLE, stated=SHARE, observed=SHARE, low=SHARE, high=SHARE)
     prediction: Schema = {
         "oneOf": [TEXT, _list(TEXT), _counts(), {"type": "null"}],
@@ -220,6 +224,7 @@ def _schemas() -> dict[str, Schema]:
                 version=_or_null(TEXT), open_tasks=WHOLE, why=_or_null(TEXT),
                 bins=_list(_object(low=SHARE, high=SHARE, count=WHOLE)),
             ),
+            annotators=_list(annotator),
             doubted_labels=_list(
                 _object(
                     task=WHOLE, label=prediction, p_right=SHARE, why=TEXT,

@@ -209,6 +209,21 @@ label_errors = Table(
     Column("why", Text, nullable=False),
 )
 
+# How good people's labels are by the newest version; empty where no two share tasks.
+annotators = Table(
+    "annotators",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),  # Label Studio's of the user
+    Column("labels", Integer, nullable=False),
+    Column("shared", Integer, nullable=False),  # of tasks that others labelled too
+    Column("agreement", Float),
+    Column("kappa", Float),
+    Column("quality", Float),  # probability that a label is right
+    Column("low", Float),
+    Column("high", Float),
+)
+
 runs = Table(
     "runs",
     metadata,

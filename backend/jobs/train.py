@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from backend.annotators import weigh_people
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
 from backend.forecast import pool_accuracy
@@ -74,6 +75,8 @@ def run(job: Job) -> str:
     database.add_version(version)
     database.put_judgements(key, number, right)
     contradicted = _contradicted(fitted, usable, spec)
+    people, contradicted = weigh_people(database, key, spec, bundle, usable, contradicted)
+    database.put_annotators(key, people)
     database.put_label_errors(key, number, contradicted)
     if not verdict.promote:
         _answer_request(job, began)

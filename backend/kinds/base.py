@@ -165,6 +165,12 @@ class Kind(Protocol):
             Of each label the probability that it is right, and in words what speaks against it.
         """
 
+    def class_probs(self, model: Model, spec: TaskSpec) -> NDArray[np.float64] | None:
+        """``(n_labels, C)`` out-of-fold probabilities of the one class that each image has.
+
+        None where an image has not just one, and where a version does not say.
+        """
+
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """Whether nothing of what a version said of an image is wrong, by a person's answer.
 

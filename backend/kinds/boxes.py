@@ -141,6 +141,11 @@ class Boxes:
         return [(one.score, _in_words(one, truth, model.classes)) for one, truth in
                 zip(found, drawn, strict=True)]  # fmt: skip
 
+    def class_probs(self, model: Model, spec: TaskSpec) -> NDArray[np.float64] | None:
+        """See `Kind`; an image has a drawing, and no class."""
+        del model, spec
+        return None
+
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """See `Kind`; as out of fold: every region shown is right and no object is missed."""
         regions = drawings.decode_prediction(said)

@@ -128,6 +128,11 @@ class Choices:
             why.append(f"probably {shown}" if shown else "not clear")
         return list(zip(found.score.tolist(), why, strict=True))
 
+    def class_probs(self, model: Model, spec: TaskSpec) -> NDArray[np.float64] | None:
+        """See `Kind`."""
+        assert isinstance(model, Bundle)
+        return None if spec.multiple else model.out_of_fold_probs
+
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """See `Kind`."""
         del spec

@@ -47,12 +47,13 @@ def _call(
 
 
 def main() -> None:
+    from peering.annotators import HANDLERS as ANNOTATORS
     from peering.estimators import HANDLERS as ESTIMATORS
     from peering.label_errors import HANDLERS as LABEL_ERRORS
     from peering.strategies import HANDLERS as STRATEGIES
 
     warnings.simplefilter("ignore")
-    serve({**STRATEGIES, **ESTIMATORS, **LABEL_ERRORS})
+    serve({**STRATEGIES, **ESTIMATORS, **LABEL_ERRORS, **ANNOTATORS})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pytest
 import requests
 from support.browser import chromium, find_chromium
 from support.installation import Installation, Valkey, until
-from support.looked_at import fill_audit, fill_installation
+from support.looked_at import LONG_TITLE, fill_audit, fill_installation
 
 from backend.dashboard.access import read_tokens
 
@@ -128,6 +128,22 @@ def test_the_owner_sees_the_state_live_and_every_button_works(running, browser):
     page.get_by_role("button", name="Examine now").click()
     page.get_by_text("checks are fine").wait_for()
     page.locator(".doctor").screenshot(path=shot("doctor"))
+    assert page.wrong == []
+
+
+def test_people_are_shown_where_several_share_tasks(running, browser):
+    page = open_page(browser, running)
+    open_project(page)
+    rows = page.get_by_role("region", name="Annotators").locator("tbody tr")
+    rows.first.wait_for()
+    cells = [rows.nth(n).locator("td, th").all_inner_texts() for n in (0, 2)]
+    assert [[text.replace("\u00a0", " ") for text in row] for row in cells] == [
+        ["user 7", "31", "24", "71.0 %", "0.56", "74.0 %", "58.0 % to 87.0 %"],
+        ["user 12", "5", "0", "–", "–", "–", "–"],
+    ]
+    page.get_by_role("link", name="All projects").click()
+    open_project(page, LONG_TITLE)
+    assert page.locator(".annotators").is_hidden()
     assert page.wrong == []
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from backend.edges.labels.boxes import Region, encode_prediction
 from backend.edges.labels.config import parse_config
 from backend.records import AuditItem, Contradicted, Draw, Score, Version
+from model.annotators.base import Annotator
 
 BOXES = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
@@ -165,6 +166,17 @@ def fill_installation(installation) -> str:
          confusions=[{"label": "red", "said": "blue", "count": 4},
                      {"label": "green", "said": "blue", "count": 1}])  # fmt: skip
     fill_audit(database, installation.key)
+    database.put_annotators(
+        installation.key,
+        [
+            Annotator(id=7, labels=31, shared=24, agreement=0.71, kappa=0.56, quality=0.74,
+                      low=0.58, high=0.87),
+            Annotator(id=3, labels=40, shared=33, agreement=0.88, kappa=0.81, quality=0.95,
+                      low=0.84, high=0.99),
+            Annotator(id=12, labels=5, shared=0, agreement=None, kappa=None, quality=None,
+                      low=None, high=None),
+        ],
+    )  # fmt: skip
     return fill_boxes(database, platform, installation.double.url)
 
 

@@ -31,6 +31,9 @@ export class ProjectView {
     this.classes = h("div");
     this.doubtful = h("div");
     this.doubted = h("div");
+    this.annotators = h("div");
+    this.people = section("annotators", "Annotators", this.annotators);
+    this.people.hidden = true;
     this.events = h("div");
     this.findings = h("div", { role: "status" });
     this.node = h("div", { class: "project" },
@@ -46,6 +49,7 @@ export class ProjectView {
         section("classes", "Classes", this.classes),
         section("doubtful", "Most doubtful images", this.doubtful),
         section("doubted", "Labels to check", this.doubted),
+        this.people,
         mayAct ? section("doctor", "Doctor",
           h("p", {}, "Looks for what is wrong in Label Studio and here; it takes some seconds."),
           this.doctorButton(), this.findings) : null,
@@ -128,9 +132,11 @@ export class ProjectView {
     keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) :
       h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask)));
     keep(this.doubted, d.doubted_labels, (found) => found.length
-      ? [h("p", {}, "The model, not fitted on these labels, contradicts them: each is more probably wrong than right."),
+      ? [h("p", {}, "The model, not fitted on these labels, or other people contradict them: each is more probably wrong than right."),
         h("ul", { class: "doubtful-list" }, found.map(doubtedLabel))]
       : why("No label is more probably wrong than right."));
+    this.people.hidden = d.annotators.length < 2;
+    keep(this.annotators, d.annotators, annotatorTable);
     if (this.version) this.showVersions(d.versions);
   }
 
@@ -286,6 +292,13 @@ function classTable(found) {
     found.rows.map((row) => boxes
       ? [row.name, whole(row.labels), number(row.ap50)]
       : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)])), mixedUp];
+}
+
+function annotatorTable(found) {
+  return [h("p", {}, "How people agree on tasks that several labelled, and how probably a label of theirs is right; worst first."),
+    table("Annotators", ["Annotator", "Labels", "Shared", "Agreement", "Kappa", "Quality", "95 % interval"],
+      found.map((a) => [`user ${a.id}`, whole(a.labels), whole(a.shared), percent(a.agreement), number(a.kappa, 2),
+        percent(a.quality), interval(a.low === null ? null : [a.low, a.high])]))];
 }
 
 function doubtfulTask(task) {

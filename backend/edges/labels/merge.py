@@ -22,6 +22,23 @@ def majority(labels: Iterable[str]) -> str | None:
     return max(votes, key=lambda label: votes[label], default=None)
 
 
+def weighted(votes: Iterable[tuple[str, float]]) -> str | None:
+    """The label with most weight, the newest among equals; None without any.
+
+    Args:
+        votes: labels of one task, oldest first, with how much each counts.
+
+    Example:
+        >>> weighted([("cat", 0.9), ("dog", 0.4), ("dog", 0.4)])
+        'cat'
+    """
+    sums: dict[str, tuple[float, int]] = {}
+    for order, (label, weight) in enumerate(votes):
+        # Rounded, so that equal sums are equal in whichever order they were made.
+        sums[label] = (round(sums.get(label, (0.0, 0))[0] + weight, 9), order)
+    return max(sums, key=lambda label: sums[label], default=None)
+
+
 def majority_of_each(sets: Sequence[AbstractSet[str]]) -> set[str]:
     """Every label that most annotators gave; where half of them did, the newest decides.
 

@@ -127,3 +127,22 @@ def test_plain_probabilities_are_out_of_fold(peer: Any, rows_and_labels: tuple[A
     assert (found["probs"].argmax(axis=1) == labels).mean() > 0.6
     noise, _ = peer.call("out of fold", {**given, "rows": rows[::-1].copy()}, limit_s=120)
     assert (noise["probs"].argmax(axis=1) == labels).mean() < 0.4  # nothing is learnt by heart
+
+
+@pytest.mark.slow
+def test_cleanlab_makes_of_peoples_labels_what_the_paper_does(peer: Any) -> None:
+    """Not to the last digit: its weights come from the consensus, once more."""
+    people = importlib.import_module("_people")
+    crowdlab = importlib.import_module("model.annotators.crowdlab").crowdlab
+    rng = np.random.default_rng(0)
+    truth = rng.integers(CLASSES, size=COUNT)
+    probs = 0.4 * rng.dirichlet(np.ones(CLASSES), COUNT)
+    probs[np.arange(COUNT), truth] += 0.6
+    given = people.ask(truth, CLASSES, shared=0.5, misleading=None, seed=0)
+    arrays = {"probs": probs, "labels": given.table(COUNT)}
+    theirs, _ = peer.call("cleanlab: annotators", arrays, limit_s=120.0)
+    ours = crowdlab(probs, given.task, given.person, given.label)
+    assert (theirs["consensus"] == ours.consensus).mean() > 0.99
+    np.testing.assert_allclose(theirs["p_right"], ours.p_right, atol=0.05)
+    quality = [one.quality for one in ours.annotators]
+    np.testing.assert_allclose(theirs["quality"], quality, atol=0.03)

@@ -58,7 +58,17 @@ def test_every_operation_says_what_it_does_and_names_its_parameters():
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
 
 
-STATES = ("new", "cold", "trained", "running", "failed", "certified", "accepted", "drifted")
+STATES = (
+    "new",
+    "cold",
+    "trained",
+    "running",
+    "failed",
+    "certified",
+    "accepted",
+    "drifted",
+    "annotated",
+)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -66,7 +76,9 @@ def test_answers_are_as_described(world, owner, state):
     if state != "new":
         world.work()
     if state not in ("new", "cold"):
-        world.label(10)
+        tasks = world.label(10)
+        for task in tasks if state == "annotated" else []:
+            world.submit(task, user=2)
         world.work()
     if state == "running":
         run = world.database.add_run(world.key, "train", reason="test")
@@ -90,7 +102,10 @@ def test_answers_are_as_described(world, owner, state):
     assert (shown["drift"] is not None) == (state == "drifted")
     if state == "running":
         assert status["projects"][0]["running"][0]["seconds_left"] > 0
-    check(owner.get(f"/api/projects/{world.key}").json(), "Project")
+    project = owner.get(f"/api/projects/{world.key}").json()
+    check(project, "Project")
+    people = [(row["id"], row["labels"], row["shared"]) for row in project["annotators"]]
+    assert people == ([(1, 10, 10), (2, 10, 10)] if state == "annotated" else [])
     check(owner.get(f"/api/projects/{world.key}/events").json(), "Events")
     check(owner.get("/api/session").json(), "Session")
     check(owner.post(f"/api/projects/{world.key}/pause").json(), "Said")

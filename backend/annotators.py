@@ -1,0 +1,144 @@
+"""Several people who label the same tasks: one label of theirs, and how good each of them is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from backend.edges.database import Database
+from backend.edges.labels.answers import merged
+from backend.edges.labels.config import TaskSpec
+from backend.edges.labels.merge import weighted
+from backend.kinds import kind_of
+from backend.kinds.base import Model
+from backend.records import Contradicted
+from model.annotators.base import Annotator, vote_weight
+from model.annotators.likelihood import weigh
+
+Given = Mapping[int, str]  # person -> their newest label of a task
+UNKNOWN = (
+    "How good people are cannot be told: at the last training no two of them had labelled the same "
+    "task."
+)
+
+
+def one_label_each(database: Database, key: str, spec: TaskSpec) -> dict[int, str]:
+    """Task -> the one answer that stands for those of its annotators.
+
+    Where one class is chosen and the last training could tell how good people are, their votes
+    count by that, each person's newest label once; of somebody it could not judge as much as the
+    others' do on average. Otherwise see `answers.merged`.
+    """
+    given = database.answers_of_people(key)
+    weights = _weights(database, key, spec)
+    found: dict[int, str] = {}
+    for task, votes in given.items():
+        if weights:
+            usual = sum(weights.values()) / len(weights)
+            counted = [(text, weights.get(who, usual)) for who, text in _newest(votes)]
+            text = weighted(counted)
+        else:
+            text = merged(spec, [text for _, text in votes])
+        if text is not None:
+            found[task] = text
+    return found
+
+
+def weigh_people(
+    database: Database,
+    key: str,
+    spec: TaskSpec,
+    model: Model,
+    labels: Mapping[int, str],
+    contradicted: Sequence[Contradicted],
+) -> tuple[list[Annotator], list[Contradicted]]:
+    """What a version just fitted makes of people, and of the tasks that several of them labelled.
+
+    Args:
+        database: with who said what.
+        key: of the project.
+        spec: of the project.
+        model: with what it says out of fold.
+        labels: task -> the label it was fitted on.
+        contradicted: what is known of these labels, by the model alone.
+
+    Returns:
+        People, none where no two share tasks; and the labels, where several people labelled with
+        the probability by model and people together, and who says what.
+    """
+    probs = kind_of(spec).class_probs(model, spec)
+    if probs is None:
+        return [], list(contradicted)
+    code = {name: number for number, name in enumerate(model.classes)}
+    answers = database.answers_of_people(key)
+    given: dict[int, Given] = {}
+    rows: list[int] = []
+    for row, task in enumerate(sorted(labels)):
+        newest = {who: text for who, text in answers.get(task, []) if who is not None}
+        known = {who: text for who, text in newest.items() if text in code}
+        if known:
+            given[task] = known
+            rows.append(row)
+    flat = [
+        (row, who, code[text])
+        for row, votes in enumerate(given.values())
+        for who, text in votes.items()
+    ]
+    if not flat:
+        return [], list(contradicted)
+    row_of_label, person, label = np.array(flat, np.int64).T
+    crowd = weigh(np.asarray(probs[rows], np.float64), row_of_label, person, label)
+    if crowd.why is not None:
+        return [], list(contradicted)
+    place = {task: n for n, task in enumerate(given)}
+    told = []
+    for one in contradicted:
+        votes = given.get(one.task_id, {})
+        if len(votes) > 1:
+            row = place[one.task_id]
+            probably = model.classes[int(crowd.consensus[row])]
+            why = who_says_what(votes.values(), probably if probably != one.label else None)
+            p_right = float(crowd.probs[row, code[one.label]])
+            one = replace(one, p_right=p_right, why=why)
+        told.append(one)
+    return list(crowd.annotators), told
+
+
+def who_says_what(texts: Iterable[str], probably: str | None) -> str:
+    """Votes in words, most first.
+
+    Example:
+        >>> who_says_what(["dog", "cat", "cat"], None)
+        '2 say cat, 1 says dog'
+    """
+    counts = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
+    said = ", ".join(f"{n} {'says' if n == 1 else 'say'} {text}" for text, n in counts)
+    return f"{said}; probably {probably}" if probably else said
+
+
+def people(database: Database, key: str) -> list[dict[str, Any]]:
+    """How people label by the last training, as plain values, least quality first.
+
+    Empty where no two share tasks.
+    """
+    return [asdict(person) for person in database.annotators(key)]
+
+
+def _weights(database: Database, key: str, spec: TaskSpec) -> dict[int | None, float]:
+    if spec.boxes or spec.multiple:
+        return {}
+    return {
+        person.id: vote_weight(person.quality, len(spec.classes))
+        for person in database.annotators(key)
+        if person.quality is not None
+    }
+
+
+def _newest(votes: Sequence[tuple[int | None, str]]) -> list[tuple[int | None, str]]:
+    """Each person's last label, oldest first; all of those whose person is unknown."""
+    last = {who: n for n, (who, _) in enumerate(votes)}
+    return [vote for n, vote in enumerate(votes) if vote[0] is None or last[vote[0]] == n]

@@ -1,0 +1,52 @@
+"""Who gave which label, and how good people's labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from backend.edges import schema as t
+from backend.edges.database.audits import by_people
+from backend.edges.database.store import Store
+from model.annotators.base import Annotator
+
+
+class People(Store):
+    """The annotators of a project."""
+
+    def answers_of_people(self, key: str) -> dict[int, list[tuple[int | None, str]]]:
+        """Task -> who gave which label, oldest first; see `Labels.answers`.
+
+        Whose label it is may be unknown.
+        """
+        a = t.answers.c
+        query = (
+            sa.select(a.task_id, a.completed_by, a.label)
+            .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
+            .order_by(a.updated_at, a.annotation_id)
+        )
+        given: dict[int, list[tuple[int | None, str]]] = {}
+        with self.reader.connect() as c:
+            for task_id, person, label in c.execute(query):
+                given.setdefault(task_id, []).append((person, str(label)))
+        return given
+
+    def put_annotators(self, key: str, people: Iterable[Annotator]) -> None:
+        """Record how people label, in place of what was known before."""
+        rows = [{"project": key, **vars(person)} for person in people]
+        with self.engine.begin() as c:
+            c.execute(t.annotators.delete().where(t.annotators.c.project == key))
+            if rows:
+                c.execute(t.annotators.insert(), rows)
+
+    def annotators(self, key: str) -> list[Annotator]:
+        """How people label by the last training, least quality first, unknown ones last."""
+        p = t.annotators.c
+        query = (
+            sa.select(*(column for column in p if column.name != "project"))
+            .where(p.project == key)
+            .order_by(p.quality.is_(None), p.quality, p.id)
+        )
+        with self.reader.connect() as c:
+            return [Annotator(**row) for row in c.execute(query).mappings()]

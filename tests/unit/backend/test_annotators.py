@@ -1,0 +1,204 @@
+"""Several people label the same tasks: who is how good, what is doubted, what is trained on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support.several import WorldOfSeveral
+from support.world import COLOURS
+
+from backend.annotators import one_label_each, people, who_says_what
+from backend.cli import main
+from backend.edges.labels.config import parse_config
+from backend.edges.labels.merge import weighted
+from backend.triage import doubted_labels
+from model.annotators.base import Annotator
+
+
+def says(world, task, user, label):
+    truth, world.truth[task] = world.truth[task], label
+    world.submit(task, user=user)
+    world.truth[task] = truth
+
+
+def of_people(world):
+    return {row["id"]: row for row in people(world.database, world.key)}
+
+
+def spec_of(world):
+    return parse_config(world.config).spec
+
+
+@pytest.fixture
+def crowd(make_world):
+    """Sixty tasks, each labelled by user 1, who is right, and by 2, who errs on a third."""
+    world = make_world(60, retrain_after=60)
+    world.work()
+    rng = np.random.default_rng(0)
+    wrong = {}
+    for n, task in enumerate(sorted(world.truth)):
+        world.submit(task, user=1)
+        label = world.truth[task]
+        if n // 3 % 3 == 0:  # of every colour as many
+            label = wrong[task] = str(rng.choice([c for c in COLOURS if c != label]))
+        says(world, task, 2, label)
+    world.work()
+    return world, wrong
+
+
+def test_quality_is_told_after_a_training(crowd):
+    world, _ = crowd
+    found = of_people(world)
+    assert set(found) == {1, 2}
+    assert found[1]["quality"] > 0.9
+    assert found[2]["quality"] == pytest.approx(39 / 60, abs=0.05)
+    assert found[2]["low"] < 39 / 60 < found[2]["high"] < found[1]["quality"]
+    assert found[1]["labels"] == found[2]["shared"] == 60
+    assert found[1]["agreement"] == found[2]["agreement"] == pytest.approx(39 / 60)
+    assert [row["id"] for row in people(world.database, world.key)] == [2, 1], "worst first"
+
+
+def test_tasks_where_the_wrong_one_was_newer_are_to_be_checked(crowd):
+    world, wrong = crowd
+    told = {row["task"]: row for row in doubted_labels(world.database, world.project, 100)}
+    assert len(told.keys() & wrong.keys()) >= 0.9 * len(wrong)
+    for task in told.keys() & wrong.keys():
+        first, second = sorted([world.truth[task], wrong[task]])
+        assert told[task]["label"] == wrong[task]
+        assert told[task]["why"] == (
+            f"1 says {first}, 1 says {second}; probably {world.truth[task]}"
+        )
+    agreed = [task for task in told if task not in wrong]
+    assert not agreed, "two people and the model say the same"
+
+
+def test_the_next_training_is_on_labels_weighed_by_quality(crowd):
+    world, wrong = crowd
+    labels = world.app.labels(world.key, spec_of(world))
+    assert labels == world.truth
+    majority = world.database.labels(world.key)
+    assert {task for task in majority if majority[task] != world.truth[task]} == set(wrong)
+    world.database.update_project(world.key, requested_at=1.0, request_reason="now")
+    world.work()
+    assert not doubted_labels(world.database, world.project, 100)
+
+
+def test_a_person_who_could_not_be_judged_counts_as_the_others_do(world):
+    database, key = world.database, world.key
+    database.put_annotators(
+        key,
+        [person(1, 0.9), person(2, 0.5), person(3, None)],
+    )
+    give(world, 1, [(2, "red"), (3, "green")])  # 0.5 against the mean
+    give(world, 2, [(3, "green"), (1, "red"), (9, "blue")])
+    give(world, 3, [(None, "blue"), (2, "red"), (None, "blue")])
+    give(world, 4, [(3, "blue"), (9, "red")])  # as good: the newest
+    assert one_label_each(database, key, spec_of(world)) == {
+        1: "green", 2: "red", 3: "blue", 4: "red",
+    }  # fmt: skip
+
+
+def test_only_a_persons_newest_label_counts(world):
+    world.database.put_annotators(world.key, [person(1, 0.8), person(2, 0.9)])
+    give(world, 1, [(1, "red"), (1, "red"), (2, "green")])
+    give(world, 2, [(2, "red"), (1, "green"), (2, "blue")])
+    assert one_label_each(world.database, world.key, spec_of(world)) == {1: "green", 2: "blue"}
+
+
+def test_without_qualities_it_is_the_majority(world):
+    give(world, 1, [(1, "red"), (2, "green"), (3, "red")])
+    give(world, 2, [(1, "red"), (2, "green")])
+    assert one_label_each(world.database, world.key, spec_of(world)) == {1: "red", 2: "green"}
+
+
+def test_one_person_alone_is_not_judged(world):
+    world.work()
+    world.label(10)
+    world.work()
+    assert world.versions()[-1] == "v2 live"
+    assert people(world.database, world.key) == []
+
+
+def test_tasks_of_one_label_are_judged_by_the_model_alone(make_world):
+    world = make_world(60, retrain_after=30)
+    world.work()
+    tasks = sorted(world.truth)
+    for n, task in enumerate(tasks[:30]):
+        world.submit(task, user=1)
+        if n < 15:
+            world.submit(task, user=2)
+    world.work()
+    told = {row.task_id: row for row in world.database.label_errors(world.key, below=2, limit=99)}
+    assert told.keys() == set(tasks[:30])
+    by_both = {task for task, row in told.items() if row.why.startswith("2 say ")}
+    assert by_both == set(tasks[:15])
+    assert all(row.why in ("not clear",) or row.why.startswith("probably ")
+               for task, row in told.items() if task not in by_both)  # fmt: skip
+
+
+def test_people_who_share_nothing_any_more_are_forgotten(crowd):
+    world, _ = crowd
+    gone = [a.id for a in world.platform.annotations.values() if a.completed_by == 2]
+    for annotation in gone:
+        del world.platform.annotations[annotation]
+    world.database.drop_annotations(world.key, gone)
+    world.work()
+    assert people(world.database, world.key) == []
+
+
+def test_several_answers_an_image_are_left_to_the_majority(tmp_path):
+    world = WorldOfSeveral(tmp_path)
+    world.work()
+    tasks = world.label(12)
+    for task in tasks:
+        world.submit(task, user=2)
+    world.work()
+    assert people(world.database, world.key) == []
+    world.database.put_annotators(world.key, [person(1, 0.9), person(2, 0.4)])
+    task = min(set(world.truth) - set(tasks))
+    give(world, task, [(1, '["red"]'), (2, '["blue"]')])
+    assert one_label_each(world.database, world.key, world.spec)[task] == '["blue"]'
+
+
+def test_votes_in_words():
+    assert who_says_what(["b", "a", "a", "c"], "d") == "2 say a, 1 says b, 1 says c; probably d"
+
+
+def test_equal_sums_are_decided_by_the_newest_in_any_order():
+    assert weighted([("a", 0.1), ("a", 0.2), ("b", 0.3)]) == "b"
+    assert weighted([("b", 0.3), ("a", 0.2), ("a", 0.1)]) == "a"
+    assert weighted([]) is None
+
+
+def test_the_command_shows_people(crowd, monkeypatch):
+    world, _ = crowd
+    monkeypatch.setattr("backend.cli.Database", lambda url: world.database)
+    shown = CliRunner().invoke(main, ["annotators"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0, shown.output
+    assert "1.000" not in shown.output.split("quality")[0]
+    assert "0.650" in shown.output
+    found = json.loads(CliRunner().invoke(main, ["annotators", "--json"]).output)
+    assert found == people(world.database, world.key)
+    world.database.put_annotators(world.key, [])
+    assert "cannot be told" in CliRunner().invoke(main, ["annotators"]).output
+    assert json.loads(CliRunner().invoke(main, ["annotators", "--json"]).output) == []
+
+
+def person(number, quality):
+    known = quality is not None
+    return Annotator(
+        id=number, labels=10, shared=10 if known else 0, agreement=0.5 if known else None,
+        kappa=None, quality=quality, low=0.1 if known else None, high=1.0 if known else None,
+    )  # fmt: skip
+
+
+def give(world, task, votes):
+    rows = [
+        {"annotation_id": 100 * task + n, "task_id": task, "label": label, "cancelled": False,
+         "completed_by": who, "updated_at": f"2026-01-01T00:00:0{n}Z"}
+        for n, (who, label) in enumerate(votes)
+    ]  # fmt: skip
+    world.database.put_annotations(world.key, rows)
