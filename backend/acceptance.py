@@ -20,7 +20,6 @@ from backend.errors import NotNowError
 from backend.kinds import kind_of
 from backend.records import Audit, AuditItem, Project
 from model.acceptance.certificate import certify, confidence_of_attempt
-from model.acceptance.plan import ACCEPTED as AMONG_ACCEPTED
 from model.acceptance.plan import AuditPlan, Promise, plan_audit
 from model.acceptance.watch import evidence_against
 
@@ -29,7 +28,7 @@ ACCEPTING, ACCEPTED, WITHDRAWN = "accepting", "accepted", "withdrawn"
 UNDOING, UNDONE, CANCELLED = "undoing", "undone", "cancelled"
 # While one of these is under way the version it is about stays live: nothing is trained.
 HOLDING = (OPEN, CERTIFIED, ACCEPTING)
-STANDING = (ACCEPTED, WITHDRAWN, UNDOING)
+STANDING = (ACCEPTING, ACCEPTED, WITHDRAWN, UNDOING)
 
 DRAWN, WATCHED = "drawn", "watched"
 # Of what is accepted so much is asked for instead, to see whether it stays true.
@@ -64,6 +63,11 @@ def propose(
     if live is None or live.bundle is None:
         raise NotNowError(
             "nothing is trained yet, so nothing can be accepted; label some tasks first"
+        )
+    if not live.is_of(project.config_hash, live.metrics.get("backbone", "")):
+        raise NotNowError(
+            f"{live.name} was trained for another labeling config; let a new version be trained "
+            "first, for example with `doubtless train`"
         )
     # The same model published again is no new chance.
     same = {v.number for v in database.versions(project.key) if v.bundle == live.bundle}
@@ -102,6 +106,8 @@ def propose(
         },
         _items(pool, plan, seed=live.number * 1000 + attempt),
     )
+    if number is None:
+        raise NotNowError("another audit of the same version was asked for at this moment")
     database.add_run(project.key, "audit", reason=f"an audit of {plan.audit} labels")
     return next(a for a in database.audits(project.key) if a.id == number)
 
@@ -122,7 +128,7 @@ def held(database: Database, project: Project) -> str | None:
     """Why no version is trained at the moment, as far as audits are concerned."""
     for audit in database.audits(project.key, status=HOLDING):
         if audit.status == OPEN:
-            done, wanted = database.audit_progress(audit.id, DRAWN)
+            done, wanted = progress(database, project, audit)
             return (
                 f"an audit is under way ({done} of {wanted} labels), and what is audited stays "
                 "live; `doubtless accept --cancel` gives it up"
@@ -136,6 +142,13 @@ def held(database: Database, project: Project) -> str | None:
     return None
 
 
+def progress(database: Database, project: Project, audit: Audit) -> tuple[int, int]:
+    """Audit labels that are there, and how many were asked for."""
+    ids = [item.task_id for item in database.audit_items(audit.id, state=DRAWN)]
+    done = database.judged_tasks(project.key, ids, skips=True)
+    return len(done | database.gone_tasks(project.key, ids)), len(ids)
+
+
 def review(database: Database, project: Project) -> list[str]:
     """Draw the conclusions from labels that came: certify, refuse, withdraw, give up.
 
@@ -147,6 +160,8 @@ def review(database: Database, project: Project) -> list[str]:
         conclusion = None
         if audit.status in (OPEN, CERTIFIED) and project.live_version != audit.version:
             conclusion = CANCELLED, "another version is live now; what it says needs its own audit"
+        elif audit.status in (OPEN, CERTIFIED) and _asks_otherwise(database, project, audit):
+            conclusion = CANCELLED, "the labeling config asks for something else now"
         elif audit.status == OPEN:
             conclusion = _verdict(database, project, audit)
         elif audit.status == ACCEPTED:
@@ -158,6 +173,10 @@ def review(database: Database, project: Project) -> list[str]:
             ):
                 said.append(reason)
     return said
+
+
+def _asks_otherwise(database: Database, project: Project, audit: Audit) -> bool:
+    return database.version(project.key, audit.version).config_hash != project.config_hash
 
 
 def _refuse_while_busy(database: Database, project: Project) -> None:
@@ -187,6 +206,9 @@ def _pool(database: Database, project: Project, version: int) -> list[tuple[floa
     """
     ready = {t.task_id for t in database.tasks(project.key, state="ready")}
     left = ready - database.touched_tasks(project.key) - database.draws(project.key).keys()
+    # What is accepted is checked by these: they must not be accepted themselves.
+    for audit in database.audits(project.key, status=STANDING):
+        left -= {item.task_id for item in database.audit_items(audit.id, state=WATCHED)}
     found = [
         (row.p_right, row.task_id, row.label)
         for row in database.scores(project.key, version).values()
@@ -216,7 +238,8 @@ def verdicts(database: Database, project: Project, items: Sequence[AuditItem]) -
         return {}
     ids = [item.task_id for item in items]
     answers = database.answers(project.key, ids)
-    judged = database.touched_tasks(project.key, ids) | database.gone_tasks(project.key, ids)
+    judged = database.judged_tasks(project.key, ids, skips=True)
+    judged |= database.gone_tasks(project.key, ids)
     return {item.rank: _is_wrong(spec, item, answers) for item in items if item.task_id in judged}
 
 
@@ -249,11 +272,25 @@ def _watch(database: Database, project: Project, audit: Audit) -> tuple[str, str
     )
 
 
+def in_chance_order(audit: Audit, items: Sequence[AuditItem]) -> list[AuditItem]:
+    """Tasks of an audit in the order they are asked for, which says nothing of how sure they are.
+
+    What is concluded from the first of them holds for all, however many people get to.
+    """
+    order = np.random.default_rng(audit.id).permutation(len(items)).tolist()
+    return [items[n] for n in order]
+
+
 def watched(database: Database, project: Project, audit: Audit) -> dict[str, Any]:
-    """What checking accepted labels has shown: how many, how many wrong, and what that says."""
-    items = database.audit_items(audit.id, state=WATCHED)
-    judged = verdicts(database, project, items)
-    wrong = np.array([judged[rank] for rank in sorted(judged)], bool)
+    """What checking accepted labels has shown: how many, how many wrong, and what that says.
+
+    Tasks that were skipped or deleted since say nothing of what was accepted.
+    """
+    items = in_chance_order(audit, database.audit_items(audit.id, state=WATCHED))
+    ids = [item.task_id for item in items]
+    looked = database.judged_tasks(project.key, ids, skips=False)
+    judged = verdicts(database, project, [item for item in items if item.task_id in looked])
+    wrong = np.array([judged[item.rank] for item in items if item.rank in judged], bool)
     bound = _bound_among_accepted(audit)
     evidence = evidence_against(wrong, max_error=bound) if len(wrong) and bound < 1 else np.ones(1)
     return {
@@ -266,11 +303,19 @@ def watched(database: Database, project: Project, audit: Audit) -> dict[str, Any
 
 
 def _bound_among_accepted(audit: Audit) -> float:
-    """Largest share of wrong ones among what was accepted."""
-    size = int((audit.certificate or {}).get("size", 0))
-    if audit.of == AMONG_ACCEPTED or not size:
+    """Largest share of wrong ones among what nobody saw, if the promise is kept.
+
+    The certificate bounds the wrong predictions of the whole part; those that the audit found are
+    people's labels now, and the others may all be among what was accepted.
+    """
+    facts = audit.certificate or {}
+    size = int(facts.get("size", 0))
+    passed = [test for test in facts.get("tests", ()) if test["size"] == size]
+    if not passed:
         return audit.max_error
-    return min(1.0, audit.max_error * float(audit.plan["pool"]) / size)
+    allowed = plan_of(audit).promise.broken_by(size, int(audit.plan["pool"])) - 1
+    left = size - passed[0]["drawn"]
+    return float(np.clip((allowed - passed[0]["errors"]) / max(left, 1), 1e-4, 1.0))
 
 
 def describe(database: Database, project: Project) -> dict[str, Any] | None:
@@ -279,7 +324,7 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
     if audit is None:
         return None
     states = database.audit_states(audit.id)
-    done, wanted = database.audit_progress(audit.id, DRAWN)
+    done, wanted = progress(database, project, audit)
     found: dict[str, Any] = {
         "audit": audit.id,
         "status": audit.status,

@@ -79,10 +79,13 @@ def cancel_audit(database: Database, project: Project, reason: str) -> None:
     Raises:
         NotNowError: none is under way.
     """
-    for audit in database.audits(project.key, status=(acceptance.OPEN, acceptance.CERTIFIED)):
-        database.update_audit(audit.id, status=acceptance.CANCELLED, reason=reason)
-        return
-    raise NotNowError("no audit is under way; what was accepted already can be taken back")
+    before = (acceptance.OPEN, acceptance.CERTIFIED)
+    cancelled = [
+        database.update_audit(audit.id, only_if=before, status=acceptance.CANCELLED, reason=reason)
+        for audit in database.audits(project.key, status=before)
+    ]
+    if not any(cancelled):
+        raise NotNowError("no audit is under way; what was accepted already can be taken back")
 
 
 def undo_acceptance(database: Database, project: Project, reason: str) -> float:

@@ -21,6 +21,8 @@ from model.drift import level_of_test, shift_of
 DRIFT = "drift"  # kind of draws
 FALSE_ALARM = 0.05  # in a project, ever
 FEWEST_OLD, FEWEST_NEW = 40, 20
+# A test for every twentieth of the pool that comes, or every thousand: a series has forty.
+NEW_SHARE, ENOUGH_NEW = 0.05, 1000
 ASKED = 10  # of new tasks that are unlike the others: labels teach what they are
 
 
@@ -48,14 +50,16 @@ def look(
     facts = project.drift or {"before": max(known, default=0), "until": 0, "tests": 0}
     last = max(facts["before"], facts["until"])
     old, new = task_ids <= facts["before"], task_ids > last
-    if old.sum() < FEWEST_OLD or new.sum() < FEWEST_NEW:
+    wanted = max(FEWEST_NEW, min(ENOUGH_NEW, int(NEW_SHARE * old.sum())))
+    if old.sum() < FEWEST_OLD or new.sum() < wanted:
         database.update_project(project.key, drift=facts)
         return []
     number = facts["tests"] + 1
-    found = shift_of(features[old], features[new], seed=number)
+    level = level_of_test(FALSE_ALARM, number)
+    found = shift_of(features[old], features[new], level=level, seed=number)
     facts |= {"until": int(task_ids[-1]), "tests": number}
     said = []
-    if found.p_value <= level_of_test(FALSE_ALARM, number):
+    if found.p_value <= level:
         drawn, chance = random_draws(task_ids[new], ASKED, seed=number)
         said.append(
             f"the {int(new.sum())} newest tasks are unlike the others (p = {found.p_value:.1g}); "
@@ -90,6 +94,7 @@ def alarm_of(database: Database, project: Project) -> dict[str, Any] | None:
     if alarm is None:
         return None
     touched = database.touched_tasks(project.key, alarm["draws"])
+    touched |= database.gone_tasks(project.key, alarm["draws"])
     left = [task for task in alarm["draws"] if task not in touched]
     if not left:
         return None

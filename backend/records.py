@@ -150,7 +150,7 @@ class AuditItem:
     state: str
     said: str | None
     annotation_id: int | None = None
-    label: str | None = None
+    made_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

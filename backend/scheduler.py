@@ -31,6 +31,8 @@ SHARD = 256
 WAVE = 64
 # Kinds that write predictions or labels into Label Studio: one of them at a time for each project.
 PUBLISHING = ("cold", "train", "republish", "extend", "audit", "accept", "undo")
+# Kinds that audits wait for; those that fail are started again.
+OF_AUDITS = ("undo", "accept", "audit")
 # Seconds without a submit after which labels that webhooks announced are read.
 PING_QUIET_S = 3.0
 # Waiting runs that are looked for in the queue to see whether it was emptied.
@@ -104,7 +106,7 @@ class Scheduler:
             self._complete.pop(project.key, None)
             if "features" not in kinds:
                 self._start_features(project)
-        if busy:
+        if busy or self._go_on(project):
             return
         ready = counts["ready"] > 0
         decision = self.decision(project, versions)
@@ -118,6 +120,17 @@ class Scheduler:
             self._start(project, "extend", "new tasks")
         elif "prune" not in kinds and self._prunable(versions):
             self._start(project, "prune", "superseded versions")
+
+    def _go_on(self, project: Project) -> bool:
+        """Start again what an audit waits for and what failed, with a pause between."""
+        ended = self.app.database.runs(project.key, status=("done", "failed"), limit=50)
+        for kind in OF_AUDITS:
+            last = next((r for r in reversed(ended) if r.kind == kind), None)
+            if last is not None and last.status == "failed":
+                reason = "once more, after a failure"
+                if self._start(project, kind, reason, [last.payload]):
+                    return True
+        return False
 
     def _has_unscored(self, project: Project, counts: dict[str, int]) -> bool:
         """Whether the live version lacks tasks; not asked again while nothing has changed."""

@@ -12,7 +12,8 @@ from model.errors import ModelError, ShapeError
 from model.uncertainty.measures import knn_novelty
 
 MOST_ROWS = 400  # of each side: enough to see small shifts, and a second
-PERMUTATIONS = 9_999  # the 22nd test of a series still has a level that can be reached
+# Of two samples; as many more as a small level needs to be reached: 40 tests of a series can.
+PERMUTATIONS, MOST_PERMUTATIONS = 9_999, 99_999
 BLOCK = 500
 NEIGHBOURS = 5
 
@@ -32,7 +33,13 @@ class Shift:
     novelty_now: float
 
 
-def shift_of(before: NDArray[np.float32], fresh: NDArray[np.float32], *, seed: int = 0) -> Shift:
+def shift_of(
+    before: NDArray[np.float32],
+    fresh: NDArray[np.float32],
+    *,
+    level: float = 0.05,
+    seed: int = 0,
+) -> Shift:
     """Compare fresh images with old ones by the energy distance of their features.
 
     If fresh images come from where the old ones came from, which of them are fresh is chance, and
@@ -43,6 +50,7 @@ def shift_of(before: NDArray[np.float32], fresh: NDArray[np.float32], *, seed: i
         before: ``(N, D)`` features of all images there were, labelled or not: those that are left
             over after choosing are no sample of what comes.
         fresh: ``(M, D)`` of the images that came.
+        level: that the p-value will be compared with; a small one takes more permutations.
         seed: of the permutations, and of the samples where there are more than some hundred.
 
     Raises:
@@ -66,14 +74,17 @@ def shift_of(before: NDArray[np.float32], fresh: NDArray[np.float32], *, seed: i
     new = _unit(fresh[rng.permutation(len(fresh))[:MOST_ROWS]])
     half = len(old) // 2
     return Shift(
-        p_value=_permutation_p(np.concatenate([old, new]), len(new), rng),
+        p_value=_permutation_p(np.concatenate([old, new]), len(new), level, rng),
         novelty_before=float(np.median(knn_novelty(old[half:], old[:half], NEIGHBOURS))),
         novelty_now=float(np.median(knn_novelty(new, old[:half], NEIGHBOURS))),
     )
 
 
-def _permutation_p(rows: NDArray[np.float64], fresh: int, rng: np.random.Generator) -> float:
+def _permutation_p(
+    rows: NDArray[np.float64], fresh: int, level: float, rng: np.random.Generator
+) -> float:
     """Share of divisions whose energy distance is at least that of the last `fresh` rows."""
+    divisions = int(np.clip(np.ceil(3.0 / level), PERMUTATIONS, MOST_PERMUTATIONS))
     count = len(rows)
     squares = np.einsum("nd,nd->n", rows, rows)
     distances = squares[:, None] + squares - 2.0 * rows @ rows.T
@@ -95,11 +106,11 @@ def _permutation_p(rows: NDArray[np.float64], fresh: int, rng: np.random.Generat
 
     seen = energy(division(np.arange(count)[::-1])[:, None])[0]
     as_large = 0
-    for start in range(0, PERMUTATIONS, BLOCK):
-        size = min(BLOCK, PERMUTATIONS - start)
+    for start in range(0, divisions, BLOCK):
+        size = min(BLOCK, divisions - start)
         chosen = np.stack([division(rng.permutation(count)) for _ in range(size)], axis=1)
         as_large += int((energy(chosen) >= seen - 1e-7).sum())
-    return (as_large + 1) / (PERMUTATIONS + 1)
+    return (as_large + 1) / (divisions + 1)
 
 
 def level_of_test(false_alarm: float, number: int) -> float:

@@ -79,6 +79,8 @@ answers = Table(
     Column("cancelled", Boolean, nullable=False, default=False),
     Column("completed_by", Integer),
     Column("lead_time", Float),  # seconds somebody had it open
+    # From a prediction, by nobody who had the task open; null where it is not known.
+    Column("made_in_bulk", Boolean),
     Column("updated_at", Text, nullable=False, default=""),
     Index("annotations_by_task", "project", "task_id"),
 )
@@ -165,8 +167,8 @@ audits = Table(
     Column("project", ForeignKey("projects.key", ondelete="CASCADE"), nullable=False),
     Column("version", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),  # from 0, of this version
-    # open -> certified or refused; certified -> accepting -> accepted -> withdrawn;
-    # accepted or withdrawn -> undoing -> undone; open or certified -> cancelled
+    # planned -> open -> certified or refused; certified -> accepting -> accepted -> withdrawn;
+    # accepting, accepted or withdrawn -> undoing -> undone; open or certified -> cancelled
     Column("status", Text, nullable=False),
     Column("reason", Text, nullable=False, default=""),
     Column("max_error", Float, nullable=False),
@@ -177,6 +179,7 @@ audits = Table(
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
     Index("audits_by_project", "project", "status"),
+    UniqueConstraint("project", "version", "attempt"),
 )
 
 # The part of the pool that an audit is about, in the order of P(right).
@@ -192,7 +195,7 @@ audit_items = Table(
     Column("state", Text, nullable=False, default=""),
     Column("said", Text),  # what the version said, as `scores.label` has it
     Column("annotation_id", Integer),  # that stands for it in Label Studio
-    Column("label", Text),  # that annotation's, as `annotations.label` has it
+    Column("made_at", Text),  # its `annotations.updated_at`, until somebody saves it again
     Index("audit_items_by_task", "project", "task_id"),
     Index("audit_items_by_state", "audit", "state"),
 )

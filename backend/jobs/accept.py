@@ -23,9 +23,8 @@ from backend.acceptance import (
     WATCHED_SHARE,
 )
 from backend.edges.database.audits import PENDING
-from backend.edges.labels.config import TaskSpec
-from backend.edges.labels.results import from_result
-from backend.errors import BackendError
+from backend.edges.labelstudio_records import AnnotationRecord
+from backend.errors import BackendError, NotNowError
 from backend.jobs.base import Job
 from backend.jobs.sync import synchronise
 from backend.records import Audit, AuditItem
@@ -44,22 +43,24 @@ def run(job: Job) -> str:
         return f"nothing to accept: the audit is {audit.status}"
     job.say(0.02, "reading labels")
     synchronise(job)
-    project = job.project
     if audit.status == CERTIFIED:
-        if project.live_version != audit.version:
-            raise BackendError("another version is live now; what it says needs its own audit")
-        _choose(job, audit)
-    spec = job.require_spec(project)
+        if job.project.live_version != audit.version:
+            raise NotNowError("another version is live now; what it says needs its own audit")
+        if not database.update_audit(audit.id, only_if=(CERTIFIED,), status=ACCEPTING):
+            raise NotNowError("the audit was given up at this moment; nothing was accepted")
+    _choose(job, audit)
     todo = database.audit_items(audit.id, state=PENDING)
     for start in range(0, len(todo), CHUNK):
         job.say(0.1 + 0.8 * start / len(todo), f"accepting: {start} of {len(todo)}")
         job.wait_for_good_moment(CHUNK_S)
         job.confirm(stage=f"accepting: {start} of {len(todo)}")
-        _accept(job, spec, audit, todo[start : start + CHUNK])
+        if _audit(job).status != ACCEPTING:
+            return "accepting was ended by `doubtless accept --undo`"
+        _accept(job, audit, todo[start : start + CHUNK])
     synchronise(job)
-    database.update_audit(audit.id, only_if=(ACCEPTING,), status=ACCEPTED)
-    job.app.piles_changed(project, None)
     database.add_run(key, "audit", reason="some of what was accepted is checked")
+    database.update_audit(audit.id, only_if=(ACCEPTING,), status=ACCEPTED)
+    job.tell_piles()
     states = database.audit_states(audit.id)
     return (
         f"{states.get(ACCEPTED, 0)} labels accepted; {states.get(WATCHED, 0)} more are asked for, "
@@ -68,15 +69,17 @@ def run(job: Job) -> str:
 
 
 def undo(job: Job) -> str:
-    """Delete the annotations that were made; those that people changed since are theirs."""
+    """Delete the annotations that were made; those that people saved again since are theirs."""
     database = job.app.database
     audit = _audit(job)
     if audit.status not in STANDING:
         return f"nothing to take back: the audit is {audit.status}"
     database.update_audit(audit.id, status=UNDOING)
-    spec = job.require_spec(job.project)
-    todo = database.audit_items(audit.id, state=ACCEPTED)
-    kept = 0
+    todo = [
+        *database.audit_items(audit.id, state=ACCEPTED),
+        *database.audit_items(audit.id, state=PENDING),  # of an acceptance that broke off
+    ]
+    kept = gone = 0
     for start in range(0, len(todo), CHUNK):
         part = todo[start : start + CHUNK]
         job.wait_for_good_moment(CHUNK_S)
@@ -85,18 +88,25 @@ def undo(job: Job) -> str:
         )
         for n, item in enumerate(part):
             job.say((start + n) / len(todo), f"taking back: {start + n} of {len(todo)}")
-            ours = [a for a in there.get(item.task_id, ()) if a.id == item.annotation_id]
-            if ours and from_result(spec, ours[0].result) != item.label:
-                kept += 1
-            elif ours:
+            ours = [a for a in there.get(item.task_id, ()) if _is_ours(item, a)]
+            kept += item.annotation_id is not None and not ours
+            for annotation in ours:
                 job.wait_for_good_moment(DELETE_S, patience_s=1.0)
-                job.platform.delete_annotation(ours[0].id)
-                database.drop_annotations(job.run.project, [ours[0].id])
+                job.platform.delete_annotation(annotation.id)
+                database.drop_annotations(job.run.project, [annotation.id])
+                gone += 1
         database.update_items(audit.id, [item.task_id for item in part], state=UNDONE)
     synchronise(job)
     database.update_audit(audit.id, status=UNDONE)
-    changed = f"; {kept} that people changed since stay" if kept else ""
-    return f"{len(todo) - kept} accepted labels taken back{changed}"
+    changed = f"; {kept} that people changed or deleted since are left" if kept else ""
+    return f"{gone} accepted labels taken back{changed}"
+
+
+def _is_ours(item: AuditItem, annotation: AnnotationRecord) -> bool:
+    """Whether an annotation was made for an item and nobody has saved it again."""
+    if item.annotation_id is None:
+        return annotation.made_in_bulk
+    return annotation.id == item.annotation_id and annotation.updated_at == item.made_at
 
 
 def _audit(job: Job) -> Audit:
@@ -108,21 +118,22 @@ def _audit(job: Job) -> Audit:
 
 
 def _choose(job: Job, audit: Audit) -> None:
-    """Say which tasks are to be accepted, and keep some of them back to be checked."""
+    """Say which tasks are to be accepted, and keep some back to be checked; again after a crash."""
     database, key = job.app.database, job.run.project
     size = int((audit.certificate or {})["size"])
     touched = database.touched_tasks(key)
     items = database.audit_items(audit.id, state="", below=size)
     free = [item.task_id for item in items if item.task_id not in touched]
-    count = min(len(free), max(FEWEST_WATCHED, math.ceil(WATCHED_SHARE * len(free))))
-    chosen = np.random.default_rng(audit.id).permutation(len(free))[:count].tolist()
-    watched = {free[n] for n in chosen}
-    database.update_items(audit.id, watched, state=WATCHED)
-    database.update_items(audit.id, [i for i in free if i not in watched], state=PENDING)
-    database.update_audit(audit.id, only_if=(CERTIFIED,), status=ACCEPTING)
+    if not database.audit_states(audit.id).get(WATCHED):
+        count = min(len(free) // 2, max(FEWEST_WATCHED, math.ceil(WATCHED_SHARE * len(free))))
+        chosen = np.random.default_rng(audit.id).permutation(len(free))[:count].tolist()
+        watched = {free[n] for n in chosen}
+        database.update_items(audit.id, watched, state=WATCHED)
+        free = [task for task in free if task not in watched]
+    database.update_items(audit.id, free, state=PENDING)
 
 
-def _accept(job: Job, spec: TaskSpec, audit: Audit, items: Sequence[AuditItem]) -> None:
+def _accept(job: Job, audit: Audit, items: Sequence[AuditItem]) -> None:
     """Make annotations of the predictions of tasks that nobody has answered meanwhile."""
     database, number = job.app.database, job.project.platform_id
     name = database.version(job.run.project, audit.version).name
@@ -134,14 +145,11 @@ def _accept(job: Job, spec: TaskSpec, audit: Audit, items: Sequence[AuditItem]) 
     left = [i for i in ids if i in there and i not in answered]
     job.platform.accept_predictions(number, name, left)
     made = {
-        task: (found.id, from_result(spec, found.result))
+        task: (found.id, found.updated_at)
         for task, annotations in job.platform.annotations_of_many(number, left).items()
         for found in annotations
         if found.made_in_bulk
     }
-    if len(made) < len(left):
-        raise BackendError(
-            f"Label Studio made annotations of {len(made)} of {len(left)} predictions of {name}; "
-            "it is tried again"
-        )
     database.mark_accepted(audit.id, made)
+    # A prediction may be gone, with its version or by hand: such a task stays open.
+    database.update_items(audit.id, [i for i in left if i not in made], state="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.acceptance import ACCEPTED, DRAWN, HOLDING, WATCHED
+from backend.acceptance import ACCEPTED, DRAWN, HOLDING, WATCHED, in_chance_order
 from backend.drift import DRIFT
 from backend.jobs.base import Job
 from backend.ordering import audit_score
@@ -47,6 +47,7 @@ def to_check(job: Job) -> list[int]:
     found = []
     for audit in database.audits(key, status=(*HOLDING, ACCEPTED)):
         state = DRAWN if audit.status in HOLDING else WATCHED
-        found += [item.task_id for item in database.audit_items(audit.id, state=state)]
+        items = in_chance_order(audit, database.audit_items(audit.id, state=state))
+        found += [item.task_id for item in items]
     found += database.draws(key, kind=DRIFT)
     return [task for task in dict.fromkeys(found) if task not in touched]

@@ -12,11 +12,12 @@ from functools import cached_property
 from backend import pacing
 from backend.app import App
 from backend.edges.labels.config import TaskSpec
-from backend.errors import BackendError, UnsupportedConfigError
+from backend.errors import BackendError, PlatformError, UnsupportedConfigError
 from backend.kinds import kind_of
 from backend.kinds.base import Model
 from backend.ports import MediaSource, Platform
 from backend.records import Project, Run, Version
+from backend.triage import may_be_accepted
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,15 @@ class Job:
         """
         if not self.app.database.beat(self.run.id, self.owner, **values):
             raise TakenAwayError(f"run {self.run.id} was given to another worker")
+
+    def tell_piles(self) -> None:
+        """Have Label Studio's tabs show what may be accepted now; they are not worth a failure."""
+        project = self.project
+        *_, accept_from = may_be_accepted(self.app.database, project)
+        try:
+            self.app.piles_changed(project, accept_from)
+        except PlatformError as exc:
+            log.warning("the tabs of %s are not up to date: %s", project.key, exc)
 
     def wait_for_pause(self) -> None:
         """Before every small request but those that a person waits for: nobody shall notice it."""

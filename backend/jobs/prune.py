@@ -11,6 +11,7 @@ import shutil
 import time
 
 from backend import pacing
+from backend.acceptance import ACCEPTING, CERTIFIED
 from backend.jobs.base import Job
 
 # A slice of work, after which more urgent jobs get their turn.
@@ -27,7 +28,10 @@ def run(job: Job) -> str:
     app, key = job.app, job.run.project
     project = job.project
     versions = app.database.versions(key)
-    doomed = [v for v in versions if v.status in DOOMED and v.on_platform]
+    needed = {audit.version for audit in app.database.audits(key, status=(CERTIFIED, ACCEPTING))}
+    doomed = [
+        v for v in versions if v.status in DOOMED and v.on_platform and v.number not in needed
+    ]
     names = {v.name for v in doomed}
     if not doomed:
         return tidy(job)

@@ -168,7 +168,7 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
         if project.live_version is None:
             job.app.first_published(project)
         elif version.kind != "cold":
-            job.app.piles_changed(project, None)
+            job.tell_piles()
         _tag(job, version.name, [row for row in tagged if row.task_id not in early])
     except PlatformError as exc:
         # The version is live and complete; only the tab or some clusters are missing.

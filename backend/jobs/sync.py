@@ -14,7 +14,6 @@ from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import MediaError
 from backend.jobs.base import SMALL_PATIENCE_S, Job
 from backend.records import Project
-from backend.triage import may_be_accepted
 
 # Clocks differ, and a transaction becomes visible after its timestamp was taken.
 OVERLAP = timedelta(seconds=30)
@@ -32,8 +31,7 @@ def run(job: Job) -> str:
     said = synchronise(job, full=bool(job.run.payload.get("full")))
     concluded = review(job.app.database, job.project)
     if concluded:
-        *_, accept_from = may_be_accepted(job.app.database, job.project)
-        job.app.piles_changed(job.project, accept_from)
+        job.tell_piles()
     return "; ".join([said, *concluded])
 
 
@@ -120,6 +118,7 @@ def annotation_rows(
             "cancelled": a.was_cancelled,
             "completed_by": a.completed_by,
             "lead_time": a.lead_time,
+            "made_in_bulk": a.made_in_bulk,
             "updated_at": a.updated_at,
         }
         for a in annotations

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
 
 from backend.annotators import weigh_people
+from backend.drift import look
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
 from backend.forecast import pool_accuracy
@@ -84,13 +85,23 @@ def run(job: Job) -> str:
     job.lap("judge")
     job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
     of_labels = {row.task_id: row.p_right for row in contradicted}
+    known = [] if project.live_version is None else database.scored_tasks(key, project.live_version)
     placed = score_pool(job, pool, bundle, spec, version, usable, of_labels=of_labels)
     metrics = {**version.metrics, "pool_accuracy": pool_accuracy(fitted, placed, usable)}
     version = replace(version, metrics=metrics)
     job.lap("score")
     publish(job, version, spec, placed)
     _answer_request(job, began)
-    return f"{version.name} is live: {len(usable)} labels, {verdict.reason}"
+    unlike = _unlike(job, pool, known)
+    return f"{version.name} is live: {len(usable)} labels, {verdict.reason}{unlike}"
+
+
+def _unlike(job: Job, pool: Pool, known: Collection[int]) -> str:
+    """What is to be said of tasks that came since the version before, if they are unlike others."""
+    said = look(job.app.database, job.project, pool.task_ids, pool.features, known=known)
+    if said:
+        job.app.database.add_run(job.run.project, "audit", reason="new tasks are unlike the others")
+    return "".join(f"; {sentence}" for sentence in said)
 
 
 def _answer_request(job: Job, began: float) -> None:

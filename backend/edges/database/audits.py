@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from backend.edges import schema as t
-from backend.edges.database.store import CHUNK, Store
+from backend.edges.database.store import CHUNK, TURN, Store
 from backend.records import Audit, AuditItem
 
 PENDING, ACCEPTED = "pending", "accepted"
 UNSEEN = (PENDING, ACCEPTED)
-_ITEM = ("task_id", "rank", "state", "said", "annotation_id", "label")
+_ITEM = ("task_id", "rank", "state", "said", "annotation_id", "made_at")
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,19 @@ class Unseen:
 
     Attributes:
         annotation_id: that annotation; None while it is being made.
-        label: as it was made; once a person has changed it, it is theirs.
+        made_at: when it was made; once a person has saved it again, it is theirs.
     """
 
     annotation_id: int | None
-    label: str | None
+    made_at: str | None
 
     def stands_in(self, row: Mapping[str, Any]) -> bool:
         """Whether an annotation of the task, a row of the database, is that one."""
         if self.annotation_id is None:
-            return True
-        return self.annotation_id == int(row["annotation_id"]) and self.label == row["label"]
+            return bool(row.get("made_in_bulk"))
+        return self.annotation_id == int(row["annotation_id"]) and self.made_at == str(
+            row["updated_at"]
+        )
 
 
 def accepted_unseen(c: Connection, key: str, task_ids: Iterable[int]) -> dict[int, Unseen]:
@@ -43,18 +45,23 @@ def accepted_unseen(c: Connection, key: str, task_ids: Iterable[int]) -> dict[in
     i, ids = t.audit_items.c, sorted(task_ids)
     found: dict[int, Unseen] = {}
     for start in range(0, len(ids), CHUNK):
-        query = sa.select(i.task_id, i.annotation_id, i.label).where(
+        query = sa.select(i.task_id, i.annotation_id, i.made_at).where(
             (i.project == key) & i.task_id.in_(ids[start : start + CHUNK]) & i.state.in_(UNSEEN)
         )
-        found |= {row.task_id: Unseen(row.annotation_id, row.label) for row in c.execute(query)}
+        found |= {row.task_id: Unseen(row.annotation_id, row.made_at) for row in c.execute(query)}
     return found
 
 
 def by_people() -> sa.ColumnElement[bool]:
-    """Of rows of ``annotations``: not one that stands for a prediction nobody has looked at."""
+    """Of rows of ``annotations``: not one that stands for a prediction nobody has looked at.
+
+    Known by its id and by when it was made, and never by its label: how that is written changes
+    with the labeling config. While it is being made it has no id yet, but the mark of Label
+    Studio's bulk action.
+    """
     a, i = t.answers.c, t.audit_items.c
-    made = i.annotation_id.is_(None) | (
-        (i.annotation_id == a.annotation_id) & i.label.is_not_distinct_from(a.label)
+    made = (i.annotation_id.is_(None) & a.made_in_bulk.is_(True)) | (
+        (i.annotation_id == a.annotation_id) & (i.made_at == a.updated_at)
     )
     return ~sa.exists(
         sa.select(1).where(
@@ -77,16 +84,26 @@ def _answered(i: Any) -> sa.ColumnElement[bool]:
 class Audits(Store):
     """Audits and the tasks they are about."""
 
-    def add_audit(self, audit: Mapping[str, Any], items: Sequence[AuditItem]) -> int:
-        """Record an audit with all of its part of the pool, or nothing; returns its id."""
+    def add_audit(self, audit: Mapping[str, Any], items: Sequence[AuditItem]) -> int | None:
+        """Record an audit with all of its part of the pool; returns its id.
+
+        In turns, because webhooks wait for whoever writes: until all is there it is only planned.
+        Returns None where another one of the same version and attempt was faster.
+        """
         now = time.time()
-        with self.engine.begin() as c:
-            made = c.execute(t.audits.insert().values(created_at=now, changed_at=now, **audit))
-            assert made.inserted_primary_key is not None
-            number = int(made.inserted_primary_key[0])
-            rows = [{"audit": number, "project": audit["project"], **vars(item)} for item in items]
-            for start in range(0, len(rows), CHUNK):
-                c.execute(t.audit_items.insert(), rows[start : start + CHUNK])
+        values = {"created_at": now, "changed_at": now, **audit}
+        try:
+            with self.engine.begin() as c:
+                made = c.execute(t.audits.insert().values(**values | {"status": "planned"}))
+                assert made.inserted_primary_key is not None
+                number = int(made.inserted_primary_key[0])
+        except sa.exc.IntegrityError:
+            return None
+        rows = [{"audit": number, "project": audit["project"], **vars(item)} for item in items]
+        for start in range(0, len(rows), TURN):
+            with self.engine.begin() as c:
+                c.execute(t.audit_items.insert(), rows[start : start + TURN])
+        self.update_audit(number, status=audit["status"])
         return number
 
     def audits(self, key: str, *, status: Sequence[str] | None = None) -> list[Audit]:
@@ -126,17 +143,26 @@ class Audits(Store):
         with self.reader.connect() as c:
             return {str(state): int(count) for state, count in c.execute(query)}
 
-    def audit_progress(self, number: int, state: str) -> tuple[int, int]:
-        """Of the tasks of an audit in a state: how many are judged, and how many there are.
+    def judged_tasks(self, key: str, task_ids: Sequence[int], *, skips: bool) -> set[int]:
+        """Those of the tasks that a person has looked at and answered.
 
-        A task that was deleted is judged too: it will never have a label.
+        What was made of predictions in bulk, by us or by somebody in Label Studio, is no look.
+
+        Args:
+            key: the project.
+            task_ids: of these.
+            skips: whether a skip is an answer.
         """
-        i = t.audit_items.c
-        mine = sa.select(sa.func.count()).where((i.audit == number) & (i.state == state))
+        a = t.answers.c
+        looked = by_people() & a.made_in_bulk.is_not(True)
+        looked &= sa.true() if skips else a.cancelled.is_(False)
+        found: set[int] = set()
         with self.reader.connect() as c:
-            there = int(c.scalar(mine) or 0)
-            open_ = int(c.scalar(mine.where(~_answered(i) & _exists(t.tasks, i))) or 0)
-        return there - open_, there
+            for start in range(0, len(task_ids), CHUNK):
+                part = a.task_id.in_(task_ids[start : start + CHUNK])
+                query = sa.select(a.task_id).where((a.project == key) & part & looked)
+                found.update(c.scalars(query.distinct()))
+        return found
 
     def proved(
         self, number: int, version: int, size: int, *, at_least: float
@@ -160,13 +186,23 @@ class Audits(Store):
     def update_items(self, number: int, task_ids: Iterable[int], **values: Any) -> None:
         """Set columns of tasks of an audit."""
         i, ids = t.audit_items.c, list(task_ids)
-        with self.engine.begin() as c:
-            for start in range(0, len(ids), CHUNK):
-                part = (i.audit == number) & i.task_id.in_(ids[start : start + CHUNK])
+        for start in range(0, len(ids), TURN):
+            part = (i.audit == number) & i.task_id.in_(ids[start : start + TURN])
+            with self.engine.begin() as c:
                 c.execute(t.audit_items.update().where(part).values(**values))
 
-    def mark_accepted(self, number: int, made: Mapping[int, tuple[int, str | None]]) -> None:
-        """Record the annotation, and its label, that stands for the prediction of each task."""
+    def drop_pending(self, number: int) -> None:
+        """Tasks that were about to be accepted are not any more."""
+        i = t.audit_items.c
+        with self.engine.begin() as c:
+            c.execute(
+                t.audit_items.update()
+                .where((i.audit == number) & (i.state == PENDING))
+                .values(state="")
+            )
+
+    def mark_accepted(self, number: int, made: Mapping[int, tuple[int, str]]) -> None:
+        """Record the annotation, and its time, that stands for the prediction of each task."""
         i = t.audit_items.c
         if not made:
             return
@@ -177,7 +213,7 @@ class Audits(Store):
                 .values(
                     state=ACCEPTED,
                     annotation_id=sa.bindparam("made"),
-                    label=sa.bindparam("text"),
+                    made_at=sa.bindparam("at"),
                 ),
-                [{"task": i, "made": a, "text": label} for i, (a, label) in made.items()],
+                [{"task": i, "made": a, "at": at} for i, (a, at) in made.items()],
             )

@@ -64,7 +64,10 @@ class Store:
             if self.engine.dialect.name == "postgresql":
                 c.execute(sa.text("SELECT pg_advisory_xact_lock(20261123)"))
             t.metadata.create_all(c)
-            for column in (t.scores.c.probs, t.answers.c.lead_time, t.projects.c.drift):
+            for column in (
+                t.scores.c.probs, t.answers.c.lead_time, t.answers.c.made_in_bulk,
+                t.projects.c.drift,
+            ):  # fmt: skip
                 self._add_if_missing(c, column)
             found = c.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == "schema"))
             if found is None:

@@ -171,6 +171,13 @@ class Versions(Store):
             count, many = c.execute(query).one()
         return int(count), int(many or 0)
 
+    def scored_tasks(self, key: str, number: int) -> set[int]:
+        """Tasks that a version has scored."""
+        s = t.scores.c
+        query = sa.select(s.task_id).where((s.project == key) & (s.version == number))
+        with self.reader.connect() as c:
+            return set(c.scalars(query))
+
     def drop_scores(self, key: str, number: int) -> None:
         """Forget what a superseded version said."""
         with self.engine.begin() as c:
@@ -195,7 +202,8 @@ class Versions(Store):
         """
         e, a = t.label_errors.c, t.answers.c
         of_task = (a.project == e.project) & (a.task_id == e.task_id)
-        several = sa.select(sa.func.count()).where(of_task).scalar_subquery() > 1
+        answers = of_task & a.label.is_not(None)
+        several = sa.select(sa.func.count()).where(answers).scalar_subquery() > 1
         still = several | sa.exists(sa.select(1).where(of_task & (a.label == e.label)))
         query = (
             sa.select(e.task_id, e.p_right, e.label, e.why)

@@ -67,3 +67,19 @@ def test_few_new_tasks_wait_for_more(trained):
     assert trained.project.drift["tests"] == 0
     more(trained, 12, (0,))
     assert trained.project.drift["tests"] == 1
+
+
+def test_new_tasks_are_looked_at_too_when_a_training_is_first_to_score_them(trained):
+    trained.label(20)
+    tasks, said = more(trained, 60, (0,))
+    train = [line for line in said if line.startswith("train")]
+    assert len(train) == 1
+    assert trained.project.drift["tests"] == 1
+    assert trained.project.drift["until"] == tasks[-1]
+
+
+def test_deleted_tasks_do_not_keep_an_alarm_alive(trained):
+    more(trained, 60, (0,))
+    drawn = trained.database.draws(trained.key, kind=DRIFT)
+    trained.database.drop_tasks(trained.key, list(drawn))
+    assert alarm_of(trained.database, trained.project) is None

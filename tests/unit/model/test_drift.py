@@ -51,3 +51,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
         shift_of(images(1, 0), images(3, 0))
     with pytest.raises(ModelError, match="new images"):
         shift_of(images(5, 0), np.full((3, 16), np.nan, np.float32))
+
+
+def test_the_fortieth_test_of_a_series_can_still_raise_an_alarm() -> None:
+    level = level_of_test(0.05, 40)
+    found = shift_of(images(60, 0), images(40, 1, centre=-6.0), level=level)
+    assert found.p_value <= level
