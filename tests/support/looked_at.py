@@ -136,8 +136,8 @@ def fill_audit(database, key: str, *, status: str = "certified", size: int = 8) 
     ]
     audit = database.add_audit(
         {
-            "project": key, "version": live, "attempt": len(database.audits(key)), "status": "open", "max_error": 0.05,
-            "confidence": 0.95, "of": "accepted",
+            "project": key, "version": live, "attempt": len(database.audits(key)),
+            "status": "open", "max_error": 0.05, "confidence": 0.95, "of": "accepted",
             "plan": {"pool": len(sure), "sizes": [size, size + 4], "audit": 3, "confidence": 0.95},
         },
         items,
