@@ -70,6 +70,12 @@ def by_people() -> sa.ColumnElement[bool]:
     )
 
 
+def labels_of_people(key: str) -> sa.ColumnElement[bool]:
+    """Of rows of ``annotations``: the labels that people gave in a project, no skips."""
+    a = t.answers.c
+    return (a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people()
+
+
 def _exists(table: sa.Table, i: Any) -> sa.ColumnElement[bool]:
     """Whether a table has a row of an item's task."""
     return sa.exists(

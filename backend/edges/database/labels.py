@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backend.edges import schema as t
-from backend.edges.database.audits import accepted_unseen, by_people
+from backend.edges.database.audits import accepted_unseen, by_people, labels_of_people
 from backend.edges.database.store import CHUNK, Store
 from backend.edges.labels.merge import majority
 from backend.records import Draw, PoolTask
@@ -238,7 +238,7 @@ class Labels(Store):
         a = t.answers.c
         query = (
             sa.select(a.task_id, a.label)
-            .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
+            .where(labels_of_people(key))
             .order_by(a.updated_at, a.annotation_id)
         )
         given: dict[int, list[str]] = {}
@@ -250,19 +250,7 @@ class Labels(Store):
 
     def label_count(self, key: str) -> int:
         """Tasks with at least one label."""
-        a = t.answers.c
-        with self.reader.connect() as c:
-            return int(
-                c.scalar(
-                    sa.select(sa.func.count(sa.distinct(a.task_id))).where(
-                        (a.project == key)
-                        & a.cancelled.is_(False)
-                        & a.label.is_not(None)
-                        & by_people()
-                    )
-                )
-                or 0
-            )
+        return self._count_tasks(labels_of_people(key))
 
     def seconds_a_label(self, key: str, *, last: int) -> float | None:
         """Median time people took for each of their last so many labels; None if it is unknown."""
@@ -279,30 +267,19 @@ class Labels(Store):
 
     def random_label_count(self, key: str) -> int:
         """Tasks with at least one label that were drawn by chance for their label."""
-        a, d = t.answers.c, t.draws.c
+        d = t.draws.c
         drawn = sa.select(d.task_id).where((d.project == key) & (d.kind == "random"))
-        with self.reader.connect() as c:
-            return int(
-                c.scalar(
-                    sa.select(sa.func.count(sa.distinct(a.task_id))).where(
-                        (a.project == key)
-                        & a.cancelled.is_(False)
-                        & a.label.is_not(None)
-                        & by_people()
-                        & a.task_id.in_(drawn)
-                    )
-                )
-                or 0
-            )
+        return self._count_tasks(labels_of_people(key) & t.answers.c.task_id.in_(drawn))
 
     def touched_count(self, key: str) -> int:
         """How many tasks somebody submitted or skipped."""
-        a = t.answers.c
+        return self._count_tasks(t.answers.c.project == key)
+
+    def _count_tasks(self, answers: sa.ColumnElement[bool]) -> int:
+        """Different tasks among rows of ``annotations``."""
+        query = sa.select(sa.func.count(sa.distinct(t.answers.c.task_id))).where(answers)
         with self.reader.connect() as c:
-            return int(
-                c.scalar(sa.select(sa.func.count(sa.distinct(a.task_id))).where(a.project == key))
-                or 0
-            )
+            return int(c.scalar(query) or 0)
 
     def touched_tasks(self, key: str, task_ids: Sequence[int] | None = None) -> set[int]:
         """Tasks somebody submitted or skipped: no longer in the pool; all, or of those named."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from backend.edges import schema as t
-from backend.edges.database.audits import by_people
+from backend.edges.database.audits import labels_of_people
 from backend.edges.database.store import Store
 from model.annotators.base import Annotator
 
@@ -23,7 +23,7 @@ class People(Store):
         a = t.answers.c
         query = (
             sa.select(a.task_id, a.completed_by, a.label)
-            .where((a.project == key) & a.cancelled.is_(False) & a.label.is_not(None) & by_people())
+            .where(labels_of_people(key))
             .order_by(a.updated_at, a.annotation_id)
         )
         given: dict[int, list[tuple[int | None, str]]] = {}
