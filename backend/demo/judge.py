@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from backend.demo.boxes import average_precision_of, boxes_of, random_order_of_boxes, read_maps
 from backend.demo.curve import RandomCurve, checkpoints, random_curve
-from backend.demo.data import DemoData, features_of
+from backend.demo.data import DemoData, DemoImage, features_of
 from backend.kinds.base import Model
 from backend.settings import Settings
 from model.backbones import load_backbone
 from model.bundle import Bundle
 from model.detection.bundle import BoxBundle
+from model.errors import MissingFeaturesError
 from model.features import FeatureStore
 
 Progress = Callable[[str], None]
@@ -120,8 +121,19 @@ class ChoiceJudge:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Features and classes of the labelled images of a part, computed where missing."""
         images = [i for i in getattr(self._data, part) if i.label is not None]
+        try:
+            features, readable = self._look(images, progress)
+        except MissingFeaturesError:  # the cache was deleted meanwhile, and is made again
+            features, readable = self._look(images, progress)
+        code = {name: n for n, name in enumerate(self._data.classes)}
+        truth = np.array([code[str(i.label)] for i in images], np.int64)
+        return features, truth[readable]
+
+    def _look(
+        self, images: list[DemoImage], progress: Progress
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         settings = self._settings
-        features, readable = features_of(
+        return features_of(
             images,
             FeatureStore(settings.artifacts / "features"),
             settings.backbone,
@@ -130,9 +142,6 @@ class ChoiceJudge:
             ),
             lambda done, total: progress(f"looking at the held-out images: {done} of {total}"),
         )
-        code = {name: n for n, name in enumerate(self._data.classes)}
-        truth = np.array([code[str(i.label)] for i in images], np.int64)
-        return features, truth[readable]
 
 
 class BoxJudge:

@@ -17,6 +17,7 @@ from rich.console import Console
 from support.scenes import jpeg, scene, write_packed
 
 from backend.demo import boxes as demo_boxes
+from backend.demo import judge as demo_judge
 from backend.demo import view as demo_view
 from backend.demo.__main__ import main
 from backend.demo.curve import (
@@ -50,6 +51,7 @@ from model.backbones import backbone_hash
 from model.detection.bundle import BoxBundle
 from model.detection.maps import ImageMaps
 from model.detection.types import BoxLabels, Detections
+from model.errors import MissingFeaturesError
 from model.features import FeatureStore
 
 
@@ -494,3 +496,21 @@ def test_auto_needs_true_labels(tmp_path: Path, flat_folder: Path) -> None:
     )  # fmt: skip
     assert code == 1
     assert "true labels" in said
+
+
+def test_features_that_are_deleted_while_they_are_read_are_made_again(
+    folder_per_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_demo_data(str(folder_per_class))
+    asked: list[int] = []
+
+    def deleted_once(images, store, *rest):
+        asked.append(len(images))
+        if len(asked) == 1:
+            raise MissingFeaturesError("3 of 4 images have no features")
+        return np.zeros((len(images), 3), np.float32), np.ones(len(images), bool)
+
+    monkeypatch.setattr(demo_judge, "features_of", deleted_once)
+    judge = judge_of(data, Settings.load({}, home=str(tmp_path)))
+    assert judge.prepare(lambda said: None) == len(data.held_out)
+    assert len(asked) == 2
