@@ -13,26 +13,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.audits import (
+    ACCEPTED,
+    CANCELLED,
+    CERTIFIED,
+    DRAWN,
+    HOLDING,
+    OPEN,
+    REFUSED,
+    STANDING,
+    WATCHED,
+    WITHDRAWN,
+    parts_of,
+    progress,
+    verdicts,
+    watched,
+)
 from backend.edges.database import Database
-from backend.edges.labels.answers import is_known, merged
-from backend.edges.labels.config import TaskSpec, parse_config
+from backend.edges.labels.config import parse_config
 from backend.errors import NotNowError
-from backend.kinds import kind_of
 from backend.records import Audit, AuditItem, Project
-from model.acceptance.certificate import certify, confidence_of_attempt
-from model.acceptance.plan import AuditPlan, Promise, plan_audit
-from model.acceptance.watch import evidence_against
+from model.acceptance.by_class import ClassPlan, plan_by_class
+from model.acceptance.certificate import Certificate, certify, confidence_of_attempt
+from model.acceptance.plan import ACCEPTED as OF_ACCEPTED
+from model.acceptance.plan import EXPECTED, AuditPlan, Promise, plan_audit
 
-OPEN, CERTIFIED, REFUSED = "open", "certified", "refused"
-ACCEPTING, ACCEPTED, WITHDRAWN = "accepting", "accepted", "withdrawn"
-UNDOING, UNDONE, CANCELLED = "undoing", "undone", "cancelled"
-# While one of these is under way the version it is about stays live: nothing is trained.
-HOLDING = (OPEN, CERTIFIED, ACCEPTING)
-STANDING = (ACCEPTING, ACCEPTED, WITHDRAWN, UNDOING)
-
-DRAWN, WATCHED = "drawn", "watched"
-# Of what is accepted so much is asked for instead, to see whether it stays true.
-WATCHED_SHARE, FEWEST_WATCHED = 0.05, 20
+# Classes named in a sentence; the others are counted.
+NAMED = 5
 
 
 def propose(
@@ -42,6 +49,7 @@ def propose(
     *,
     audit: int | None = None,
     reach: float | None = None,
+    per_class: bool = False,
 ) -> Audit:
     """Plan an audit of what the live version says, draw it, and have it put in front of the queue.
 
@@ -49,13 +57,20 @@ def propose(
         database: the facts.
         project: the project.
         promise: what shall be true of what is accepted.
-        audit: labels to spend; None leaves that to the plan.
+        audit: labels to spend, with `per_class` on each class; None leaves that to the plan.
         reach: largest share of the pool that may be accepted; None leaves it to the plan.
+        per_class: the promise shall hold for each predicted class by itself.
 
     Raises:
         NotNowError: there is nothing to accept, no audit would pay, or another one is under way.
         ModelError: an `audit` or `reach` that cannot be.
     """
+    spec = parse_config(project.label_config).spec
+    if per_class and (spec is None or spec.boxes or spec.multiple):
+        raise NotNowError(
+            "a promise for each class needs a project with one choice an image; "
+            "make one promise for all instead"
+        )
     _refuse_while_busy(database, project)
     live = None
     if project.live_version is not None:
@@ -71,15 +86,25 @@ def propose(
         )
     # The same model published again is no new chance.
     same = {v.number for v in database.versions(project.key) if v.bundle == live.bundle}
-    attempt = sum(a.version in same for a in database.audits(project.key))
-    at_once = replace(promise, confidence=confidence_of_attempt(promise.confidence, attempt))
+    before = [a for a in database.audits(project.key) if a.version in same]
+    if promise.of == EXPECTED and any(a.of == EXPECTED for a in before):
+        raise NotNowError(
+            f"{live.name} was audited for an expected share already; to try until it passes would "
+            "break it. Label more and let a new version be trained, or ask for a proof with "
+            "--of all"
+        )
+    at_once = replace(promise, confidence=confidence_of_attempt(promise.confidence, len(before)))
     pool = _pool(database, project, live.number)
     if not pool:
         raise NotNowError("every readable task is labelled or about to be; nothing is left over")
     p_right = np.array([p for p, _, _ in pool])
-    try_size = None if audit is None else min(audit, len(pool))
-    plan = plan_audit(p_right, at_once, audit=try_size, reach=reach)
-    if plan is None:
+    if per_class:
+        plans = plan_by_class(p_right, [said for _, _, said in pool], at_once, audit=audit)
+    else:
+        try_size = None if audit is None else min(audit, len(pool))
+        whole = plan_audit(p_right, at_once, audit=try_size, reach=reach)
+        plans = [] if whole is None else [ClassPlan("", np.arange(len(pool)), whole)]
+    if not plans:
         sure = int(np.ceil(0.1 * len(pool)))
         raise NotNowError(
             f"no audit would pay: {live.name} itself expects {np.mean(1 - p_right):.1%} of its "
@@ -91,37 +116,20 @@ def propose(
         {
             "project": project.key,
             "version": live.number,
-            "attempt": attempt,
+            "attempt": len(before),
             "status": OPEN,
             "max_error": promise.max_error,
             "confidence": promise.confidence,
             "of": promise.of,
-            "plan": {
-                "pool": plan.pool,
-                "sizes": list(plan.sizes),
-                "audit": plan.audit,
-                "confidence": at_once.confidence,
-                "expected": round(plan.expected),
-            },
+            "plan": _facts(plans, len(pool), per_class),
         },
-        _items(pool, plan, seed=live.number * 1000 + attempt),
+        _items(pool, plans, seed=live.number * 1000 + len(before)),
     )
     if number is None:
         raise NotNowError("another audit of the same version was asked for at this moment")
-    database.add_run(project.key, "audit", reason=f"an audit of {plan.audit} labels")
-    return next(a for a in database.audits(project.key) if a.id == number)
-
-
-def plan_of(audit: Audit) -> AuditPlan:
-    """The plan as it was when the audit was drawn."""
-    promise = Promise(audit.max_error, audit.plan["confidence"], audit.of)
-    return AuditPlan(promise, audit.plan["pool"], tuple(audit.plan["sizes"]), audit.plan["audit"])
-
-
-def current(database: Database, project: Project) -> Audit | None:
-    """The audit that everything is about: the newest that was not given up or taken back."""
-    found = [a for a in database.audits(project.key) if a.status not in (CANCELLED, UNDONE)]
-    return found[-1] if found else None
+    made = next(a for a in database.audits(project.key) if a.id == number)
+    database.add_run(project.key, "audit", reason=f"an audit of {made.plan['audit']} labels")
+    return made
 
 
 def held(database: Database, project: Project) -> str | None:
@@ -140,13 +148,6 @@ def held(database: Database, project: Project) -> str | None:
             )
         return "labels are being accepted"
     return None
-
-
-def progress(database: Database, project: Project, audit: Audit) -> tuple[int, int]:
-    """Audit labels that are there, and how many were asked for."""
-    ids = [item.task_id for item in database.audit_items(audit.id, state=DRAWN)]
-    done = database.judged_tasks(project.key, ids, skips=True)
-    return len(done | database.gone_tasks(project.key, ids)), len(ids)
 
 
 def review(database: Database, project: Project) -> list[str]:
@@ -217,37 +218,37 @@ def _pool(database: Database, project: Project, version: int) -> list[tuple[floa
     return sorted(found, key=lambda item: (-item[0], item[1]))
 
 
+def _facts(plans: Sequence[ClassPlan], pool: int, per_class: bool) -> dict[str, Any]:
+    """Plans as they are kept: `backend.audits.parts_of` reads them."""
+
+    def one(plan: AuditPlan) -> dict[str, Any]:
+        return {
+            "pool": plan.pool,
+            "sizes": list(plan.sizes),
+            "audit": plan.audit,
+            "confidence": plan.promise.confidence,
+            "expected": round(plan.expected),
+        }
+
+    if not per_class:
+        return one(plans[0].plan)
+    parts = [{"name": part.name, **one(part.plan)} for part in plans]
+    sums = {name: sum(part[name] for part in parts) for name in ("audit", "expected")}
+    return {"pool": pool, **sums, "parts": parts}
+
+
 def _items(
-    pool: Sequence[tuple[float, int, str]], plan: AuditPlan, *, seed: int
+    pool: Sequence[tuple[float, int, str]], plans: Sequence[ClassPlan], *, seed: int
 ) -> list[AuditItem]:
-    drawn = set(plan.draw(seed).tolist())
-    return [
-        AuditItem(task_id=task, rank=rank, state=DRAWN if rank in drawn else "", said=said)
-        for rank, (_, task, said) in enumerate(pool[: plan.reach])
-    ]
-
-
-def verdicts(database: Database, project: Project, items: Sequence[AuditItem]) -> dict[int, bool]:
-    """Rank -> whether the prediction was wrong, of the tasks that people have judged.
-
-    A task that was skipped, deleted or answered with something the config no longer knows counts
-    as wrong: left out, what is hard to judge would count as right.
-    """
-    spec = parse_config(project.label_config).spec
-    if spec is None:
-        return {}
-    ids = [item.task_id for item in items]
-    answers = database.answers(project.key, ids)
-    judged = database.judged_tasks(project.key, ids, skips=True)
-    judged |= database.gone_tasks(project.key, ids)
-    return {item.rank: _is_wrong(spec, item, answers) for item in items if item.task_id in judged}
-
-
-def _is_wrong(spec: TaskSpec, item: AuditItem, answers: Mapping[int, list[str]]) -> bool:
-    answer = merged(spec, answers.get(item.task_id, []))
-    if answer is None or item.said is None or not is_known(spec, answer):
-        return True
-    return not kind_of(spec).is_right(spec, item.said, answer)
+    found: list[AuditItem] = []
+    for number, part in enumerate(plans):
+        drawn = set(part.plan.draw([seed, number]).tolist())
+        start = len(found)
+        for rank, row in enumerate(part.rows[: part.plan.reach].tolist()):
+            _, task, said = pool[row]
+            state = DRAWN if rank in drawn else ""
+            found.append(AuditItem(task_id=task, rank=start + rank, state=state, said=said))
+    return found
 
 
 def _verdict(database: Database, project: Project, audit: Audit) -> tuple[str, str] | None:
@@ -255,11 +256,46 @@ def _verdict(database: Database, project: Project, audit: Audit) -> tuple[str, s
     judged = verdicts(database, project, items)
     if len(judged) < len(items):
         return None
-    ranks = np.array(sorted(judged), np.int64)
-    wrong: NDArray[np.bool_] = np.array([judged[int(rank)] for rank in ranks], bool)
-    found = certify(plan_of(audit), ranks, wrong)
-    database.update_audit(audit.id, certificate=found.facts())
-    return (CERTIFIED if found.size else REFUSED), found.sentence
+    found = {}
+    for part in parts_of(audit):
+        ranks = np.array(sorted(r for r in judged if part.start <= r < part.stop), np.int64)
+        wrong: NDArray[np.bool_] = np.array([judged[int(rank)] for rank in ranks], bool)
+        found[part.name] = certify(part.plan, ranks - part.start, wrong)
+    size = sum(one.size for one in found.values())
+    if None in found:
+        facts, sentence = found[None].facts(), found[None].sentence
+    else:
+        sentence = _sentence_by_class(audit, found)
+        parts = [{"name": name, **one.facts()} for name, one in found.items()]
+        facts = {"size": size, "sentence": sentence, "parts": parts}
+    database.update_audit(audit.id, certificate=facts)
+    return (CERTIFIED if size else REFUSED), sentence
+
+
+def _sentence_by_class(audit: Audit, found: Mapping[str | None, Certificate]) -> str:
+    proved = {name: one for name, one in found.items() if one.size}
+    refused = [str(name) for name in found if name not in proved]
+    if not proved:
+        return (
+            f"Nothing may be accepted of any of the {len(found)} classes that were audited. More "
+            "labels teach the model more than another audit would."
+        )
+    most = sorted(proved.items(), key=lambda item: -item[1].size)
+    named = [f"{one.size} of {one.plan.pool} {name}" for name, one in most[:NAMED]]
+    if len(most) > NAMED:
+        rest = sum(one.size for _, one in most[NAMED:])
+        named.append(f"{rest} of {len(most) - NAMED} other classes")
+    sure = "on average" if audit.of == EXPECTED else f"with {100 * audit.confidence:g} % confidence"
+    of = "" if audit.of == OF_ACCEPTED else " of all"
+    said = (
+        f"{sum(one.size for one in proved.values())} of {audit.plan['pool']} may be accepted, of "
+        f"each class at most {100 * audit.max_error:g} %{of} wrong, {sure} for all of them "
+        f"together: {', '.join(named)}."
+    )
+    if refused:
+        more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+        said += f" Nothing of {', '.join(refused[:NAMED])}{more}."
+    return said
 
 
 def _watch(database: Database, project: Project, audit: Audit) -> tuple[str, str] | None:
@@ -269,85 +305,4 @@ def _watch(database: Database, project: Project, audit: Audit) -> tuple[str, str
     return WITHDRAWN, (
         f"{facts['wrong']} of {facts['checked']} accepted labels that were checked are wrong, too "
         f"many for at most {facts['max_error']:.1%}; `doubtless accept --undo` takes them back"
-    )
-
-
-def in_chance_order(audit: Audit, items: Sequence[AuditItem]) -> list[AuditItem]:
-    """Tasks of an audit in the order they are asked for, which says nothing of how sure they are.
-
-    What is concluded from the first of them holds for all, however many people get to.
-    """
-    order = np.random.default_rng(audit.id).permutation(len(items)).tolist()
-    return [items[n] for n in order]
-
-
-def watched(database: Database, project: Project, audit: Audit) -> dict[str, Any]:
-    """What checking accepted labels has shown: how many, how many wrong, and what that says.
-
-    Tasks that were skipped or deleted since say nothing of what was accepted.
-    """
-    items = in_chance_order(audit, database.audit_items(audit.id, state=WATCHED))
-    ids = [item.task_id for item in items]
-    looked = database.judged_tasks(project.key, ids, skips=False)
-    judged = verdicts(database, project, [item for item in items if item.task_id in looked])
-    wrong = np.array([judged[item.rank] for item in items if item.rank in judged], bool)
-    bound = _bound_among_accepted(audit)
-    evidence = evidence_against(wrong, max_error=bound) if len(wrong) and bound < 1 else np.ones(1)
-    return {
-        "asked": len(items),
-        "checked": len(wrong),
-        "wrong": int(wrong.sum()),
-        "max_error": bound,
-        "evidence": float(evidence[-1]),
-    }
-
-
-def _bound_among_accepted(audit: Audit) -> float:
-    """Largest share of wrong ones among what nobody saw, if the promise is kept.
-
-    The certificate bounds the wrong predictions of the whole part; those that the audit found are
-    people's labels now, and the others may all be among what was accepted.
-    """
-    facts = audit.certificate or {}
-    size = int(facts.get("size", 0))
-    passed = [test for test in facts.get("tests", ()) if test["size"] == size]
-    if not passed:
-        return audit.max_error
-    allowed = plan_of(audit).promise.broken_by(size, int(audit.plan["pool"])) - 1
-    left = size - passed[0]["drawn"]
-    return float(np.clip((allowed - passed[0]["errors"]) / max(left, 1), 1e-4, 1.0))
-
-
-def describe(database: Database, project: Project) -> dict[str, Any] | None:
-    """The current audit as plain values, for status and commands; None without one."""
-    audit = current(database, project)
-    if audit is None:
-        return None
-    states = database.audit_states(audit.id)
-    done, wanted = progress(database, project, audit)
-    found: dict[str, Any] = {
-        "audit": audit.id,
-        "status": audit.status,
-        "version": database.version(project.key, audit.version).name,
-        "max_error": audit.max_error,
-        "confidence": audit.confidence,
-        "of": audit.of,
-        "pool": audit.plan["pool"],
-        "reach": audit.plan["sizes"][-1],
-        "audit_labels": wanted,
-        "audit_labels_done": done,
-        "may_be_accepted": (audit.certificate or {}).get("size", 0),
-        "accepted": states.get(ACCEPTED, 0),
-        "sentence": audit.reason or _sentence(audit, done, wanted),
-    }
-    found["checked"] = watched(database, project, audit) if audit.status in STANDING else None
-    return found
-
-
-def _sentence(audit: Audit, done: int, wanted: int) -> str:
-    return (
-        f"{done} of {wanted} audit labels are there; they come first in the queue. When all are "
-        f"there it shows how many of the surest {audit.plan['sizes'][-1]} of {audit.plan['pool']} "
-        f"tasks may be accepted with at most {audit.max_error:.1%} wrong; by P(right) some "
-        f"{audit.plan.get('expected', 0)} are to be expected."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from backend import acceptance
+from backend import acceptance, audits
 from backend.edges.database import Database
 from backend.errors import NotNowError, UnknownVersionError
 from backend.events import request_training
@@ -62,14 +62,14 @@ def accept(database: Database, project: Project, reason: str) -> float:
         NotNowError: nothing is proved that is not accepted.
     """
     acceptance.review(database, project)
-    audits = database.audits(project.key, status=(acceptance.CERTIFIED, acceptance.ACCEPTING))
-    if not audits:
+    found = database.audits(project.key, status=(audits.CERTIFIED, audits.ACCEPTING))
+    if not found:
         raise NotNowError(
             "no audit has proved anything that is not accepted yet; ask for one, and label what "
             "it asks for"
         )
     now = time.time()
-    database.add_run(project.key, "accept", reason=reason, payload={"audit": audits[-1].id})
+    database.add_run(project.key, "accept", reason=reason, payload={"audit": found[-1].id})
     return now
 
 
@@ -79,9 +79,9 @@ def cancel_audit(database: Database, project: Project, reason: str) -> None:
     Raises:
         NotNowError: none is under way.
     """
-    before = (acceptance.OPEN, acceptance.CERTIFIED)
+    before = (audits.OPEN, audits.CERTIFIED)
     cancelled = [
-        database.update_audit(audit.id, only_if=before, status=acceptance.CANCELLED, reason=reason)
+        database.update_audit(audit.id, only_if=before, status=audits.CANCELLED, reason=reason)
         for audit in database.audits(project.key, status=before)
     ]
     if not any(cancelled):
@@ -94,7 +94,7 @@ def undo_acceptance(database: Database, project: Project, reason: str) -> float:
     Raises:
         NotNowError: nothing was accepted.
     """
-    standing = database.audits(project.key, status=acceptance.STANDING)
+    standing = database.audits(project.key, status=audits.STANDING)
     if not standing:
         raise NotNowError("nothing was accepted unseen, so there is nothing to take back")
     now = time.time()

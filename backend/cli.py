@@ -390,9 +390,10 @@ def rollback(
     type=click.Choice(OF),
     default=ACCEPTED,
     show_default=True,
-    help="The share among the accepted labels, or of all tasks: what is wrong in the end if people "
-    "do the rest.",
+    help="The share among the accepted labels; of all tasks: what is wrong in the end if people "
+    "do the rest; or that on average, without a confidence.",
 )
+@click.option("--per-class", is_flag=True, help="Hold it for each predicted class by itself.")
 @click.option("--audit", type=int, help="Labels to check; without, as many as pay best.")
 @click.option("--again", is_flag=True, help="Plan a new audit after one that proved nothing.")
 @click.option("--cancel", is_flag=True, help="Give up an audit that is under way.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from backend import acceptance, acts
+from backend import acceptance, acts, audits
 from backend.cli_view import show_acceptance
 from backend.edges.database import Database
 from backend.records import Audit, Project
@@ -50,7 +50,7 @@ def accept(
     else:
         acceptance.review(database, project)
         _next_step(database, project, given, console, as_json, follow)
-    found = acceptance.describe(database, project)
+    found = audits.describe(database, project)
     if as_json:
         click.echo(json.dumps(found))
     elif found is None:
@@ -67,18 +67,20 @@ def _next_step(
     as_json: bool,
     follow: Follow,
 ) -> None:
-    audit = acceptance.current(database, project)
-    if audit is not None and audit.status in (acceptance.CERTIFIED, acceptance.ACCEPTING):
+    audit = audits.current(database, project)
+    if audit is not None and audit.status in (audits.CERTIFIED, audits.ACCEPTING):
         if given["yes"] or (not as_json and _confirmed(console, audit)):
             follow(("accept",), acts.accept(database, project, _ASKED.format("--yes")))
         return
-    if audit is not None and audit.status == acceptance.OPEN:
+    if audit is not None and audit.status == audits.OPEN:
         return
     same = audit is not None and audit.version == project.live_version
     if same and not given["again"]:
         return
     promise = Promise(given["max_error"], given["confidence"], given["of"])
-    acceptance.propose(database, project, promise, audit=given["audit"])
+    acceptance.propose(
+        database, project, promise, audit=given["audit"], per_class=given["per_class"]
+    )
 
 
 def _confirmed(console: Console, audit: Audit) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend import acceptance
+from backend import audits
 from backend.edges.database import Database
 from backend.edges.labels.answers import readable
 from backend.edges.labels.config import parse_config
@@ -25,8 +25,8 @@ def piles(database: Database, project: Project) -> dict[str, Any] | None:
         ``accept``: what an audit has proved and is not accepted yet; ``review``: P(right) of at
         least one half; ``label``: all others that are open, unreadable ones included; ``minutes``
         that reviewing and labelling take at the pace of the last labels, None where that is
-        unknown; ``accept_from``: P(right) of the last task that may be accepted, or None. None
-        before there is a version.
+        unknown; ``accept_from``: P(right) of the last task that may be accepted, or None where
+        there is none or each class has its own. None before there is a version.
     """
     if project.live_version is None:
         return None
@@ -66,10 +66,10 @@ def may_be_accepted(database: Database, project: Project) -> tuple[int, int, flo
 
     Returns:
         Open tasks, how many of them would be reviewed otherwise, and the P(right) of the last task
-        of the part; 0, 0 and None where nothing is proved.
+        of the part, None where each class has its own; 0, 0 and None where nothing is proved.
     """
-    audit = acceptance.current(database, project)
-    if audit is None or audit.status not in (acceptance.CERTIFIED, acceptance.ACCEPTING):
+    audit = audits.current(database, project)
+    if audit is None or audit.status not in (audits.CERTIFIED, audits.ACCEPTING):
         return 0, 0, None
-    size = int((audit.certificate or {}).get("size", 0))
-    return database.proved(audit.id, audit.version, size, at_least=REVIEW_FROM)
+    ranks = audits.proved(audit)
+    return database.proved(audit.id, audit.version, ranks, at_least=REVIEW_FROM)

@@ -8,7 +8,8 @@ images). What each says of the set's test part is the pool to accept: images, or
 regions shown. Its labels are hidden; an audit is drawn from it and certified, many times over, and
 each time the truth is looked up: how much was accepted, and is more of it wrong than promised?
 Beside it stand the threshold that the same audit labels suggest without a test ("point estimate"),
-P(right) taken at its word without any audit ("stated"), and what an oracle could accept.
+P(right) taken at its word without any audit ("stated"), and what an oracle could accept. Of images
+also a promise for each predicted class ("by class": broken if that of any class is).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from _replay import Task, choose_labels
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 
+from model.acceptance.by_class import ClassPlan, plan_by_class
 from model.acceptance.certificate import certify
 from model.acceptance.plan import ACCEPTED, OF, STEPS, AuditPlan, Promise, plan_audit
-from model.acceptance.risk_control import largest_in_expectation
 from model.calibration.metrics import proportion_interval
 from model.datasets import read_dataset
 from model.detection.calibration import SHOWN
@@ -47,7 +48,7 @@ PARTS = (
 CODE = (*(f"model/{part}" for part in PARTS), "benchmarks/_replay.py")
 # Audits beside the planned one: labels, and the largest part they are drawn from.
 FIXED = {"200 in 40 %": (200, 0.4), "400 in 40 %": (400, 0.4), "200": (200, 1.0), "400": (400, 1.0)}
-PLANNED = "planned"
+PLANNED, BY_CLASS = "planned", "by class"
 
 
 def main() -> None:
@@ -96,13 +97,14 @@ class Pool:
 
     p_right: Floats
     wrong: Bools
+    said: Sequence[str]  # the classes; none where no class is promised anything
 
     @classmethod
-    def of(cls, p_right: Sequence[float], right: Sequence[bool]) -> Pool:
+    def of(cls, p_right: Sequence[float], right: Sequence[bool], said: Sequence[str]) -> Pool:
         """Of items in any order."""
         stated, wrong = np.array(p_right, np.float64), ~np.array(right, bool)
         order = np.argsort(-stated, kind="stable")
-        return cls(stated[order], wrong[order])
+        return cls(stated[order], wrong[order], [said[n] for n in order] if said else ())
 
     def loss(self, size: int, of: str) -> float:
         """The share that a promise bounds, if the first `size` are accepted."""
@@ -131,7 +133,7 @@ def pools_of(arguments: argparse.Namespace) -> Iterator[Pool]:
     runs = boxes(arguments, kept) if first.boxes is not None else choices(arguments, kept)
     for number, run in enumerate(runs):
         say(f"model {number}: {len(run['right'])} predictions")
-        yield Pool.of(run["p_right"], run["right"])
+        yield Pool.of(run["p_right"], run["right"], run.get("said", ()))
 
 
 def choices(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]:
@@ -146,11 +148,12 @@ def choices(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any
             bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
             found = bundle.predict(task.test_features)
             right = found.right(task.test_labels)
-            return {"p_right": found.p_right.tolist(), "right": right.tolist()}
+            said = [task.classes[n] for n in found.probs.argmax(axis=1)]
+            return {"p_right": found.p_right.tolist(), "right": right.tolist(), "said": said}
 
         facts = {
             "data": arguments.data, "labels": arguments.labels, "seed": seed,
-            "share": arguments.random_share, "backbone": arguments.backbone,
+            "share": arguments.random_share, "backbone": arguments.backbone, "said": True,
         }  # fmt: skip
         yield kept.run(facts, CODE, run)
 
@@ -175,26 +178,70 @@ def boxes(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]
         yield kept.run({"data": data.set.digest, "n": arguments.labels, "seed": seed}, CODE, run)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What one way to accept did after one audit: shares of the pool, of what is promised."""
+
+    coverage: float
+    loss: float
+    broken: bool
+
+    @classmethod
+    def of(cls, size: int, pool: Pool, promise: Promise) -> Trial:
+        """The first `size` items were accepted."""
+        loss = pool.loss(size, promise.of)
+        return cls(size / len(pool.wrong), loss, loss > promise.max_error + 1e-12)
+
+
 def table(pools: Sequence[Pool], promise: Promise, draws: int) -> list[dict[str, Any]]:
     """All ways to accept under one promise, over models and draws."""
     audits = {PLANNED: (None, None), **FIXED}
-    sizes: dict[str, list[tuple[int, Pool]]] = {
-        "oracle": [(pool.oracle(promise), pool) for pool in pools],
-        "stated": [(pool.stated(promise), pool) for pool in pools],
+    found = {
+        "oracle": [[Trial.of(pool.oracle(promise), pool, promise)] for pool in pools],
+        "stated": [[Trial.of(pool.stated(promise), pool, promise)] for pool in pools],
     }
     labels: dict[str, list[int]] = {}
     for name, (audit, reach) in audits.items():
         for number, pool in enumerate(pools):
             plan = planned(pool, promise, audit, reach)
             labels.setdefault(name, []).append(0 if plan is None else plan.audit)
+            trials: dict[str, list[Trial]] = {}
             for draw in range(draws):
-                found = accept(plan, pool, promise, seed=number * draws + draw)
-                for method, size in found.items():
-                    sizes.setdefault(f"{method}: {name}", []).append((size, pool))
+                sizes = accept(plan, pool, promise, seed=number * draws + draw)
+                for method, size in sizes.items():
+                    trials.setdefault(method, []).append(Trial.of(size, pool, promise))
+            for method, mine in trials.items():
+                found.setdefault(f"{method}: {name}", []).append(mine)
+    if all(len(pool.said) for pool in pools):
+        for number, pool in enumerate(pools):
+            plans = plan_by_class(pool.p_right, pool.said, promise)
+            labels.setdefault(BY_CLASS, []).append(sum(part.plan.audit for part in plans))
+            mine = [accept_by_class(plans, pool, [number, draw]) for draw in range(draws)]
+            found.setdefault(f"certified: {BY_CLASS}", []).append(mine)
     return [
-        row(promise, name, found, labels.get(name.split(": ")[-1], [0]))
-        for name, found in sizes.items()
+        row(promise, name, trials, labels.get(name.split(": ")[-1], [0]))
+        for name, trials in found.items()
     ]
+
+
+def accept_by_class(plans: Sequence[ClassPlan], pool: Pool, seed: Sequence[int]) -> Trial:
+    """One audit of each class; broken if what was promised of any is."""
+    size = bad = 0
+    worst = 0.0
+    for number, part in enumerate(plans):
+        ranks = part.plan.draw([*seed, number])
+        wrong = pool.wrong[part.rows]
+        mine = certify(part.plan, ranks, wrong[ranks]).size
+        of = mine if part.plan.promise.of == ACCEPTED else part.plan.pool
+        size, bad = size + mine, bad + int(wrong[:mine].sum())
+        worst = max(worst, float(wrong[:mine].sum()) / max(of, 1))
+    promise = plans[0].plan.promise if plans else None
+    of_all = promise is not None and promise.of != ACCEPTED
+    return Trial(
+        coverage=size / len(pool.wrong),
+        loss=bad / (len(pool.wrong) if of_all else max(size, 1)),
+        broken=promise is not None and worst > promise.max_error + 1e-12,
+    )
 
 
 def planned(
@@ -208,19 +255,13 @@ def planned(
 
 def accept(plan: AuditPlan | None, pool: Pool, promise: Promise, *, seed: int) -> dict[str, int]:
     """Items that each way accepts after one audit."""
-    control = {} if promise.of == ACCEPTED else {"risk control": 0}
     if plan is None:
-        return {"certified": 0, "point estimate": 0, **control}
+        return {"certified": 0, "point estimate": 0}
     ranks = plan.draw(seed)
     wrong = pool.wrong[ranks]
-    if control:
-        control["risk control"] = largest_in_expectation(
-            ranks, wrong, max_error=promise.max_error, reach=plan.reach, pool=plan.pool
-        )
     return {
         "certified": certify(plan, ranks, wrong).size,
         "point estimate": point_estimate(plan, ranks, wrong, promise),
-        **control,
     }
 
 
@@ -237,29 +278,29 @@ def point_estimate(plan: AuditPlan, ranks: Ints, wrong: Bools, promise: Promise)
 
 
 def row(
-    promise: Promise, name: str, found: Sequence[tuple[int, Pool]], audit: Sequence[int]
+    promise: Promise, name: str, found: Sequence[Sequence[Trial]], audit: Sequence[int]
 ) -> dict[str, Any]:
-    """One way to accept, over all trials."""
-    coverage = np.array([size / len(pool.wrong) for size, pool in found])
-    loss = np.array([pool.loss(size, promise.of) for size, pool in found])
-    broken = int((loss > promise.max_error + 1e-12).sum())
-    low, high = proportion_interval(broken, len(found))
-    accepts = coverage > 0
-    by_model = coverage.reshape(-1, len(found) // len({id(pool) for _, pool in found})).mean(axis=1)
+    """One way to accept, over models and all trials with each."""
+    trials = [trial for mine in found for trial in mine]
+    broken = sum(trial.broken for trial in trials)
+    low, high = proportion_interval(broken, len(trials))
+    losses = [trial.loss for trial in trials if trial.coverage > 0]
+    by_model = [float(np.mean([trial.coverage for trial in mine])) for mine in found]
     return {
         "max_error": promise.max_error,
         "confidence": promise.confidence,
         "of": promise.of,
         "method": name,
-        "trials": len(found),
+        "trials": len(trials),
         "audit_labels": round(float(np.mean(audit)), 1),
-        "coverage": round(float(coverage.mean()), 4),
-        "coverage_se": round(float(by_model.std(ddof=1) / np.sqrt(len(by_model))), 4)
+        "coverage": round(float(np.mean([trial.coverage for trial in trials])), 4),
+        "coverage_se": round(float(np.std(by_model, ddof=1) / np.sqrt(len(by_model))), 4)
         if len(by_model) > 1
         else None,
-        "accepts_something": round(float(accepts.mean()), 4),
-        "error_when_any": round(float(loss[accepts].mean()), 4) if accepts.any() else None,
-        "broken": round(broken / len(found), 4),
+        "accepts_something": round(len(losses) / len(trials), 4),
+        "error": round(float(np.mean([trial.loss for trial in trials])), 4),
+        "error_when_any": round(float(np.mean(losses)), 4) if losses else None,
+        "broken": round(broken / len(trials), 4),
         "broken_interval": [round(low, 4), round(high, 4)],
     }
 

@@ -22,7 +22,7 @@ from backend.app import App
 from backend.dashboard import openapi
 from backend.dashboard.access import Access, Level
 from backend.dashboard.details import details, events
-from backend.dashboard.given import body_of, count_of, promise_of
+from backend.dashboard.given import body_of, count_of, flag_of, promise_of
 from backend.dashboard.pictures import thumbnail
 from backend.dashboard.stream import MOST_STREAMS, Latest, server_sent
 from backend.errors import BackendError, BadRequestError, BusyError
@@ -276,8 +276,9 @@ class Dashboard:
 
     async def audit(self, request: Request) -> Response:
         """Ask for the labels that prove how much may be accepted unseen."""
-        promise = promise_of(await body_of(request))
-        return await self._act(request, partial(self._audit, promise))
+        body = await body_of(request)
+        promise, per_class = promise_of(body), flag_of(body, "per_class")
+        return await self._act(request, partial(self._audit, promise, per_class))
 
     async def cancel(self, request: Request) -> Response:
         """Give up an audit."""
@@ -291,8 +292,8 @@ class Dashboard:
         """Take accepted labels back."""
         return await self._act(request, self._undo)
 
-    def _audit(self, promise: Promise, project: Project) -> str:
-        audit = acceptance.propose(self.app.database, project, promise)
+    def _audit(self, promise: Promise, per_class: bool, project: Project) -> str:
+        audit = acceptance.propose(self.app.database, project, promise, per_class=per_class)
         return (
             f"{audit.plan['audit']} labels are asked for; they come first in the queue. When they "
             "are there, it shows how much may be accepted."

@@ -48,6 +48,18 @@ async def body_of(request: Request) -> dict[str, Any]:
     return body
 
 
+def flag_of(body: dict[str, Any], name: str) -> bool:
+    """A yes or no of the body; no where nothing is said.
+
+    Raises:
+        BadRequestError: it is something else.
+    """
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise BadRequestError(f"{name} is {json.dumps(value)[:40]}; give true or false")
+    return value
+
+
 def promise_of(body: dict[str, Any]) -> Promise:
     """What shall be true of accepted labels: ``max_error``, ``confidence`` and ``of``.
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from model.acceptance.plan import OF
+
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
@@ -109,7 +111,10 @@ def _paths() -> Schema:
             "post": _operation(
                 "Ask for the labels that prove how much may be accepted unseen.", said, [key],
                 status="202",
-                body=_object(max_error=SHARE, confidence=SHARE, of={"enum": ["accepted", "all"]}),
+                body=_object(
+                    max_error=SHARE, confidence=SHARE, of={"enum": list(OF)}, per_class=YES
+                )
+                | {"required": ["max_error", "confidence"]},
             )
         },
         f"{project}/audit/cancel": {
@@ -156,6 +161,13 @@ def _schemas() -> dict[str, Schema]:
         may_be_accepted=WHOLE, accepted=WHOLE, sentence=TEXT,
         checked=_or_null(
             _object(asked=WHOLE, checked=WHOLE, wrong=WHOLE, max_error=SHARE, evidence=NUMBER)
+        ),
+        classes=_or_null(
+            _list(
+                _object(
+                    name=TEXT, pool=WHOLE, audit_labels=WHOLE, may_be_accepted=_or_null(WHOLE)
+                )
+            )
         ),
     )  # fmt: skip
     piles = _object(

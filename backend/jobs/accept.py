@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backend.acceptance import (
+from backend.audits import (
     ACCEPTED,
     ACCEPTING,
     CERTIFIED,
@@ -21,6 +21,7 @@ from backend.acceptance import (
     UNDONE,
     WATCHED,
     WATCHED_SHARE,
+    proved,
 )
 from backend.edges.database.audits import PENDING
 from backend.edges.labelstudio_records import AnnotationRecord
@@ -120,9 +121,8 @@ def _audit(job: Job) -> Audit:
 def _choose(job: Job, audit: Audit) -> None:
     """Say which tasks are to be accepted, and keep some back to be checked; again after a crash."""
     database, key = job.app.database, job.run.project
-    size = int((audit.certificate or {})["size"])
     touched = database.touched_tasks(key)
-    items = database.audit_items(audit.id, state="", below=size)
+    items = database.audit_items(audit.id, state="", ranks=proved(audit))
     free = [item.task_id for item in items if item.task_id not in touched]
     if not database.audit_states(audit.id).get(WATCHED):
         count = min(len(free) // 2, max(FEWEST_WATCHED, math.ceil(WATCHED_SHARE * len(free))))

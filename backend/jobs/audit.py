@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.acceptance import ACCEPTED, DRAWN, HOLDING, WATCHED, in_chance_order
+from backend.audits import ACCEPTED, DRAWN, HOLDING, WATCHED, in_chance_order
 from backend.drift import DRIFT
 from backend.jobs.base import Job
 from backend.ordering import audit_score

@@ -11,7 +11,7 @@ import shutil
 import time
 
 from backend import pacing
-from backend.acceptance import ACCEPTING, CERTIFIED
+from backend.audits import ACCEPTING, CERTIFIED
 from backend.jobs.base import Job
 
 # A slice of work, after which more urgent jobs get their turn.

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.acceptance.bounds import chance_of_so_few, labels_needed, most_wrong
-from model.acceptance.plan import ACCEPTED, AuditPlan
+from model.acceptance.plan import ACCEPTED, ALL, EXPECTED, AuditPlan
+from model.acceptance.risk_control import largest_in_expectation
 from model.errors import ModelError, ShapeError
 
 Bools = NDArray[np.bool_]
@@ -26,14 +27,14 @@ class Test:
         size: items in the part.
         drawn: audit labels that lie in it.
         errors: wrong ones among them.
-        p_value: of "the promise is broken on this part".
+        p_value: of "the promise is broken on this part"; None where nothing is tested.
         passed: it was reached, and rejected.
     """
 
     size: int
     drawn: int
     errors: int
-    p_value: float
+    p_value: float | None
     passed: bool
 
 
@@ -43,7 +44,8 @@ class Certificate:
 
     Attributes:
         plan: what was tested.
-        tests: in order, up to the first that failed.
+        tests: in order, up to the first that failed; of what is held in expectation the part that
+            may be accepted, or the largest where none may, without a p-value.
         size: items that may be accepted, the surest first; 0 for none. Those among them that the
             audit labelled are people's now.
         sentence: the same in words.
@@ -53,12 +55,6 @@ class Certificate:
     tests: tuple[Test, ...]
     size: int
     sentence: str
-
-    @property
-    def last_passed(self) -> Test | None:
-        """The test of the part that may be accepted."""
-        passed = [test for test in self.tests if test.passed]
-        return passed[-1] if passed else None
 
     def facts(self) -> dict[str, Any]:
         """JSON-able."""
@@ -94,10 +90,20 @@ def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
             it passes, breaks the promise), occur twice or lie outside the plan.
 
     Source:
-        Angelopoulos, Bates, Candes, Jordan and Lei 2021, arXiv:2110.01052 (fixed sequence testing).
+        Angelopoulos, Bates, Candes, Jordan and Lei 2021, arXiv:2110.01052 (fixed sequence testing);
+        what is held in expectation: see `largest_in_expectation`.
     """
     _check(plan, ranks, wrong)
     promise, tests = plan.promise, []
+    if promise.of == EXPECTED:
+        size = largest_in_expectation(
+            ranks, wrong, max_error=promise.max_error, reach=plan.reach, pool=plan.pool
+        )
+        inside = ranks < (size or plan.reach)
+        found = Test(
+            size or plan.reach, int(inside.sum()), int(wrong[inside].sum()), None, size > 0
+        )
+        return _certificate(plan, [found])
     for size in plan.sizes:
         inside = ranks < size
         drawn, errors = int(inside.sum()), int(wrong[inside].sum())
@@ -106,8 +112,7 @@ def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
         tests.append(Test(size, drawn, errors, p_value, passed))
         if not passed:
             break
-    size = max((test.size for test in tests if test.passed), default=0)
-    return Certificate(plan, tuple(tests), size, _sentence(plan, tests, size))
+    return _certificate(plan, tests)
 
 
 def confidence_of_attempt(confidence: float, attempt: int) -> float:
@@ -144,27 +149,41 @@ def _check(plan: AuditPlan, ranks: Ints, wrong: Bools) -> None:
         )
 
 
+def _certificate(plan: AuditPlan, tests: list[Test]) -> Certificate:
+    passed = [test for test in tests if test.passed]
+    size = passed[-1].size if passed else 0
+    # A few items cannot break a promise about the whole pool, however wrong they are; but what is
+    # wrong as often as right is no help to anybody.
+    if size and 2 * passed[-1].errors >= max(passed[-1].drawn, 1):
+        size = 0
+    return Certificate(plan, tuple(tests), size, _sentence(plan, tests, size))
+
+
 def _sentence(plan: AuditPlan, tests: list[Test], size: int) -> str:
     promise = plan.promise
     bound = f"{100 * promise.max_error:g} %"
-    sure = f"{100 * promise.confidence:g} % confidence"
     if size:
         test = next(test for test in tests if test.size == size)
-        what = (
-            f"at most {bound} of them are wrong"
-            if promise.of == ACCEPTED
-            else f"at most {bound} of all {plan.pool} will be wrong because of them"
-        )
+        sure = f"with {100 * promise.confidence:g} % confidence"
+        what = {
+            ACCEPTED: f"at most {bound} of them are wrong, {sure}",
+            ALL: f"at most {bound} of all {plan.pool} will be wrong because of them, {sure}",
+            EXPECTED: f"on average over such audits at most {bound} of all {plan.pool} are wrong "
+            "because of them",
+        }[promise.of]
         return (
-            f"The surest {size} of {plan.pool} may be accepted: {what}, with {sure} "
+            f"The surest {size} of {plan.pool} may be accepted: {what} "
             f"({test.errors} of {test.drawn} audited were wrong)."
         )
     first = tests[0]
-    most = most_wrong(first.errors, first.drawn, first.size, confidence=promise.confidence)
     said = (
         f"Nothing may be accepted: {first.errors} of {first.drawn} audited among the surest "
-        f"{first.size} were wrong, so up to {most} of these {first.size} may be."
+        f"{first.size} were wrong"
     )
+    if promise.of == EXPECTED:
+        return f"{said}. More labels teach the model more than another audit would."
+    most = most_wrong(first.errors, first.drawn, first.size, confidence=promise.confidence)
+    said = f"{said}, so up to {most} of these {first.size} may be."
     if promise.of != ACCEPTED:
         return said
     clean = labels_needed(

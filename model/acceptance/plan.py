@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ from model.stopping.base import check_probabilities
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ACCEPTED, ALL = "accepted", "all"
-OF = (ACCEPTED, ALL)
+ACCEPTED, ALL, EXPECTED = "accepted", "all", "expected"
+OF = (ACCEPTED, ALL, EXPECTED)
 STEPS = 40  # parts of the pool that an audit may certify: every 2.5 %
 AUDIT_SIZES = 32  # that are considered
 SMALLEST_AUDIT = 20
@@ -34,7 +35,8 @@ class Promise:
         confidence: with which that is to be proved.
         of: ``accepted``: the share among the part of the pool that is accepted; ``all``: wrong
             accepted ones as a share of the whole pool, the weaker promise: what is left in the
-            finished set when people do the rest.
+            finished set when people do the rest; ``expected``: that share on average over many
+            projects, the weakest: it holds in expectation, without a confidence.
 
     Raises:
         ModelError: a share outside (0, 1).
@@ -91,7 +93,7 @@ class AuditPlan:
         """Items in the largest part, from which the audit is drawn."""
         return self.sizes[-1]
 
-    def draw(self, seed: int) -> Ints:
+    def draw(self, seed: int | Sequence[int]) -> Ints:
         """``(audit,)`` ranks to ask for, in the order of drawing; 0 is the surest item."""
         return np.random.default_rng(seed).permutation(self.reach)[: self.audit].astype(np.int64)
 
@@ -139,14 +141,37 @@ def plan_audit(
     for last in range(len(sizes)) if reach is None else [len(sizes) - 1]:
         for labels in _audits(audit, int(sizes[last])):
             part = slice(0, last + 1)
-            passes = _pass_chance(sizes[part], errors[part], broken[part], labels, promise)
-            gain, start = _best_start(sizes[part], passes)
+            if promise.of == EXPECTED:
+                allowed = errors_allowed(labels, int(sizes[last]), pool, promise.max_error)
+                gain, start = _expected_size(sizes[part], errors[part], labels, allowed), last
+            else:
+                passes = _pass_chance(sizes[part], errors[part], broken[part], labels, promise)
+                gain, start = _best_start(sizes[part], passes)
             if best is None or gain - labels > best[0]:
                 tested = tuple(int(size) for size in sizes[start : last + 1])
                 best = gain - labels, AuditPlan(promise, pool, tested, labels, gain)
     if best is None or (audit is None and best[0] <= 0.0):
         return None
     return best[1]
+
+
+def errors_allowed(drawn: int, reach: int, pool: int, max_error: float) -> int:
+    """Wrong ones among the audit labels of a part with which the expected share is still held.
+
+    Args:
+        drawn: audit labels, drawn uniformly from the first `reach` items.
+        reach: items in the largest part.
+        pool: items in the pool, of which `max_error` is a share.
+        max_error: largest expected share of accepted and wrong ones.
+
+    Returns:
+        -1 where the labels are too few for any part.
+
+    Source:
+        Angelopoulos et al. 2022, arXiv:2208.02814: the largest k with
+        ``(k + 1) / (drawn + 1) * reach / pool <= max_error``; no loss is larger than 1.
+    """
+    return int(np.floor(max_error * pool / reach * (drawn + 1) + 1e-9)) - 1
 
 
 def _audits(audit: int | None, reach: int) -> list[int]:
@@ -181,6 +206,17 @@ def _most_errors_allowed(drawn: Ints, level: Floats, delta: float) -> Floats:
     k = np.where((k >= 0) & (bdtr(np.maximum(k, 0), n, p) > delta), k - 1, k)
     k = np.where((k < 0) & (bdtr(np.zeros(len(n)), n, p) <= delta), 0.0, k)
     return np.asarray(np.where(inside, np.maximum(k, -1.0), -1.0))
+
+
+def _expected_size(sizes: Ints, errors: Floats, audit: int, allowed: int) -> float:
+    """Size up to which an audit of the last part sees as many errors as allowed, by P(right)."""
+    if allowed < 0:
+        return 0.0
+    found = 0.0
+    for factor, weight in zip(FACTORS, WEIGHTS, strict=True):
+        seen = np.minimum(factor * errors, 1.0) * sizes * (audit / sizes[-1])
+        found += weight * float(max(sizes[seen <= allowed], default=0))
+    return found
 
 
 def _best_start(sizes: Ints, passes: Floats) -> tuple[float, int]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.acceptance.bounds import check_share
+from model.acceptance.plan import errors_allowed
 from model.errors import ModelError, ShapeError
 
 
@@ -47,9 +48,8 @@ def largest_in_expectation(
         raise ModelError(f"reach is {reach} of a pool of {pool}; give 1 to {pool}")
     if len(ranks) and not (ranks.min() >= 0 and ranks.max() < reach):
         raise ModelError(f"a rank lies outside the audited part, the first {reach} items")
-    # (wrong + 1) / (n + 1) * reach / pool <= max_error
-    allowed = np.floor(max_error * pool / reach * (len(ranks) + 1) + 1e-9) - 1
+    allowed = errors_allowed(len(ranks), reach, pool, max_error)
     if allowed < 0:
         return 0
     bad = np.sort(ranks[wrong])
-    return reach if len(bad) <= allowed else int(bad[int(allowed)])
+    return reach if len(bad) <= allowed else int(bad[allowed])

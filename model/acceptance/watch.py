@@ -50,21 +50,3 @@ def evidence_against(wrong: NDArray[np.bool_], *, max_error: float) -> NDArray[n
         log = np.log(np.maximum(mass, 0.0)) + betaln(k + 1, n - k + 1) - np.log(top - max_error)
     log -= k * np.log(max_error) + (n - k) * np.log1p(-max_error)
     return np.asarray(np.exp(np.minimum(log, 700.0)))
-
-
-def broken_after(
-    wrong: NDArray[np.bool_], *, max_error: float, false_alarm: float = 0.05
-) -> int | None:
-    """After how many audited items the promise has to be taken back; None while it stands.
-
-    Args:
-        wrong: as for `evidence_against`.
-        max_error: the promise.
-        false_alarm: largest probability to take back, ever, what holds.
-
-    Raises:
-        ShapeError, ModelError: as `evidence_against`; `false_alarm` is no share.
-    """
-    check_share("false_alarm", false_alarm)
-    beyond = np.flatnonzero(evidence_against(wrong, max_error=max_error) >= 1.0 / false_alarm)
-    return int(beyond[0]) + 1 if len(beyond) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.real import until
 
-from backend import acceptance
+from backend import audits
 
 pytestmark = pytest.mark.acceptance
 
@@ -49,7 +49,7 @@ def test_label_until_allowed_accept_check_withdraw_and_take_back(start_stack, ma
     assert stack.command("status")["projects"][0]["labels"] == len(people)
 
     # The world changes: people who check see something else than was accepted.
-    watched = {i.task_id: i.said for i in items(stack, key, acceptance.WATCHED)}
+    watched = {i.task_id: i.said for i in items(stack, key, audits.WATCHED)}
     until(lambda: not active(stack, key), 120, "what is to be checked comes first")
     for task, label in watched.items():
         project.truth[task] = str((int(label) + 1) % 10)
@@ -94,14 +94,14 @@ def annotations(project) -> dict[int, tuple[int, list[str]]]:
 
 def describe(stack, key):
     database = stack.database
-    found = acceptance.describe(database, database.project(key))
+    found = audits.describe(database, database.project(key))
     database.close()
     return found
 
 
 def items(stack, key, state):
     database = stack.database
-    audit = acceptance.current(database, database.project(key))
+    audit = audits.current(database, database.project(key))
     found = database.audit_items(audit.id, state=state)
     database.close()
     return found

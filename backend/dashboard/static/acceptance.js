@@ -1,8 +1,6 @@
 // What may be accepted unseen: the three piles, the audit and what it proved, and the way back.
 
-import { count, h, keep, percent, prose, whole } from "./dom.js";
-
-const ALL = "all";
+import { count, h, keep, percent, prose, table, whole } from "./dom.js";
 
 export class Acceptance {
   // `act(button, path, body)` posts and says what came of it; `ask(title, text, yes)` asks.
@@ -18,7 +16,7 @@ export class Acceptance {
   show(p) {
     keep(this.piles, p.piles, (piles) => (piles ? pilesOf(piles) : []));
     const found = p.acceptance;
-    keep(this.said, found && [found.status, found.version, found.sentence, found.checked, found.accepted], (shown) =>
+    keep(this.said, found && [found.status, found.version, found.sentence, found.checked, found.accepted, found.classes], (shown) =>
       shown ? sentences(found) : h("p", { class: "why" }, p.piles
         ? "Ask for an audit: people label some of the surest images, and what they find proves how many others may become labels unseen."
         : "Nothing can be accepted before there is a version."));
@@ -55,19 +53,22 @@ export class Acceptance {
   form() {
     const most = h("input", { id: "max-error", type: "number", min: 0.1, max: 50, step: 0.1, value: 5, required: true });
     const of = h("select", { id: "share-of" },
-      h("option", { value: "accepted" }, "of accepted"), h("option", { value: ALL }, "of all"));
+      h("option", { value: "accepted" }, "of accepted"), h("option", { value: "all" }, "of all"),
+      h("option", { value: "expected" }, "of all, on average"));
+    const each = h("input", { id: "per-class", type: "checkbox" });
     const button = h("button", { type: "submit" }, "Ask for an audit");
     return h("form", {
       class: "row",
       on: {
         submit: (event) => {
           event.preventDefault();
-          this.act(button, "audit", { max_error: Number(most.value) / 100, confidence: 0.95, of: of.value });
+          this.act(button, "audit", { max_error: Number(most.value) / 100, confidence: 0.95, of: of.value, per_class: each.checked });
         },
       },
     },
     h("label", { for: "max-error" }, "At most"), most,
-    h("label", { for: "share-of" }, "% wrong"), of, button);
+    h("label", { for: "share-of" }, "% wrong"), of,
+    h("label", { for: "per-class" }, each, " for each class"), button);
   }
 
   row(...children) {
@@ -88,11 +89,16 @@ function pilesOf(piles) {
   const time = (minutes) => (minutes < 1 ? "less than a minute" : count(Math.round(minutes), "minute"));
   const pace = (minutes) => (minutes === null ? "" : `${time(minutes)} at the present pace`);
   return [
-    ["May be accepted", piles.accept, piles.accept_from === null ? "nothing is proved" : `from P(right) ${percent(piles.accept_from)} on`],
+    ["May be accepted", piles.accept, fromOn(piles)],
     ["To review", piles.review, pace(piles.minutes.review)],
     ["To label", piles.label, pace(piles.minutes.label)],
   ].map(([name, value, more]) =>
     h("div", {}, h("dt", {}, name), h("dd", {}, whole(value), more ? h("small", {}, more) : null)));
+}
+
+function fromOn(piles) {
+  if (piles.accept_from !== null) return `from P(right) ${percent(piles.accept_from)} on`;
+  return piles.accept ? "from another P(right) on for each class" : "nothing is proved";
 }
 
 function sentences(found) {
@@ -101,5 +107,11 @@ function sentences(found) {
   return [
     h("p", { class: tone }, prose(found.sentence)),
     checked ? h("p", {}, `${count(found.accepted, "label")} of ${found.version} accepted unseen. Of others that might have been, ${whole(checked.checked)} of ${whole(checked.asked)} were looked at since: ${whole(checked.wrong)} wrong.`) : null,
+    found.classes ? byClass(found.classes) : null,
   ];
+}
+
+function byClass(classes) {
+  return table("Accepting by class", ["Class", "Open", "Audit labels", "May be accepted"],
+    classes.map((c) => [c.name, whole(c.pool), whole(c.audit_labels), whole(c.may_be_accepted)]));
 }

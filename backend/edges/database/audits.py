@@ -16,6 +16,7 @@ from backend.records import Audit, AuditItem
 
 PENDING, ACCEPTED = "pending", "accepted"
 UNSEEN = (PENDING, ACCEPTED)
+Range = tuple[int, int]
 _ITEM = ("task_id", "rank", "state", "said", "annotation_id", "made_at")
 
 
@@ -87,6 +88,12 @@ def _answered(i: Any) -> sa.ColumnElement[bool]:
     return _exists(t.answers, i)
 
 
+def _within(ranks: Sequence[Range]) -> sa.ColumnElement[bool]:
+    """Whether an item's rank is in one of the ranges, each up to before its end."""
+    rank = t.audit_items.c.rank
+    return sa.or_(sa.false(), *((rank >= start) & (rank < stop) for start, stop in ranks))
+
+
 class Audits(Store):
     """Audits and the tasks they are about."""
 
@@ -130,15 +137,15 @@ class Audits(Store):
             return done.rowcount == 1
 
     def audit_items(
-        self, number: int, *, state: str | None = None, below: int | None = None
+        self, number: int, *, state: str | None = None, ranks: Sequence[Range] | None = None
     ) -> list[AuditItem]:
-        """Tasks of an audit by rank; of one state, and before a rank, if that is said."""
+        """Tasks of an audit by rank; of one state, and of some ranks, if that is said."""
         i = t.audit_items.c
         query = sa.select(*(i[name] for name in _ITEM)).where(i.audit == number).order_by(i.rank)
         if state is not None:
             query = query.where(i.state == state)
-        if below is not None:
-            query = query.where(i.rank < below)
+        if ranks is not None:
+            query = query.where(_within(ranks))
         with self.reader.connect() as c:
             return [AuditItem(**row) for row in c.execute(query).mappings()]
 
@@ -171,20 +178,21 @@ class Audits(Store):
         return found
 
     def proved(
-        self, number: int, version: int, size: int, *, at_least: float
+        self, number: int, version: int, ranks: Sequence[Range], *, at_least: float
     ) -> tuple[int, int, float | None]:
-        """Of the first so many tasks of an audit that are neither labelled nor asked for.
+        """Tasks of some ranks of an audit that are neither labelled nor asked for.
 
         Returns:
             How many there are, how many of them have such a P(right), and the P(right) of the last
-            task of the part.
+            one of the ranks; None where these are not in one piece.
         """
         i, s = t.audit_items.c, t.scores.c
         scored = (s.project == i.project) & (s.version == version) & (s.task_id == i.task_id)
         sure = sa.func.sum(sa.case((s.p_right >= at_least, 1), else_=0))
-        free = (i.audit == number) & (i.rank < size) & i.state.in_(("", PENDING)) & ~_answered(i)
+        free = (i.audit == number) & _within(ranks) & i.state.in_(("", PENDING)) & ~_answered(i)
         counts = sa.select(sa.func.count(), sure).where(free & scored)
-        last = sa.select(s.p_right).where((i.audit == number) & (i.rank == size - 1) & scored)
+        end = ranks[0][1] - 1 if len(ranks) == 1 else -1
+        last = sa.select(s.p_right).where((i.audit == number) & (i.rank == end) & scored)
         with self.reader.connect() as c:
             count, many = c.execute(counts).one()
             return int(count), int(many or 0), c.scalar(last)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from backend import acceptance, acts
+from backend import acceptance, acts, audits, triage
 from backend.errors import BackendError, PlatformError
 from backend.jobs import perform
-from model.acceptance.plan import ALL, Promise
+from model.acceptance.plan import ALL, EXPECTED, Promise, plan_audit
 
 PROMISE = Promise(0.05, 0.9)
 
@@ -32,8 +33,8 @@ def propose(world, promise=PROMISE, **options):
 
 def answer_audit(world, *, wrong=0):
     """People label all that the audit asks for; the first few of them otherwise than predicted."""
-    audit = acceptance.current(world.database, world.project)
-    items = world.database.audit_items(audit.id, state=acceptance.DRAWN)
+    audit = audits.current(world.database, world.project)
+    items = world.database.audit_items(audit.id, state=audits.DRAWN)
     for n, item in enumerate(items):
         if n < wrong:
             world.truth[item.task_id] = other(item.said)
@@ -62,12 +63,12 @@ def accepted(world):
 
 
 def status(world):
-    return acceptance.describe(world.database, world.project)
+    return audits.describe(world.database, world.project)
 
 
 def test_an_audit_comes_first_in_the_queue(trained):
     audit = propose(trained)
-    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=acceptance.DRAWN)}
+    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.DRAWN)}
     assert len(drawn) == audit.plan["audit"] > 20
     served = [trained.platform.next_task()]
     trained.submit(served[0])
@@ -105,7 +106,7 @@ def test_an_audit_without_an_error_proves_and_is_accepted_and_taken_back(trained
     assert found["status"] == "accepted", said
     assert found["accepted"] > 100
     unseen = trained.database.audit_items(audit.id, state="accepted")
-    watched = trained.database.audit_items(audit.id, state=acceptance.WATCHED)
+    watched = trained.database.audit_items(audit.id, state=audits.WATCHED)
     assert len(unseen) + len(watched) + audit.plan["audit"] == found["may_be_accepted"]
     for item in unseen:
         (made,) = [a for a in trained.platform.annotations.values() if a.task_id == item.task_id]
@@ -116,7 +117,7 @@ def test_an_audit_without_an_error_proves_and_is_accepted_and_taken_back(trained
     assert "nothing was missed" in trained.work() or trained.work() == []
 
     run(trained, "undo", audit)
-    assert acceptance.current(trained.database, trained.project) is None
+    assert audits.current(trained.database, trained.project) is None
     left = set(trained.platform.annotations)
     people = {a.task_id for a in trained.platform.annotations.values()}
     assert before.keys() <= left
@@ -146,12 +147,12 @@ def test_too_many_errors_prove_nothing(trained):
 
 def test_a_skipped_or_deleted_audit_task_counts_as_wrong(trained):
     audit = propose(trained)
-    items = trained.database.audit_items(audit.id, state=acceptance.DRAWN)
+    items = trained.database.audit_items(audit.id, state=audits.DRAWN)
     trained.platform.annotate(items[0].task_id, [], cancelled=True)
     trained.platform.delete_task(items[1].task_id)
     trained.database.update_project(trained.key, full_sync_at=0.0, sync_requested_at=1.0)
     trained.work()
-    judged = acceptance.verdicts(trained.database, trained.project, items)
+    judged = audits.verdicts(trained.database, trained.project, items)
     assert judged == {items[0].rank: True, items[1].rank: True}
 
 
@@ -205,7 +206,7 @@ def test_another_version_ends_an_audit(trained):
 
 def test_accepted_labels_that_turn_out_wrong_withdraw_it(trained):
     audit = accepted(trained)
-    watched = trained.database.audit_items(audit.id, state=acceptance.WATCHED)
+    watched = trained.database.audit_items(audit.id, state=audits.WATCHED)
     assert len(watched) >= 20
     for n, item in enumerate(watched):
         trained.truth[item.task_id] = other(item.said) if n < 6 else item.said
@@ -220,7 +221,7 @@ def test_accepted_labels_that_turn_out_wrong_withdraw_it(trained):
 
 def test_accepted_labels_that_stay_true_stand(trained):
     audit = accepted(trained)
-    for item in trained.database.audit_items(audit.id, state=acceptance.WATCHED):
+    for item in trained.database.audit_items(audit.id, state=audits.WATCHED):
         trained.truth[item.task_id] = item.said
         trained.submit(item.task_id)
     trained.database.update_project(trained.key, sync_requested_at=1.0)
@@ -413,7 +414,7 @@ def test_an_acceptance_that_broke_off_can_be_taken_back(trained):
     acts.undo_acceptance(trained.database, trained.project, "asked for")
     trained.work()
     assert len(trained.platform.annotations) == people
-    assert acceptance.current(trained.database, trained.project) is None
+    assert audits.current(trained.database, trained.project) is None
     task = next(iter(trained.platform.live().keys() - trained.database.touched_tasks(trained.key)))
     trained.submit(task)
     assert trained.database.label_count(trained.key) == people + 1
@@ -460,7 +461,7 @@ def test_what_is_checked_is_asked_for_in_chance_order(trained):
     trained.database.update_project(trained.key, paused=True)  # no new version after it
     audit = accepted(trained)
     items = trained.database.audit_items(audit.id, state="watched")
-    order = [item.rank for item in acceptance.in_chance_order(audit, items)]
+    order = [item.rank for item in audits.in_chance_order(audit, items)]
     assert sorted(order) == [item.rank for item in items]
     assert order != sorted(order)
     scores = trained.database.scores(trained.key, audit.version)
@@ -485,3 +486,93 @@ def test_two_audits_at_the_same_moment_are_one(trained):
              "confidence", "of", "plan", "status")}  # fmt: skip
     assert trained.database.add_audit(again, []) is None
     assert len(trained.database.audits(trained.key)) == 1
+
+
+def test_the_promise_holds_for_each_class(trained):
+    """The audit is wrong about one class: the others are accepted, and nothing of that one."""
+    audit = propose(trained, per_class=True)
+    parts = {part.name: part for part in audits.parts_of(audit)}
+    assert parts.keys() == {"red", "green", "blue"}
+    asked = status(trained)
+    assert {row["may_be_accepted"] for row in asked["classes"]} == {None}
+    assert "each of 3 classes" in asked["sentence"]
+    drawn = trained.database.audit_items(audit.id, state=audits.DRAWN)
+    assert len(drawn) == audit.plan["audit"] == sum(p.plan.audit for p in parts.values())
+    for part in parts.values():
+        inside = [i for i in drawn if part.start <= i.rank < part.stop]
+        assert {i.said for i in inside} == {part.name}
+        assert len(inside) == part.plan.audit
+    for item in drawn:
+        trained.truth[item.task_id] = other("red") if item.said == "red" else item.said
+        trained.submit(item.task_id)
+    trained.database.update_project(trained.key, sync_requested_at=1.0)
+    trained.work()
+    found = status(trained)
+    assert found["status"] == "certified"
+    sizes = {row["name"]: row["may_be_accepted"] for row in found["classes"]}
+    assert sizes["red"] == 0 < min(sizes["green"], sizes["blue"])
+    assert found["may_be_accepted"] == sum(sizes.values())
+    assert "Nothing of red." in found["sentence"]
+    assert "90 % confidence for all of them together" in found["sentence"]
+    accept, *_, accept_from = triage.may_be_accepted(trained.database, trained.project)
+    assert 0 < accept < found["may_be_accepted"]
+    assert accept_from is None
+
+    run(trained, "accept", audit)
+    unseen = trained.database.audit_items(audit.id, state="accepted")
+    assert {i.said for i in unseen} == {"green", "blue"}
+    watch = status(trained)["checked"]
+    assert watch["asked"] >= 20
+
+    for item in trained.database.audit_items(audit.id, state=audits.WATCHED):
+        trained.truth[item.task_id] = "green" if item.said == "blue" else item.said
+        trained.submit(item.task_id)
+    trained.database.update_project(trained.key, sync_requested_at=1.0)
+    trained.work()
+    assert status(trained)["status"] == "withdrawn", "one class of two broke its promise"
+
+
+def test_classes_that_all_fail_prove_nothing(trained):
+    audit = propose(trained, per_class=True)
+    answer_audit(trained, wrong=audit.plan["audit"])
+    found = status(trained)
+    assert found["status"] == "refused"
+    assert "any of the 3 classes" in found["sentence"]
+
+
+def test_an_expected_share_is_held_with_few_labels_and_once(trained):
+    audit = propose(trained, Promise(0.05, 0.9, EXPECTED))
+    rows = trained.database.scores(trained.key, audit.version)
+    items = trained.database.audit_items(audit.id)
+    p_right = np.array([rows[item.task_id].p_right for item in items])
+    proof = plan_audit(p_right, Promise(0.05, 0.9))
+    assert proof is not None
+    assert audit.plan["audit"] < proof.audit
+    assert "on average" in status(trained)["sentence"]
+    acts.pause(trained.database, trained.project)  # nothing new is trained of the audit's labels
+    answer_audit(trained, wrong=audit.plan["audit"])
+    assert status(trained)["status"] == "refused"
+    with pytest.raises(BackendError, match="audited for an expected share already"):
+        propose(trained, Promise(0.05, 0.9, EXPECTED))
+    assert propose(trained, Promise(0.05, 0.9, ALL), audit=40)
+
+
+def test_an_expected_share_is_accepted_and_watched(trained):
+    audit = propose(trained, Promise(0.05, 0.9, EXPECTED))
+    answer_audit(trained)
+    found = status(trained)
+    assert found["status"] == "certified"
+    assert "confidence" not in found["sentence"]
+    run(trained, "accept", audit)
+    found = status(trained)
+    assert found["accepted"] > 100
+    assert found["checked"]["max_error"] == pytest.approx(
+        0.05 * found["pool"] / (found["may_be_accepted"] - audit.plan["audit"]), rel=0.1
+    )
+
+
+def test_classes_need_one_choice_an_image(trained):
+    several = trained.project.label_config.replace("<Choices ", '<Choices choice="multiple" ')
+    trained.database.update_project(trained.key, label_config=several)
+    with pytest.raises(BackendError, match="one choice an image"):
+        propose(trained, per_class=True)

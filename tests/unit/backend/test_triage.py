@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from platform_twin import PlatformTwin
 
-from backend import acceptance
+from backend import acceptance, audits
 from backend.tabs import ACCEPT_TAB, CHECK_TAB, LABEL_TAB, REVIEW_TAB, ensure_piles
 from backend.triage import piles
 from model.acceptance.plan import Promise
@@ -59,18 +59,18 @@ def test_what_an_audit_proves_is_a_pile_until_it_is_accepted(trained):
     trained.app.piles_changed = lambda project, accept_from: told.append(accept_from)
     audit = acceptance.propose(trained.database, trained.project, Promise(0.05, 0.9))
     trained.work()
-    items = trained.database.audit_items(audit.id, state=acceptance.DRAWN)
+    items = trained.database.audit_items(audit.id, state=audits.DRAWN)
     for item in items:
         trained.truth[item.task_id] = item.said
         trained.submit(item.task_id)
     trained.database.update_project(trained.key, sync_requested_at=1.0)
     trained.work()
     now = found(trained)
-    size = acceptance.describe(trained.database, trained.project)["may_be_accepted"]
+    size = audits.describe(trained.database, trained.project)["may_be_accepted"]
     assert now["accept"] == size - len(items) > 50
     assert now["accept"] + now["review"] + now["label"] == opened(trained)
     rows = trained.database.scores(trained.key, audit.version)
-    ranked = trained.database.audit_items(audit.id, below=size)
+    ranked = trained.database.audit_items(audit.id, ranks=[(0, size)])
     assert now["accept_from"] == rows[ranked[-1].task_id].p_right == told[-1]
     trained.database.add_run(trained.key, "accept", payload={"audit": audit.id})
     trained.work()

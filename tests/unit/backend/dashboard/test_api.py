@@ -11,7 +11,7 @@ from PIL import Image
 from support.world import World
 from test_openapi import check
 
-from backend import acceptance, commands
+from backend import audits, commands
 from backend.dashboard import api
 from backend.dashboard.details import why_doubtful
 from backend.edges.database import Database
@@ -358,8 +358,8 @@ def certified(trained, owner):
     )
     assert asked.status_code == 202, asked.json()
     trained.work()
-    audit = acceptance.current(trained.database, trained.project)
-    for item in trained.database.audit_items(audit.id, state=acceptance.DRAWN):
+    audit = audits.current(trained.database, trained.project)
+    for item in trained.database.audit_items(audit.id, state=audits.DRAWN):
         trained.truth[item.task_id] = item.said
         trained.submit(item.task_id)
     trained.database.update_project(trained.key, sync_requested_at=1.0)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.acceptance.certificate import Certificate, certify, confidence_of_attempt
-from model.acceptance.plan import ACCEPTED, ALL, AuditPlan, Promise, plan_audit
+from model.acceptance.plan import ACCEPTED, ALL, EXPECTED, AuditPlan, Promise, plan_audit
 from model.errors import ModelError, ShapeError, UnknownNameError
 
 PROMISE = Promise(0.05, 0.9)
@@ -23,6 +23,12 @@ def sure(n: int = 1000, seed: int = 0) -> NDArray[np.float64]:
 def verdicts(plan: AuditPlan, wrong: NDArray[np.bool_], seed: int) -> Certificate:
     ranks = plan.draw(seed)
     return certify(plan, ranks, wrong[ranks])
+
+
+def expected_plan(p_right: NDArray[np.float64], **options: float) -> AuditPlan:
+    plan = plan_audit(p_right, Promise(0.05, 0.95, EXPECTED), **options)
+    assert plan is not None
+    return plan
 
 
 @pytest.mark.parametrize("of", [ACCEPTED, ALL])
@@ -51,7 +57,6 @@ def test_parts_are_tested_in_order_until_one_fails() -> None:
     assert [test.size for test in found.tests] == [200, 400, 600]
     assert [test.passed for test in found.tests] == [True, True, False]
     assert found.size == 400
-    assert found.last_passed == found.tests[1]
     assert "surest 400 of 1000" in found.sentence
     assert "90 % confidence" in found.sentence
 
@@ -63,7 +68,6 @@ def test_nothing_is_accepted_beyond_a_first_part_that_fails() -> None:
     found = verdicts(plan, wrong, 0)
     assert len(found.tests) == 1
     assert found.size == 0
-    assert found.last_passed is None
     assert found.sentence.startswith("Nothing may be accepted")
 
 
@@ -78,11 +82,16 @@ def test_the_promise_of_the_whole_pool_allows_more() -> None:
     assert "of all 1000" in found.sentence
 
 
-def test_a_part_smaller_than_the_bound_allows_needs_no_proof() -> None:
+def test_a_part_too_small_to_break_a_promise_is_accepted_only_if_it_is_mostly_right() -> None:
     """Ten items cannot make more than 5 % of a thousand wrong."""
-    plan = AuditPlan(Promise(0.05, 0.95, ALL), 1000, (10, 500), 20)
-    found = verdicts(plan, np.ones(1000, bool), 0)
-    assert found.size == 10
+    plan = AuditPlan(Promise(0.05, 0.95, ALL), 1000, (10, 500), 250)
+    wrong = np.ones(1000, bool)
+    found = verdicts(plan, wrong, 0)
+    assert found.tests[0].passed
+    assert found.size == 0
+    assert found.sentence.startswith("Nothing may be accepted")
+    wrong[:9] = False
+    assert verdicts(plan, wrong, 0).size == 10
 
 
 def test_an_unfinished_audit_proves_nothing() -> None:
@@ -201,3 +210,30 @@ def test_facts_are_json() -> None:
     facts = json.loads(json.dumps(verdicts(plan, np.zeros(1000, bool), 0).facts()))
     assert facts["size"] == 200
     assert facts["tests"][0]["drawn"] == 100
+
+
+def test_what_is_held_in_expectation_is_held_and_needs_few_labels() -> None:
+    p_right = sure()
+    plan = expected_plan(p_right)
+    proof = plan_audit(p_right, Promise(0.05, 0.95, ALL))
+    assert proof is not None
+    assert plan.audit < proof.audit
+    wrong = np.random.default_rng(1).random(1000) > p_right
+    found = [verdicts(plan, wrong, seed) for seed in range(2000)]
+    losses = [wrong[: one.size].sum() / 1000 for one in found]
+    assert 0.03 < np.mean(losses) <= 0.05
+    # What the plan expects of P(right) that is true is what comes.
+    assert np.mean([one.size for one in found]) == pytest.approx(plan.expected, rel=0.15)
+    said = found[0].sentence
+    assert "on average" in said
+    assert "confidence" not in said
+
+
+def test_too_few_labels_hold_no_expectation() -> None:
+    plan = AuditPlan(Promise(0.05, 0.95, EXPECTED), 1000, (1000,), 18)  # 1 / 19 is above 0.05
+    found = verdicts(plan, np.zeros(1000, bool), 0)
+    assert found.size == 0
+    assert found.sentence.startswith("Nothing may be accepted: 0 of 18")
+    enough = AuditPlan(plan.promise, 1000, (1000,), 19)
+    assert verdicts(enough, np.zeros(1000, bool), 0).size == 1000
+    assert json.loads(json.dumps(found.facts()))["tests"][0]["p_value"] is None

@@ -1,0 +1,220 @@
+"""What audits are about and what they have shown so far, read from the facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backend.edges.database import Database
+from backend.edges.labels.answers import is_known, merged
+from backend.edges.labels.config import TaskSpec, parse_config
+from backend.kinds import kind_of
+from backend.records import Audit, AuditItem, Project
+from model.acceptance.plan import EXPECTED, AuditPlan, Promise
+from model.acceptance.watch import evidence_against
+
+OPEN, CERTIFIED, REFUSED = "open", "certified", "refused"
+ACCEPTING, ACCEPTED, WITHDRAWN = "accepting", "accepted", "withdrawn"
+UNDOING, UNDONE, CANCELLED = "undoing", "undone", "cancelled"
+# While one of these is under way the version it is about stays live: nothing is trained.
+HOLDING = (OPEN, CERTIFIED, ACCEPTING)
+STANDING = (ACCEPTING, ACCEPTED, WITHDRAWN, UNDOING)
+
+DRAWN, WATCHED = "drawn", "watched"
+# Of what is accepted so much is asked for instead, to see whether it stays true.
+WATCHED_SHARE, FEWEST_WATCHED = 0.05, 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one plan of an audit is about: all of the pool, or what is predicted to be of a class.
+
+    Attributes:
+        name: the class; None for the whole pool.
+        start: rank in the audit of the part's surest item.
+        plan: with ranks that begin at 0.
+    """
+
+    name: str | None
+    start: int
+    plan: AuditPlan
+
+    @property
+    def stop(self) -> int:
+        """The rank after that of the part's last item."""
+        return self.start + self.plan.reach
+
+
+def current(database: Database, project: Project) -> Audit | None:
+    """The audit that everything is about: the newest that was not given up or taken back."""
+    found = [a for a in database.audits(project.key) if a.status not in (CANCELLED, UNDONE)]
+    return found[-1] if found else None
+
+
+def parts_of(audit: Audit) -> list[Part]:
+    """The plans as they were when the audit was drawn."""
+    found, start = [], 0
+    for facts in audit.plan.get("parts", [audit.plan]):
+        promise = Promise(audit.max_error, facts["confidence"], audit.of)
+        plan = AuditPlan(promise, facts["pool"], tuple(facts["sizes"]), facts["audit"])
+        found.append(Part(facts.get("name"), start, plan))
+        start = found[-1].stop
+    return found
+
+
+def proved(audit: Audit) -> list[tuple[int, int]]:
+    """Ranks that may be accepted: each from a first one up to before a last one."""
+    return [
+        (part.start, part.start + int(facts["size"]))
+        for part, facts in zip(parts_of(audit), _certified(audit), strict=False)
+        if facts.get("size")
+    ]
+
+
+def progress(database: Database, project: Project, audit: Audit) -> tuple[int, int]:
+    """Audit labels that are there, and how many were asked for."""
+    ids = [item.task_id for item in database.audit_items(audit.id, state=DRAWN)]
+    done = database.judged_tasks(project.key, ids, skips=True)
+    return len(done | database.gone_tasks(project.key, ids)), len(ids)
+
+
+def verdicts(database: Database, project: Project, items: Sequence[AuditItem]) -> dict[int, bool]:
+    """Rank -> whether the prediction was wrong, of the tasks that people have judged.
+
+    A task that was skipped, deleted or answered with something the config no longer knows counts
+    as wrong: left out, what is hard to judge would count as right.
+    """
+    spec = parse_config(project.label_config).spec
+    if spec is None:
+        return {}
+    ids = [item.task_id for item in items]
+    answers = database.answers(project.key, ids)
+    judged = database.judged_tasks(project.key, ids, skips=True)
+    judged |= database.gone_tasks(project.key, ids)
+    return {item.rank: _is_wrong(spec, item, answers) for item in items if item.task_id in judged}
+
+
+def _is_wrong(spec: TaskSpec, item: AuditItem, answers: Mapping[int, list[str]]) -> bool:
+    answer = merged(spec, answers.get(item.task_id, []))
+    if answer is None or item.said is None or not is_known(spec, answer):
+        return True
+    return not kind_of(spec).is_right(spec, item.said, answer)
+
+
+def in_chance_order(audit: Audit, items: Sequence[AuditItem]) -> list[AuditItem]:
+    """Tasks of an audit in the order they are asked for, which says nothing of how sure they are.
+
+    What is concluded from the first of them holds for all, however many people get to.
+    """
+    order = np.random.default_rng(audit.id).permutation(len(items)).tolist()
+    return [items[n] for n in order]
+
+
+def watched(database: Database, project: Project, audit: Audit) -> dict[str, Any]:
+    """What checking accepted labels has shown: how many, how many wrong, and what that says.
+
+    Tasks that were skipped or deleted since say nothing of what was accepted.
+    """
+    items = in_chance_order(audit, database.audit_items(audit.id, state=WATCHED))
+    ids = [item.task_id for item in items]
+    looked = database.judged_tasks(project.key, ids, skips=False)
+    judged = verdicts(database, project, [item for item in items if item.task_id in looked])
+    evidence, bounds = [], []
+    for part, facts in zip(parts_of(audit), _certified(audit), strict=False):
+        if not facts.get("size"):
+            continue
+        inside = [i.rank for i in items if i.rank in judged and part.start <= i.rank < part.stop]
+        bounds.append(_bound_among_unseen(part.plan, facts))
+        against = np.ones(1)
+        if inside and bounds[-1] < 1:
+            wrong = np.array([judged[rank] for rank in inside], bool)
+            against = evidence_against(wrong, max_error=bounds[-1])
+        evidence.append(float(against[-1]))
+    return {
+        "asked": len(items),
+        "checked": len(judged),
+        "wrong": sum(judged.values()),
+        "max_error": max(bounds, default=audit.max_error),
+        # While all promises hold, the mean of what speaks against each is as rarely large as one.
+        "evidence": float(np.mean(evidence)) if evidence else 1.0,
+    }
+
+
+def _certified(audit: Audit) -> list[dict[str, Any]]:
+    """What was proved of each part; as long as there is nothing, of nothing."""
+    certificate = audit.certificate or {}
+    found: list[dict[str, Any]] = certificate.get("parts", [certificate])
+    return found
+
+
+def _bound_among_unseen(plan: AuditPlan, facts: Mapping[str, Any]) -> float:
+    """Largest share of wrong ones among what nobody saw, if the promise is kept.
+
+    The certificate bounds the wrong predictions of the whole part; those that the audit found are
+    people's labels now, and the others may all be among what was accepted.
+    """
+    size = int(facts["size"])
+    passed = [test for test in facts.get("tests", ()) if test["size"] == size]
+    if not passed:
+        return plan.promise.max_error
+    allowed = plan.promise.broken_by(size, plan.pool) - 1
+    left = size - passed[0]["drawn"]
+    return float(np.clip((allowed - passed[0]["errors"]) / max(left, 1), 1e-4, 1.0))
+
+
+def describe(database: Database, project: Project) -> dict[str, Any] | None:
+    """The current audit as plain values, for status and commands; None without one."""
+    audit = current(database, project)
+    if audit is None:
+        return None
+    states = database.audit_states(audit.id)
+    done, wanted = progress(database, project, audit)
+    found: dict[str, Any] = {
+        "audit": audit.id,
+        "status": audit.status,
+        "version": database.version(project.key, audit.version).name,
+        "max_error": audit.max_error,
+        "confidence": audit.confidence,
+        "of": audit.of,
+        "pool": audit.plan["pool"],
+        "reach": sum(part.plan.reach for part in parts_of(audit)),
+        "audit_labels": wanted,
+        "audit_labels_done": done,
+        "may_be_accepted": (audit.certificate or {}).get("size", 0),
+        "accepted": states.get(ACCEPTED, 0),
+        "sentence": audit.reason or _sentence(audit, done, wanted),
+        "classes": _classes(audit),
+    }
+    found["checked"] = watched(database, project, audit) if audit.status in STANDING else None
+    return found
+
+
+def _classes(audit: Audit) -> list[dict[str, Any]] | None:
+    """What is asked and proved of each class; None where one promise is for all."""
+    if "parts" not in audit.plan:
+        return None
+    certified = _certified(audit) if audit.certificate else [{} for _ in audit.plan["parts"]]
+    return [
+        {
+            "name": part.name,
+            "pool": part.plan.pool,
+            "audit_labels": part.plan.audit,
+            "may_be_accepted": facts.get("size"),
+        }
+        for part, facts in zip(parts_of(audit), certified, strict=True)
+    ]
+
+
+def _sentence(audit: Audit, done: int, wanted: int) -> str:
+    parts = parts_of(audit)
+    reach, pool = sum(part.plan.reach for part in parts), audit.plan["pool"]
+    each = "" if parts[0].name is None else f" of each of {len(parts)} classes"
+    wrong = f"{audit.max_error:.1%} wrong" + (" on average" if audit.of == EXPECTED else "")
+    return (
+        f"{done} of {wanted} audit labels are there; they come first in the queue. When all are "
+        f"there it shows how many of the surest {reach} of {pool} tasks may be accepted with at "
+        f"most {wrong}{each}; by P(right) some {audit.plan.get('expected', 0)} are to be expected."
+    )
