@@ -72,4 +72,5 @@ def may_be_accepted(database: Database, project: Project) -> tuple[int, int, flo
     if audit is None or audit.status not in (audits.CERTIFIED, audits.ACCEPTING):
         return 0, 0, None
     ranks = audits.proved(audit)
-    return database.proved(audit.id, audit.version, ranks, at_least=REVIEW_FROM)
+    count, sure, last = database.proved(audit.id, audit.version, ranks, at_least=REVIEW_FROM)
+    return count, sure, last if audits.parts_of(audit)[0].name is None else None

@@ -122,7 +122,9 @@ def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -
     )  # fmt: skip
 
 
-def fill_audit(database, key: str, *, status: str = "certified", size: int = 8) -> int:
+def fill_audit(
+    database, key: str, *, status: str = "certified", size: int = 8, per_class: bool = False
+) -> int:
     """An audit of the live version, open or with what it proved of its surest tasks; its id."""
     live = database.project(key).live_version
     touched = database.touched_tasks(key)
@@ -134,17 +136,24 @@ def fill_audit(database, key: str, *, status: str = "certified", size: int = 8) 
         AuditItem(task_id=s.task_id, rank=n, state="drawn" if n % 4 == 0 else "", said=s.label)
         for n, s in enumerate(sure[: size + 4])
     ]
+    plan = {"pool": len(sure), "sizes": [size, size + 4], "audit": 3, "confidence": 0.95}
+    proof = {"size": size}
+    if per_class:  # as if these were the surest of two classes
+        halves = [{"pool": 20, "sizes": [n], "audit": 2, "confidence": 0.975} for n in (size, 4)]
+        names = ("green", "blue")
+        plan["parts"] = [{"name": name, **half} for name, half in zip(names, halves, strict=True)]
+        proof["parts"] = [{"name": "green", "size": size}, {"name": "blue", "size": 0}]
     audit = database.add_audit(
         {
             "project": key, "version": live, "attempt": len(database.audits(key)),
             "status": "open", "max_error": 0.05, "confidence": 0.95, "of": "accepted",
-            "plan": {"pool": len(sure), "sizes": [size, size + 4], "audit": 3, "confidence": 0.95},
+            "plan": plan,
         },
         items,
     )  # fmt: skip
     if status != "open":
         said = f"{size} of {len(sure)} predictions may be accepted: at most 5.0% of them are wrong"
-        database.update_audit(audit, status=status, certificate={"size": size}, reason=said)
+        database.update_audit(audit, status=status, certificate=proof, reason=said)
     return audit
 
 

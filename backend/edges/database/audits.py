@@ -184,14 +184,14 @@ class Audits(Store):
 
         Returns:
             How many there are, how many of them have such a P(right), and the P(right) of the last
-            one of the ranks; None where these are not in one piece.
+            one of the ranks.
         """
         i, s = t.audit_items.c, t.scores.c
         scored = (s.project == i.project) & (s.version == version) & (s.task_id == i.task_id)
         sure = sa.func.sum(sa.case((s.p_right >= at_least, 1), else_=0))
         free = (i.audit == number) & _within(ranks) & i.state.in_(("", PENDING)) & ~_answered(i)
         counts = sa.select(sa.func.count(), sure).where(free & scored)
-        end = ranks[0][1] - 1 if len(ranks) == 1 else -1
+        end = max((stop for _, stop in ranks), default=0) - 1
         last = sa.select(s.p_right).where((i.audit == number) & (i.rank == end) & scored)
         with self.reader.connect() as c:
             count, many = c.execute(counts).one()
