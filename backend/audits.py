@@ -13,6 +13,7 @@ from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.kinds import kind_of
 from backend.records import Audit, AuditItem, Project
+from backend.region_audits import are_wrong, look_at
 from model.acceptance.plan import EXPECTED, AuditPlan, Promise
 from model.acceptance.watch import evidence_against
 
@@ -22,6 +23,10 @@ UNDOING, UNDONE, CANCELLED = "undoing", "undone", "cancelled"
 # While one of these is under way the version it is about stays live: nothing is trained.
 HOLDING = (OPEN, CERTIFIED, ACCEPTING)
 STANDING = (ACCEPTING, ACCEPTED, WITHDRAWN, UNDOING)
+
+# What a promise counts: tasks, tasks of each class by itself, or regions on images.
+TASKS, CLASSES, REGIONS = "tasks", "classes", "regions"
+BY = (TASKS, CLASSES, REGIONS)
 
 DRAWN, WATCHED = "drawn", "watched"
 # Of what is accepted so much is asked for instead, to see whether it stays true.
@@ -59,14 +64,36 @@ def parts_of(audit: Audit) -> list[Part]:
     found, start = [], 0
     for facts in audit.plan.get("parts", [audit.plan]):
         promise = Promise(audit.max_error, facts["confidence"], audit.of)
-        plan = AuditPlan(promise, facts["pool"], tuple(facts["sizes"]), facts["audit"])
+        unit = REGIONS if REGIONS in facts else ""
+        plan = AuditPlan(promise, facts["pool"], tuple(facts["sizes"]), facts["audit"], unit=unit)
         found.append(Part(facts.get("name"), start, plan))
         start = found[-1].stop
     return found
 
 
+def regions_of(audit: Audit) -> dict[str, Any] | None:
+    """What an audit of regions has beside its plan; None for one of tasks.
+
+    ``images``: of each part its number of images; ``of_images``: with regions, in the pool;
+    ``drawn``: the regions to look at, see `backend.region_audits`; ``watched``: those that are
+    looked at after accepting, once they are drawn.
+    """
+    found: dict[str, Any] | None = audit.plan.get(REGIONS)
+    return found
+
+
+def by_of(audit: Audit) -> str:
+    """What the promise of an audit counts; one of `BY`."""
+    if regions_of(audit) is not None:
+        return REGIONS
+    return CLASSES if "parts" in audit.plan else TASKS
+
+
 def proved(audit: Audit) -> list[tuple[int, int]]:
-    """Ranks that may be accepted: each from a first one up to before a last one."""
+    """Ranks of tasks that may be accepted: each from a first one up to before a last one."""
+    if regions_of(audit) is not None:
+        images = int((audit.certificate or {}).get("images", 0))
+        return [(0, images)] if images else []
     return [
         (part.start, part.start + int(facts["size"]))
         for part, facts in zip(parts_of(audit), _certified(audit), strict=False)
@@ -121,12 +148,25 @@ def watched(database: Database, project: Project, audit: Audit) -> dict[str, Any
     items = in_chance_order(audit, database.audit_items(audit.id, state=WATCHED))
     ids = [item.task_id for item in items]
     looked = database.judged_tasks(project.key, ids, skips=False)
-    judged = verdicts(database, project, [item for item in items if item.task_id in looked])
+    seen = [item for item in items if item.task_id in looked]
+    regions = regions_of(audit)
+    if regions is None:
+        judged = verdicts(database, project, seen)
+        order = [item.rank for item in items]
+    else:
+        spec = parse_config(project.label_config).spec
+        answers = database.answers(project.key, [item.task_id for item in seen])
+        found = {} if spec is None else look_at(spec, seen, answers)
+        judged = are_wrong(regions.get(WATCHED, ()), found)
+        # Images are asked for in chance order; what is drawn on one comes with it.
+        place = {item.rank: n for n, item in enumerate(items)}
+        drawn = sorted(regions.get(WATCHED, ()), key=lambda one: (place[one[1]], one[0]))
+        order = [rank for rank, *_ in drawn]
     evidence, bounds = [], []
     for part, facts in zip(parts_of(audit), _certified(audit), strict=False):
         if not facts.get("size"):
             continue
-        inside = [i.rank for i in items if i.rank in judged and part.start <= i.rank < part.stop]
+        inside = [rank for rank in order if rank in judged and part.start <= rank < part.stop]
         bounds.append(_bound_among_unseen(part.plan, facts))
         against = np.ones(1)
         if inside and bounds[-1] < 1:
@@ -134,7 +174,7 @@ def watched(database: Database, project: Project, audit: Audit) -> dict[str, Any
             against = evidence_against(wrong, max_error=bounds[-1])
         evidence.append(float(against[-1]))
     return {
-        "asked": len(items),
+        "asked": len(order),
         "checked": len(judged),
         "wrong": sum(judged.values()),
         "max_error": max(bounds, default=audit.max_error),
@@ -161,8 +201,9 @@ def _bound_among_unseen(plan: AuditPlan, facts: Mapping[str, Any]) -> float:
     if not passed:
         return plan.promise.max_error
     allowed = plan.promise.broken_by(size, plan.pool) - 1
-    left = size - passed[0]["drawn"]
-    return float(np.clip((allowed - passed[0]["errors"]) / max(left, 1), 1e-4, 1.0))
+    seen, seen_wrong = facts.get("seen", passed[0]["drawn"]), facts.get("seen_wrong")
+    found = passed[0]["errors"] if seen_wrong is None else seen_wrong
+    return float(np.clip((allowed - found) / max(size - seen, 1), 1e-4, 1.0))
 
 
 def describe(database: Database, project: Project) -> dict[str, Any] | None:
@@ -172,6 +213,7 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
         return None
     states = database.audit_states(audit.id)
     done, wanted = progress(database, project, audit)
+    certificate, regions, parts = audit.certificate or {}, regions_of(audit), parts_of(audit)
     found: dict[str, Any] = {
         "audit": audit.id,
         "status": audit.status,
@@ -179,14 +221,25 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
         "max_error": audit.max_error,
         "confidence": audit.confidence,
         "of": audit.of,
-        "pool": audit.plan["pool"],
-        "reach": sum(part.plan.reach for part in parts_of(audit)),
+        "by": by_of(audit),
+        "pool": audit.plan["pool"] if regions is None else regions["of_images"],
+        "reach": sum(part.plan.reach for part in parts)
+        if regions is None
+        else regions["images"][-1],
         "audit_labels": wanted,
         "audit_labels_done": done,
-        "may_be_accepted": (audit.certificate or {}).get("size", 0),
+        "may_be_accepted": certificate.get("size" if regions is None else "images", 0),
         "accepted": states.get(ACCEPTED, 0),
         "sentence": audit.reason or _sentence(audit, done, wanted),
         "classes": _classes(audit),
+        "regions": None
+        if regions is None
+        else {
+            "pool": audit.plan["pool"],
+            "audited": audit.plan["audit"],
+            "may_be_accepted": certificate.get("size"),
+            "missed": certificate.get("missed"),
+        },
     }
     found["checked"] = watched(database, project, audit) if audit.status in STANDING else None
     return found
@@ -194,7 +247,7 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
 
 def _classes(audit: Audit) -> list[dict[str, Any]] | None:
     """What is asked and proved of each class; None where one promise is for all."""
-    if "parts" not in audit.plan:
+    if by_of(audit) != CLASSES:
         return None
     certified = _certified(audit) if audit.certificate else [{} for _ in audit.plan["parts"]]
     return [
@@ -209,12 +262,16 @@ def _classes(audit: Audit) -> list[dict[str, Any]] | None:
 
 
 def _sentence(audit: Audit, done: int, wanted: int) -> str:
-    parts = parts_of(audit)
+    parts, regions = parts_of(audit), regions_of(audit)
     reach, pool = sum(part.plan.reach for part in parts), audit.plan["pool"]
-    each = "" if parts[0].name is None else f" of each of {len(parts)} classes"
     wrong = f"{audit.max_error:.1%} wrong" + (" on average" if audit.of == EXPECTED else "")
+    what = "tasks"
+    if parts[0].name is not None:
+        wrong += f" of each of {len(parts)} classes"
+    if regions is not None:
+        what = f"regions, all that {regions['images'][-1]} images show,"
     return (
         f"{done} of {wanted} audit labels are there; they come first in the queue. When all are "
-        f"there it shows how many of the surest {reach} of {pool} tasks may be accepted with at "
-        f"most {wrong}{each}; by P(right) some {audit.plan.get('expected', 0)} are to be expected."
+        f"there it shows how many of the surest {reach} of {pool} {what} may be accepted with at "
+        f"most {wrong}; by P(right) some {audit.plan.get('expected', 0)} are to be expected."
     )

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from backend import acts, commands
 from backend.annotators import UNKNOWN, people
+from backend.audits import BY, TASKS
 from backend.cli_simulate import simulate
 from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
@@ -393,8 +394,18 @@ def rollback(
     help="The share among the accepted labels; of all tasks: what is wrong in the end if people "
     "do the rest; or that on average, without a confidence.",
 )
-@click.option("--per-class", is_flag=True, help="Hold it for each predicted class by itself.")
-@click.option("--audit", type=int, help="Labels to check; without, as many as pay best.")
+@click.option(
+    "--by",
+    type=click.Choice(BY),
+    default=TASKS,
+    show_default=True,
+    help="Count wrong tasks; those of each predicted class by itself; or, with boxes, regions.",
+)
+@click.option(
+    "--audit",
+    type=int,
+    help="Labels to check (of each class; regions); without, as many as pay best.",
+)
 @click.option("--again", is_flag=True, help="Plan a new audit after one that proved nothing.")
 @click.option("--cancel", is_flag=True, help="Give up an audit that is under way.")
 @click.option("--undo", is_flag=True, help="Take accepted labels back out of Label Studio.")

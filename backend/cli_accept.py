@@ -78,9 +78,7 @@ def _next_step(
     if same and not given["again"]:
         return
     promise = Promise(given["max_error"], given["confidence"], given["of"])
-    acceptance.propose(
-        database, project, promise, audit=given["audit"], per_class=given["per_class"]
-    )
+    acceptance.propose(database, project, promise, audit=given["audit"], by=given["by"])
 
 
 def _confirmed(console: Console, audit: Audit) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from backend import audits
+from backend import acceptance, audits
 from backend.drift import alarm_of
 from backend.edges.database import Database
 from backend.forecast import forecast
@@ -93,6 +93,7 @@ def project_status(settings: Settings, database: Database, project: Project) -> 
         "running": [run_status(database, r) for r in database.runs(project.key)],
         "next_training": asdict(decision),
         "acceptance": audits.describe(database, project),
+        "accept_by": acceptance.ways_to_count(project),
         "piles": piles(database, project),
         "drift": alarm_of(database, project),
         "problems": project.problems,

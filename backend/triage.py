@@ -26,7 +26,7 @@ def piles(database: Database, project: Project) -> dict[str, Any] | None:
         least one half; ``label``: all others that are open, unreadable ones included; ``minutes``
         that reviewing and labelling take at the pace of the last labels, None where that is
         unknown; ``accept_from``: P(right) of the last task that may be accepted, or None where
-        there is none or each class has its own. None before there is a version.
+        there is none for all. None before there is a version.
     """
     if project.live_version is None:
         return None
@@ -66,11 +66,11 @@ def may_be_accepted(database: Database, project: Project) -> tuple[int, int, flo
 
     Returns:
         Open tasks, how many of them would be reviewed otherwise, and the P(right) of the last task
-        of the part, None where each class has its own; 0, 0 and None where nothing is proved.
+        of the part, None where that is not one for all; 0, 0 and None where nothing is proved.
     """
     audit = audits.current(database, project)
     if audit is None or audit.status not in (audits.CERTIFIED, audits.ACCEPTING):
         return 0, 0, None
     ranks = audits.proved(audit)
     count, sure, last = database.proved(audit.id, audit.version, ranks, at_least=REVIEW_FROM)
-    return count, sure, last if audits.parts_of(audit)[0].name is None else None
+    return count, sure, last if audits.by_of(audit) == audits.TASKS else None

@@ -17,12 +17,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from backend import acceptance, acts, commands
+from backend import acceptance, acts, audits, commands
 from backend.app import App
+from backend.audits import BY
 from backend.dashboard import openapi
 from backend.dashboard.access import Access, Level
 from backend.dashboard.details import details, events
-from backend.dashboard.given import body_of, count_of, flag_of, promise_of
+from backend.dashboard.given import body_of, count_of, one_of, promise_of
 from backend.dashboard.pictures import thumbnail
 from backend.dashboard.stream import MOST_STREAMS, Latest, server_sent
 from backend.errors import BackendError, BadRequestError, BusyError
@@ -277,8 +278,8 @@ class Dashboard:
     async def audit(self, request: Request) -> Response:
         """Ask for the labels that prove how much may be accepted unseen."""
         body = await body_of(request)
-        promise, per_class = promise_of(body), flag_of(body, "per_class")
-        return await self._act(request, partial(self._audit, promise, per_class))
+        promise, by = promise_of(body), one_of(body, "by", BY)
+        return await self._act(request, partial(self._audit, promise, by))
 
     async def cancel(self, request: Request) -> Response:
         """Give up an audit."""
@@ -292,10 +293,11 @@ class Dashboard:
         """Take accepted labels back."""
         return await self._act(request, self._undo)
 
-    def _audit(self, promise: Promise, per_class: bool, project: Project) -> str:
-        audit = acceptance.propose(self.app.database, project, promise, per_class=per_class)
+    def _audit(self, promise: Promise, by: str, project: Project) -> str:
+        audit = acceptance.propose(self.app.database, project, promise, by=by)
+        _, wanted = audits.progress(self.app.database, project, audit)
         return (
-            f"{audit.plan['audit']} labels are asked for; they come first in the queue. When they "
+            f"{wanted} labels are asked for; they come first in the queue. When they "
             "are there, it shows how much may be accepted."
         )
 

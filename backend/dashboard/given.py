@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -48,16 +49,16 @@ async def body_of(request: Request) -> dict[str, Any]:
     return body
 
 
-def flag_of(body: dict[str, Any], name: str) -> bool:
-    """A yes or no of the body; no where nothing is said.
+def one_of(body: dict[str, Any], name: str, names: Sequence[str]) -> str:
+    """One of some words of the body; the first where nothing is said.
 
     Raises:
         BadRequestError: it is something else.
     """
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise BadRequestError(f"{name} is {json.dumps(value)[:40]}; give true or false")
-    return value
+    value = body.get(name, names[0])
+    if value not in names:
+        raise BadRequestError(f"{name} is {json.dumps(value)[:40]}; give one of {', '.join(names)}")
+    return str(value)
 
 
 def promise_of(body: dict[str, Any]) -> Promise:

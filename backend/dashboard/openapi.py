@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from backend.audits import BY
 from model.acceptance.plan import OF
 
 Schema = dict[str, Any]
@@ -112,7 +113,7 @@ def _paths() -> Schema:
                 "Ask for the labels that prove how much may be accepted unseen.", said, [key],
                 status="202",
                 body=_object(
-                    max_error=SHARE, confidence=SHARE, of={"enum": list(OF)}, per_class=YES
+                    max_error=SHARE, confidence=SHARE, of={"enum": list(OF)}, by={"enum": list(BY)}
                 )
                 | {"required": ["max_error", "confidence"]},
             )
@@ -149,14 +150,15 @@ def _schemas() -> dict[str, Schema]:
         ),
         running=_list(_ref("Run")),
         next_training=_object(due=YES, reason=TEXT, wait_s=_or_null(NUMBER)),
-        acceptance=_or_null(_ref("Acceptance")), piles=_or_null(_ref("Piles")),
+        acceptance=_or_null(_ref("Acceptance")), accept_by=_list(TEXT),
+        piles=_or_null(_ref("Piles")),
         drift=_or_null(_ref("Drift")),
         problems=_list(TEXT), advice=_list(TEXT),
         unreadable=_list(_object(task=WHOLE, why=_or_null(TEXT))),
         last_error=_or_null(_ref("Run")),
     )  # fmt: skip
     acceptance = _object(
-        audit=WHOLE, status=TEXT, version=TEXT, max_error=SHARE, confidence=SHARE, of=TEXT,
+        audit=WHOLE, status=TEXT, version=TEXT, max_error=SHARE, confidence=SHARE, of=TEXT, by=TEXT,
         pool=WHOLE, reach=WHOLE, audit_labels=WHOLE, audit_labels_done=WHOLE,
         may_be_accepted=WHOLE, accepted=WHOLE, sentence=TEXT,
         checked=_or_null(
@@ -167,6 +169,11 @@ def _schemas() -> dict[str, Schema]:
                 _object(
                     name=TEXT, pool=WHOLE, audit_labels=WHOLE, may_be_accepted=_or_null(WHOLE)
                 )
+            )
+        ),
+        regions=_or_null(
+            _object(
+                pool=WHOLE, audited=WHOLE, may_be_accepted=_or_null(WHOLE), missed=_or_null(SHARE)
             )
         ),
     )  # fmt: skip

@@ -16,12 +16,14 @@ from backend.audits import (
     ACCEPTING,
     CERTIFIED,
     FEWEST_WATCHED,
+    REGIONS,
     STANDING,
     UNDOING,
     UNDONE,
     WATCHED,
     WATCHED_SHARE,
     proved,
+    regions_of,
 )
 from backend.edges.database.audits import PENDING
 from backend.edges.labelstudio_records import AnnotationRecord
@@ -29,6 +31,7 @@ from backend.errors import BackendError, NotNowError
 from backend.jobs.base import Job
 from backend.jobs.sync import synchronise
 from backend.records import Audit, AuditItem
+from backend.region_audits import draw_regions
 
 CHUNK = 200
 # What one request of that many tasks keeps Label Studio busy.
@@ -123,14 +126,25 @@ def _choose(job: Job, audit: Audit) -> None:
     database, key = job.app.database, job.run.project
     touched = database.touched_tasks(key)
     items = database.audit_items(audit.id, state="", ranks=proved(audit))
-    free = [item.task_id for item in items if item.task_id not in touched]
+    free = [item for item in items if item.task_id not in touched]
     if not database.audit_states(audit.id).get(WATCHED):
-        count = min(len(free) // 2, max(FEWEST_WATCHED, math.ceil(WATCHED_SHARE * len(free))))
-        chosen = np.random.default_rng(audit.id).permutation(len(free))[:count].tolist()
-        watched = {free[n] for n in chosen}
+        rng, regions = np.random.default_rng(audit.id), regions_of(audit)
+        if regions is None:
+            chosen = rng.permutation(len(free))[: _to_watch(len(free))].tolist()
+            watched = {free[n].task_id for n in chosen}
+        else:
+            drawn = draw_regions(free, _to_watch, rng)
+            images = {image for _, image, _ in drawn}
+            watched = {item.task_id for item in free if item.rank in images}
+            plan = {**audit.plan, REGIONS: {**regions, WATCHED: drawn}}
+            database.update_audit(audit.id, plan=plan)
         database.update_items(audit.id, watched, state=WATCHED)
-        free = [task for task in free if task not in watched]
-    database.update_items(audit.id, free, state=PENDING)
+        free = [item for item in free if item.task_id not in watched]
+    database.update_items(audit.id, [item.task_id for item in free], state=PENDING)
+
+
+def _to_watch(count: int) -> int:
+    return min(count // 2, max(FEWEST_WATCHED, math.ceil(WATCHED_SHARE * count)))
 
 
 def _accept(job: Job, audit: Audit, items: Sequence[AuditItem]) -> None:

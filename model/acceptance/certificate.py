@@ -99,6 +99,7 @@ def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
         size = largest_in_expectation(
             ranks, wrong, max_error=promise.max_error, reach=plan.reach, pool=plan.pool
         )
+        size = max((part for part in plan.sizes if part <= size), default=0)
         inside = ranks < (size or plan.reach)
         found = Test(
             size or plan.reach, int(inside.sum()), int(wrong[inside].sum()), None, size > 0
@@ -161,24 +162,24 @@ def _certificate(plan: AuditPlan, tests: list[Test]) -> Certificate:
 
 def _sentence(plan: AuditPlan, tests: list[Test], size: int) -> str:
     promise = plan.promise
-    bound = f"{100 * promise.max_error:g} %"
+    bound, items = f"{100 * promise.max_error:g} %", f" {plan.unit}" if plan.unit else ""
     if size:
         test = next(test for test in tests if test.size == size)
         sure = f"with {100 * promise.confidence:g} % confidence"
         what = {
             ACCEPTED: f"at most {bound} of them are wrong, {sure}",
-            ALL: f"at most {bound} of all {plan.pool} will be wrong because of them, {sure}",
-            EXPECTED: f"on average over such audits at most {bound} of all {plan.pool} are wrong "
-            "because of them",
+            ALL: f"at most {bound} of all {plan.pool}{items} will be wrong because of them, {sure}",
+            EXPECTED: f"on average over such audits at most {bound} of all {plan.pool}{items} are "
+            "wrong because of them",
         }[promise.of]
         return (
-            f"The surest {size} of {plan.pool} may be accepted: {what} "
+            f"The surest {size} of {plan.pool}{items} may be accepted: {what} "
             f"({test.errors} of {test.drawn} audited were wrong)."
         )
     first = tests[0]
     said = (
         f"Nothing may be accepted: {first.errors} of {first.drawn} audited among the surest "
-        f"{first.size} were wrong"
+        f"{first.size}{items} were wrong"
     )
     if promise.of == EXPECTED:
         return f"{said}. More labels teach the model more than another audit would."

@@ -68,9 +68,11 @@ class AuditPlan:
         promise: what is to be proved.
         pool: N, items in the pool.
         sizes: ascending, of the parts, in the order in which they are tested. The first is one
-            that the audit can certify: at a stricter one it would see too few labels.
+            that the audit can certify: at a stricter one it would see too few labels. Of a promise
+            in expectation all parts that may be accepted.
         audit: labels, drawn uniformly from the largest part.
         expected: items that are accepted on average if P(right) is true, audited ones included.
+        unit: what items are called in sentences, in the plural; empty for none.
     """
 
     promise: Promise
@@ -78,6 +80,7 @@ class AuditPlan:
     sizes: tuple[int, ...]
     audit: int
     expected: float = 0.0
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
@@ -99,7 +102,13 @@ class AuditPlan:
 
 
 def plan_audit(
-    p_right: Floats, promise: Promise, *, audit: int | None = None, reach: float | None = None
+    p_right: Floats,
+    promise: Promise,
+    *,
+    audit: int | None = None,
+    reach: float | None = None,
+    ends: Ints | None = None,
+    price: float = 1.0,
 ) -> AuditPlan | None:
     """The audit that is expected to spare people most work, by what P(right) says.
 
@@ -109,10 +118,15 @@ def plan_audit(
     never the promise: the plan knows no label.
 
     Args:
-        p_right: ``(N,)`` of the pool, descending.
+        p_right: ``(N,)`` of the pool, descending; with `ends` in the order in which items would be
+            accepted.
         promise: what is to be proved.
         audit: labels to spend; None leaves that to the plan.
         reach: largest part of the pool that may be accepted, a share; None leaves it to the plan.
+        ends: ``(G,)`` ascending, of groups of items that can only be accepted together, such as the
+            regions of an image: how many items each group and those before it have. None: each item
+            is a group.
+        price: items that could be looked at in the time that one label of the audit takes.
 
     Returns:
         None where no audit is expected to spare anybody work.
@@ -123,7 +137,9 @@ def plan_audit(
     """
     check_probabilities("p_right", p_right)
     pool = len(p_right)
-    if (np.diff(p_right) > 0.0).any():
+    if ends is not None and (not len(ends) or ends[-1] != pool or (np.diff(ends) <= 0).any()):
+        raise ModelError(f"ends have to ascend to {pool}, the number of items")
+    if ends is None and (np.diff(p_right) > 0.0).any():
         raise ModelError("p_right has to be in descending order: the surest item first")
     if audit is not None and not 0 < audit <= pool:
         raise ModelError(f"audit is {audit}; give 1 to {pool}, the number of items")
@@ -135,6 +151,8 @@ def plan_audit(
     if reach is not None:
         last = math.ceil(reach * pool)
         sizes = np.unique(np.append(sizes[sizes < last], last))
+    if ends is not None:
+        sizes = np.unique(ends[np.searchsorted(ends, sizes)])
     errors = np.cumsum(1.0 - p_right)[sizes - 1] / sizes
     broken = np.array([promise.broken_by(int(size), pool) for size in sizes])
     best: tuple[float, AuditPlan] | None = None
@@ -143,13 +161,14 @@ def plan_audit(
             part = slice(0, last + 1)
             if promise.of == EXPECTED:
                 allowed = errors_allowed(labels, int(sizes[last]), pool, promise.max_error)
-                gain, start = _expected_size(sizes[part], errors[part], labels, allowed), last
+                gain, start = _expected_size(sizes[part], errors[part], labels, allowed), 0
             else:
                 passes = _pass_chance(sizes[part], errors[part], broken[part], labels, promise)
                 gain, start = _best_start(sizes[part], passes)
-            if best is None or gain - labels > best[0]:
+            net = gain - price * labels
+            if best is None or net > best[0]:
                 tested = tuple(int(size) for size in sizes[start : last + 1])
-                best = gain - labels, AuditPlan(promise, pool, tested, labels, gain)
+                best = net, AuditPlan(promise, pool, tested, labels, gain)
     if best is None or (audit is None and best[0] <= 0.0):
         return None
     return best[1]

@@ -169,11 +169,11 @@ def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     card.get_by_text("Ask for an audit: people label").wait_for()
     card.get_by_label("At most").fill("0.1")
     card.get_by_label("% wrong").select_option("of all, on average")
-    card.get_by_label("for each class").check()
+    card.get_by_label("counting").select_option("images of each class")
     with page.expect_request(re.compile("/audit$")) as sent:
         card.get_by_role("button", name="Ask for an audit").click()
     assert sent.value.post_data_json == {
-        "max_error": 0.001, "confidence": 0.95, "of": "expected", "per_class": True,
+        "max_error": 0.001, "confidence": 0.95, "of": "expected", "by": "classes",
     }  # fmt: skip
     page.get_by_text("a new version is on its way").wait_for()  # a training runs
     fill_audit(database, key, status="open")
@@ -187,7 +187,7 @@ def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     accept.wait_for()
     by_class = card.get_by_role("region", name="Accepting by class")
     assert by_class.locator("tbody tr").all_inner_texts() == ["green\t20\t2\t8", "blue\t20\t2\t0"]
-    card.get_by_text("from another P(right) on for each class").wait_for()
+    card.get_by_text("not from one P(right) on").wait_for()
     card.screenshot(path=shot("accept-by-class"))
     fill_audit(database, key)  # for the tests that come
     card.get_by_text("from P(right)").wait_for()

@@ -2,6 +2,8 @@
 
 import { count, h, keep, percent, prose, table, whole } from "./dom.js";
 
+const WAYS = { tasks: "images", classes: "images of each class", regions: "regions" };
+
 export class Acceptance {
   // `act(button, path, body)` posts and says what came of it; `ask(title, text, yes)` asks.
   constructor({ mayAct, ask, act }) {
@@ -47,28 +49,28 @@ export class Acceptance {
       : null;
     const busy = ["accepting", "undoing"].includes(status);
     const done = status === "accepted" && found.version === p.live_version;
-    return [undo, busy || done ? null : this.form()];
+    return [undo, busy || done ? null : this.form(p.accept_by)];
   }
 
-  form() {
+  form(ways) {
     const most = h("input", { id: "max-error", type: "number", min: 0.1, max: 50, step: 0.1, value: 5, required: true });
     const of = h("select", { id: "share-of" },
       h("option", { value: "accepted" }, "of accepted"), h("option", { value: "all" }, "of all"),
       h("option", { value: "expected" }, "of all, on average"));
-    const each = h("input", { id: "per-class", type: "checkbox" });
+    const by = h("select", { id: "count-by" }, ways.map((way) => h("option", { value: way }, WAYS[way])));
     const button = h("button", { type: "submit" }, "Ask for an audit");
     return h("form", {
       class: "row",
       on: {
         submit: (event) => {
           event.preventDefault();
-          this.act(button, "audit", { max_error: Number(most.value) / 100, confidence: 0.95, of: of.value, per_class: each.checked });
+          this.act(button, "audit", { max_error: Number(most.value) / 100, confidence: 0.95, of: of.value, by: by.value });
         },
       },
     },
     h("label", { for: "max-error" }, "At most"), most,
     h("label", { for: "share-of" }, "% wrong"), of,
-    h("label", { for: "per-class" }, each, " for each class"), button);
+    ways.length > 1 ? [h("label", { for: "count-by" }, "counting"), by] : null, button);
   }
 
   row(...children) {
@@ -98,7 +100,7 @@ function pilesOf(piles) {
 
 function fromOn(piles) {
   if (piles.accept_from !== null) return `from P(right) ${percent(piles.accept_from)} on`;
-  return piles.accept ? "from another P(right) on for each class" : "nothing is proved";
+  return piles.accept ? "not from one P(right) on" : "nothing is proved";
 }
 
 function sentences(found) {

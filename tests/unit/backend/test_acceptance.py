@@ -11,6 +11,7 @@ from backend import acceptance, acts, audits, triage
 from backend.errors import BackendError, PlatformError
 from backend.jobs import perform
 from model.acceptance.plan import ALL, EXPECTED, Promise, plan_audit
+from model.errors import ModelError
 
 PROMISE = Promise(0.05, 0.9)
 
@@ -490,7 +491,7 @@ def test_two_audits_at_the_same_moment_are_one(trained):
 
 def test_the_promise_holds_for_each_class(trained):
     """The audit is wrong about one class: the others are accepted, and nothing of that one."""
-    audit = propose(trained, per_class=True)
+    audit = propose(trained, by="classes")
     parts = {part.name: part for part in audits.parts_of(audit)}
     assert parts.keys() == {"red", "green", "blue"}
     asked = status(trained)
@@ -533,7 +534,7 @@ def test_the_promise_holds_for_each_class(trained):
 
 
 def test_classes_that_all_fail_prove_nothing(trained):
-    audit = propose(trained, per_class=True)
+    audit = propose(trained, by="classes")
     answer_audit(trained, wrong=audit.plan["audit"])
     found = status(trained)
     assert found["status"] == "refused"
@@ -575,4 +576,8 @@ def test_classes_need_one_choice_an_image(trained):
     several = trained.project.label_config.replace("<Choices ", '<Choices choice="multiple" ')
     trained.database.update_project(trained.key, label_config=several)
     with pytest.raises(BackendError, match="one choice an image"):
-        propose(trained, per_class=True)
+        propose(trained, by="classes")
+    with pytest.raises(BackendError, match="needs a project with boxes; this one has: tasks"):
+        propose(trained, by="regions")
+    with pytest.raises(ModelError, match=r"clases.*classes"):
+        propose(trained, by="clases")

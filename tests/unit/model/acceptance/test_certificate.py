@@ -237,3 +237,21 @@ def test_too_few_labels_hold_no_expectation() -> None:
     enough = AuditPlan(plan.promise, 1000, (1000,), 19)
     assert verdicts(enough, np.zeros(1000, bool), 0).size == 1000
     assert json.loads(json.dumps(found.facts()))["tests"][0]["p_value"] is None
+
+
+def test_groups_are_accepted_whole_and_an_audit_is_paid_for() -> None:
+    """Images of 1 to 9 regions, in an order of their own."""
+    counts = np.random.default_rng(0).integers(1, 10, 300)
+    ends = np.cumsum(counts)
+    p_right = np.concatenate([np.full(n, 1 - 0.001 * k) for k, n in enumerate(counts)])
+    p_right[:5] = 0.9  # need not descend
+    plan = plan_audit(p_right, PROMISE, ends=ends)
+    assert plan is not None
+    assert set(plan.sizes) <= set(ends.tolist())
+    assert len(plan.sizes) > 3
+    assert plan_audit(p_right, PROMISE, ends=ends, price=plan.expected / plan.audit + 1) is None
+    far = plan_audit(p_right, PROMISE, ends=ends, audit=60, reach=0.5)
+    assert far is not None
+    assert far.reach == ends[np.searchsorted(ends, np.ceil(0.5 * ends[-1]))]
+    with pytest.raises(ModelError, match="ends have to ascend to"):
+        plan_audit(p_right, PROMISE, ends=ends[:-1])
