@@ -14,6 +14,7 @@ from backend.edges.labels.boxes import decode_prediction
 from backend.records import AuditItem, Project
 from model.acceptance.by_class import plan_by_class
 from model.acceptance.plan import AuditPlan, Promise, plan_audit
+from model.acceptance.regions import rank_images
 
 
 class OpenTask(NamedTuple):
@@ -120,24 +121,18 @@ def of_regions(
     Returns:
         None where no audit would pay.
     """
-    ranked = []
-    for task in pool:
-        found = decode_prediction(task.said)
-        if found is not None and found.regions:
-            p = [region.p for region in found.regions]
-            ranked.append((-float(np.mean(p)), -task.p_right, task, p))
-    if not ranked:
+    found = [decode_prediction(task.said) for task in pool]
+    stated = [np.array([] if f is None else [r.p for r in f.regions], np.float64) for f in found]
+    order, every, ends = rank_images(stated, np.array([task.p_right for task in pool]))
+    if not len(order):
         return None
-    ranked.sort(key=lambda row: (row[0], row[1], row[2].task_id))
-    ends = np.cumsum([len(p) for *_, p in ranked])
-    every = np.concatenate([p for *_, p in ranked])
     plan = plan_audit(
         every,
         promise,
         audit=None if audit is None else min(audit, len(every)),
         reach=reach,
         ends=ends,
-        price=len(every) / len(ranked),
+        price=len(every) / len(order),
     )
     if plan is None:
         return None
@@ -147,11 +142,11 @@ def of_regions(
         [rank, image, rank - (int(ends[image - 1]) if image else 0)]
         for rank, image in zip(ranks.tolist(), images.tolist(), strict=True)
     ]
-    tasks = [row[2] for row in ranked]
+    tasks = [pool[row] for row in order.tolist()]
     sizes = [int(n) + 1 for n in np.searchsorted(ends, plan.sizes)]
     facts = {
         **_facts(plan),
-        "regions": {"images": sizes, "of_images": len(ranked), "drawn": drawn},
+        "regions": {"images": sizes, "of_images": len(order), "drawn": drawn},
     }
     return Planned(facts, _items(tasks[: sizes[-1]], set(images.tolist()), start=0))
 

@@ -5,11 +5,12 @@
 
 Several models are fitted to labels chosen as in the product (of sets with boxes: to random
 images). What each says of the set's test part is the pool to accept: images, or with boxes the
-regions shown. Its labels are hidden; an audit is drawn from it and certified, many times over, and
-each time the truth is looked up: how much was accepted, and is more of it wrong than promised?
-Beside it stand the threshold that the same audit labels suggest without a test ("point estimate"),
-P(right) taken at its word without any audit ("stated"), and what an oracle could accept. Of images
-also a promise for each predicted class ("by class": broken if that of any class is).
+regions shown on images that are accepted whole. Its labels are hidden; an audit is drawn from it
+and certified, many times over, and each time the truth is looked up: how much was accepted, and is
+more of it wrong than promised? Beside it stand the threshold that the same audit labels suggest
+without a test ("point estimate"), P(right) taken at its word without any audit ("stated"), and what
+an oracle could accept. Of images also a promise for each predicted class ("by class": broken if
+that of any class is).
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from numpy.typing import NDArray
 from model.acceptance.by_class import ClassPlan, plan_by_class
 from model.acceptance.certificate import certify
 from model.acceptance.plan import ACCEPTED, OF, STEPS, AuditPlan, Promise, plan_audit
+from model.acceptance.regions import rank_images
 from model.calibration.metrics import proportion_interval
 from model.datasets import read_dataset
-from model.detection.calibration import SHOWN
+from model.detection.bundle import as_found, shown
+from model.detection.evaluate import match
 from model.engine import EngineConfig, fit
 from model.types import Labelled
 
@@ -93,18 +96,44 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Pool:
-    """Predictions in the order of P(right), the surest first, and which are wrong."""
+    """Predictions in the order in which they would be accepted, and which are wrong.
+
+    Attributes:
+        p_right: ``(N,)``.
+        wrong: ``(N,)``.
+        ends: ``(G,)`` where a part of them may end: after each, or after the regions of an image.
+        said: ``(N,)`` the classes; none where no class is promised anything.
+        by_image: regions are accepted with all others on their image.
+    """
 
     p_right: Floats
     wrong: Bools
-    said: Sequence[str]  # the classes; none where no class is promised anything
+    ends: Ints
+    said: Sequence[str] = ()
+    by_image: bool = False
 
     @classmethod
-    def of(cls, p_right: Sequence[float], right: Sequence[bool], said: Sequence[str]) -> Pool:
-        """Of items in any order."""
+    def of_images(
+        cls, p_right: Sequence[float], right: Sequence[bool], said: Sequence[str]
+    ) -> Pool:
+        """Of images in any order."""
         stated, wrong = np.array(p_right, np.float64), ~np.array(right, bool)
         order = np.argsort(-stated, kind="stable")
-        return cls(stated[order], wrong[order], [said[n] for n in order] if said else ())
+        every = np.arange(1, len(order) + 1)
+        return cls(stated[order], wrong[order], every, [said[n] for n in order])
+
+    @classmethod
+    def of_regions(
+        cls,
+        p_right: Sequence[Sequence[float]],
+        right: Sequence[Sequence[bool]],
+        p_all_right: Sequence[float],
+    ) -> Pool:
+        """Of the regions of images in any order."""
+        stated = [np.array(p, np.float64) for p in p_right]
+        ranked = rank_images(stated, np.array(p_all_right))
+        wrong = ~np.concatenate([np.array(right[n], bool) for n in ranked.images])
+        return cls(ranked.p_right, wrong, ranked.ends, by_image=True)
 
     def loss(self, size: int, of: str) -> float:
         """The share that a promise bounds, if the first `size` are accepted."""
@@ -113,17 +142,16 @@ class Pool:
 
     def oracle(self, promise: Promise) -> int:
         """The largest part that keeps the promise."""
-        bad, size = np.cumsum(self.wrong), np.arange(1, len(self.wrong) + 1)
-        share = bad / (size if promise.of == ACCEPTED else len(size))
-        kept = np.flatnonzero(share <= promise.max_error)
-        return int(kept[-1]) + 1 if len(kept) else 0
+        return self._largest(self.wrong.astype(np.float64), promise)
 
     def stated(self, promise: Promise) -> int:
         """The largest part that keeps the promise if P(right) is taken at its word."""
-        bad, size = np.cumsum(1.0 - self.p_right), np.arange(1, len(self.wrong) + 1)
-        share = bad / (size if promise.of == ACCEPTED else len(size))
-        kept = np.flatnonzero(share <= promise.max_error)
-        return int(kept[-1]) + 1 if len(kept) else 0
+        return self._largest(1.0 - self.p_right, promise)
+
+    def _largest(self, wrong: Floats, promise: Promise) -> int:
+        bad = np.cumsum(wrong)[self.ends - 1]
+        share = bad / (self.ends if promise.of == ACCEPTED else len(wrong))
+        return int(max(self.ends[share <= promise.max_error], default=0))
 
 
 def pools_of(arguments: argparse.Namespace) -> Iterator[Pool]:
@@ -132,8 +160,12 @@ def pools_of(arguments: argparse.Namespace) -> Iterator[Pool]:
     first = next(iter(read_dataset(arguments.data)))
     runs = boxes(arguments, kept) if first.boxes is not None else choices(arguments, kept)
     for number, run in enumerate(runs):
-        say(f"model {number}: {len(run['right'])} predictions")
-        yield Pool.of(run["p_right"], run["right"], run.get("said", ()))
+        if first.boxes is not None:
+            pool = Pool.of_regions(run["p_right"], run["right"], run["p_all_right"])
+        else:
+            pool = Pool.of_images(run["p_right"], run["right"], run["said"])
+        say(f"model {number}: {len(pool.wrong)} predictions")
+        yield pool
 
 
 def choices(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]:
@@ -159,8 +191,8 @@ def choices(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any
 
 
 def boxes(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]:
-    """Regions that are shown, of images with boxes."""
-    from detection import DEFAULT_PYRAMID, Images, fitted, regions
+    """Regions that are shown on each image, of images with boxes."""
+    from detection import DEFAULT_PYRAMID, Images, fitted
 
     data = Images.of(arguments.data, DEFAULT_PYRAMID)
     for seed in range(arguments.models):
@@ -169,13 +201,18 @@ def boxes(arguments: argparse.Namespace, kept: Kept) -> Iterator[dict[str, Any]]
             rows = np.random.default_rng(seed).permutation(data.set.pool)[: arguments.labels]
             bundle, _ = fitted(data, rows, seed)
             test = data.test
-            looked = [bundle.look(maps) for maps in test.maps]
-            found, raw = [said for said, _ in looked], [kept.score for _, kept in looked]
-            stated, right, _ = regions(found, raw, test)
-            shown = stated >= SHOWN
-            return {"p_right": stated[shown].tolist(), "right": right[shown].tolist()}
+            facts: dict[str, Any] = {"p_right": [], "right": [], "p_all_right": []}
+            for maps, truth in zip(test.maps, test.drawn, strict=True):
+                found, _ = bundle.look(maps)
+                seen = shown(found)
+                facts["p_right"].append(seen.p_right.tolist())
+                facts["right"].append(match(*as_found(seen), truth).right.tolist())
+                facts["p_all_right"].append(float(found.p_all_right))
+            return facts
 
-        yield kept.run({"data": data.set.digest, "n": arguments.labels, "seed": seed}, CODE, run)
+        yield kept.run(
+            {"data": data.set.digest, "n": arguments.labels, "seed": seed, "by": "image"}, CODE, run
+        )
 
 
 @dataclass(frozen=True)
@@ -250,7 +287,10 @@ def planned(
     """The plan, with no more labels than the part has items."""
     if audit is not None and reach is not None:
         audit = min(audit, int(reach * len(pool.wrong)))
-    return plan_audit(pool.p_right, promise, audit=audit, reach=reach)
+    groups = {}
+    if pool.by_image:  # one label of the audit takes as long as an image
+        groups = {"ends": pool.ends, "price": len(pool.wrong) / len(pool.ends)}
+    return plan_audit(pool.p_right, promise, audit=audit, reach=reach, **groups)
 
 
 def accept(plan: AuditPlan | None, pool: Pool, promise: Promise, *, seed: int) -> dict[str, int]:
@@ -261,19 +301,20 @@ def accept(plan: AuditPlan | None, pool: Pool, promise: Promise, *, seed: int) -
     wrong = pool.wrong[ranks]
     return {
         "certified": certify(plan, ranks, wrong).size,
-        "point estimate": point_estimate(plan, ranks, wrong, promise),
+        "point estimate": point_estimate(plan, pool, ranks, wrong, promise),
     }
 
 
-def point_estimate(plan: AuditPlan, ranks: Ints, wrong: Bools, promise: Promise) -> int:
+def point_estimate(plan: AuditPlan, pool: Pool, ranks: Ints, wrong: Bools, promise: Promise) -> int:
     """The largest part on which the audit's own share of errors is within the bound."""
     best = 0
-    for size in np.ceil(np.arange(1, STEPS + 1) / STEPS * plan.reach).astype(int):
+    steps = np.ceil(np.arange(1, STEPS + 1) / STEPS * plan.reach).astype(int)
+    for size in pool.ends[np.searchsorted(pool.ends, steps)].tolist():
         inside = ranks < size
         if inside.any():
             share = float(wrong[inside].mean())
             scale = 1.0 if promise.of == ACCEPTED else size / plan.pool
-            best = int(size) if share * scale <= promise.max_error else best
+            best = size if share * scale <= promise.max_error else best
     return best
 
 
