@@ -46,6 +46,7 @@ def propose(
     by: str = TASKS,
     audit: int | None = None,
     reach: float | None = None,
+    blind: bool | None = None,
 ) -> Audit:
     """Plan an audit of what the live version says, draw it, and have it put in front of the queue.
 
@@ -58,6 +59,8 @@ def propose(
         audit: labels to spend: tasks, tasks of each class, or regions; None leaves that to the
             plan.
         reach: largest share of the pool that may be accepted; None leaves it to the plan.
+        blind: whoever checks does not see what is predicted, and so cannot agree too readily. None:
+            for choices, where it costs a click, and not for boxes.
 
     Raises:
         NotNowError: there is nothing to accept, no audit would pay, or another one is under way.
@@ -99,6 +102,8 @@ def propose(
         planned = plan(pool, at_once, audit=audit, reach=reach, seed=seed)
     if planned is None:
         raise NotNowError(_why_none(live, promise, by, pool))
+    if blind is None:
+        blind = REGIONS not in ways_to_count(project)
     number = database.add_audit(
         {
             "project": project.key,
@@ -108,7 +113,7 @@ def propose(
             "max_error": promise.max_error,
             "confidence": promise.confidence,
             "of": promise.of,
-            "plan": planned.facts,
+            "plan": {**planned.facts, "blind": blind},
         },
         planned.items,
     )

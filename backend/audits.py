@@ -82,6 +82,23 @@ def regions_of(audit: Audit) -> dict[str, Any] | None:
     return found
 
 
+def to_check(database: Database, project: Project) -> dict[int, bool]:
+    """Tasks that audits ask for and nobody has labelled yet, in the order they are asked for.
+
+    Returns:
+        Task -> whether it is to be labelled without seeing what is predicted.
+    """
+    touched = database.touched_tasks(project.key)
+    found: dict[int, bool] = {}
+    for audit in database.audits(project.key, status=(*HOLDING, ACCEPTED)):
+        state = DRAWN if audit.status in HOLDING else WATCHED
+        blind = bool(audit.plan.get("blind"))
+        for item in in_chance_order(audit, database.audit_items(audit.id, state=state)):
+            if item.task_id not in touched:
+                found.setdefault(item.task_id, blind)
+    return found
+
+
 def by_of(audit: Audit) -> str:
     """What the promise of an audit counts; one of `BY`."""
     if regions_of(audit) is not None:
@@ -222,6 +239,7 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
         "confidence": audit.confidence,
         "of": audit.of,
         "by": by_of(audit),
+        "blind": bool(audit.plan.get("blind")),
         "pool": audit.plan["pool"] if regions is None else regions["of_images"],
         "reach": sum(part.plan.reach for part in parts)
         if regions is None

@@ -406,6 +406,11 @@ def rollback(
     type=int,
     help="Labels to check (of each class; regions); without, as many as pay best.",
 )
+@click.option(
+    "--blind/--shown",
+    default=None,
+    help="Hide what is predicted from whoever checks, or show it; without: hidden but for boxes.",
+)
 @click.option("--again", is_flag=True, help="Plan a new audit after one that proved nothing.")
 @click.option("--cancel", is_flag=True, help="Give up an audit that is under way.")
 @click.option("--undo", is_flag=True, help="Take accepted labels back out of Label Studio.")

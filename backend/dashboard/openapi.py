@@ -158,8 +158,8 @@ def _schemas() -> dict[str, Schema]:
         last_error=_or_null(_ref("Run")),
     )  # fmt: skip
     acceptance = _object(
-        audit=WHOLE, status=TEXT, version=TEXT, max_error=SHARE, confidence=SHARE, of=TEXT, by=TEXT,
-        pool=WHOLE, reach=WHOLE, audit_labels=WHOLE, audit_labels_done=WHOLE,
+        audit=WHOLE, status=TEXT, version=TEXT, max_error=SHARE, confidence=SHARE, of=TEXT,
+        by=TEXT, blind=YES, pool=WHOLE, reach=WHOLE, audit_labels=WHOLE, audit_labels_done=WHOLE,
         may_be_accepted=WHOLE, accepted=WHOLE, sentence=TEXT,
         checked=_or_null(
             _object(asked=WHOLE, checked=WHOLE, wrong=WHOLE, max_error=SHARE, evidence=NUMBER)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from backend.audits import ACCEPTED, DRAWN, HOLDING, WATCHED, in_chance_order
+from typing import Any
+
+from backend.audits import to_check
 from backend.drift import DRIFT
 from backend.jobs.base import Job
 from backend.ordering import audit_score
@@ -16,8 +18,8 @@ def run(job: Job) -> str:
     if project.live_version is None:
         return "no version is live"
     version = database.version(project.key, project.live_version)
-    waiting = to_check(job)
-    scores = database.scores(project.key, version.number, waiting)
+    waiting = checks(job)
+    scores = database.scores(project.key, version.number, list(waiting))
     ids = [task for task in waiting if task in scores]
     _, cluster = database.take_numbers(project.key, clusters=len(ids))
     place = {task: (audit_score(n, len(ids)), cluster + n) for n, task in enumerate(ids)}
@@ -30,24 +32,23 @@ def run(job: Job) -> str:
             for item in found.get(task, ()):
                 if item.get("model_version") == version.name:
                     score, number = place[task]
+                    fields: dict[str, Any] = {"score": score, "cluster": number}
+                    if waiting[task]:
+                        fields["result"] = []
                     job.wait_for_pause()
-                    job.platform.update_prediction(int(item["id"]), score=score, cluster=number)
+                    job.platform.update_prediction(int(item["id"]), **fields)
         database.place_scores(project.key, version.number, {task: place[task] for task in part})
     return f"{len(ids)} tasks to check come first in the queue"
 
 
-def to_check(job: Job) -> list[int]:
-    """Tasks to look at that nobody has labelled yet.
+def checks(job: Job) -> dict[int, bool]:
+    """Tasks to look at that nobody has labelled yet; whether without what is predicted.
 
     Those drawn for an audit, some of what was accepted, and some of new tasks that are unlike the
     others.
     """
     database, key = job.app.database, job.run.project
     touched = database.touched_tasks(key)
-    found = []
-    for audit in database.audits(key, status=(*HOLDING, ACCEPTED)):
-        state = DRAWN if audit.status in HOLDING else WATCHED
-        items = in_chance_order(audit, database.audit_items(audit.id, state=state))
-        found += [item.task_id for item in items]
-    found += database.draws(key, kind=DRIFT)
-    return [task for task in dict.fromkeys(found) if task not in touched]
+    unlike = {task: False for task in database.draws(key, kind=DRIFT) if task not in touched}
+    found = to_check(database, job.project)
+    return found | {task: blind for task, blind in unlike.items() if task not in found}

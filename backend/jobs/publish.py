@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from backend.audits import to_check
 from backend.edges.labels import answers
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.results import check_prediction, to_result
@@ -140,6 +142,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     database, project = job.app.database, job.project
     job.confirm()
     database.update_version(project.key, version.number, status="publishing", on_platform=True)
+    unseen = {task for task, blind in to_check(database, project).items() if blind}
+    rows = [replace(row, label=None) if row.task_id in unseen else row for row in rows]
     tagged = [row for row in rows if row.cluster is not None]
     first = sorted(tagged, key=lambda row: row.score)[:TAGGED_BEFORE]
     early = {row.task_id for row in first}

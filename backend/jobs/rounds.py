@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import BackendError
-from backend.jobs.audit import to_check
+from backend.jobs.audit import checks
 from backend.jobs.base import Job
 from backend.kinds import Said, kind_of
 from backend.ordering import MOST_TAGGED, draws_wanted, random_draws
@@ -105,7 +105,7 @@ def next_round(
         len(labels), retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
     )
     index = pool.index
-    checks = [i for i in to_check(job) if i in index]
+    asked = [i for i in checks(job) if i in index]
     earlier = app.database.draws(job.run.project)
     waiting = [i for i in earlier if i in index and pool.open[index[i]]]
     wanted = draws_wanted(
@@ -115,7 +115,7 @@ def next_round(
         waiting=len(waiting),
         size=size,
     )
-    candidates = pool.task_ids[pool.open & ~np.isin(pool.task_ids, waiting + checks)]
+    candidates = pool.task_ids[pool.open & ~np.isin(pool.task_ids, waiting + asked)]
     drawn, probability = random_draws(candidates, wanted, seed=version)
     app.database.add_draws(
         job.run.project,
@@ -124,7 +124,7 @@ def next_round(
             for i in drawn
         ],
     )
-    draws = checks + waiting + [int(i) for i in drawn]
+    draws = asked + waiting + [int(i) for i in drawn]
 
     rows = np.flatnonzero(pool.open & ~np.isin(pool.task_ids, draws))
     known = [index[i] for i in labels if i in index]

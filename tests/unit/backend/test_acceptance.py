@@ -581,3 +581,27 @@ def test_classes_need_one_choice_an_image(trained):
         propose(trained, by="regions")
     with pytest.raises(ModelError, match=r"clases.*classes"):
         propose(trained, by="clases")
+
+
+def test_who_checks_does_not_see_what_is_predicted(trained):
+    """Neither in the audit nor, once something is accepted, among what is checked."""
+    audit = propose(trained)
+    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.DRAWN)}
+    live = trained.platform.live()
+    assert status(trained)["blind"]
+    assert {task for task, item in live.items() if item["result"] == []} == drawn
+    rows = trained.database.scores(trained.key, audit.version)
+    assert all(rows[task].label is not None for task in drawn), "the version's word is kept"
+    answer_audit(trained)
+    run(trained, "accept", audit)
+    watched = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.WATCHED)}
+    hidden = {task for task, item in trained.platform.live().items() if item["result"] == []}
+    assert trained.project.live_version > audit.version
+    assert hidden == watched, "the version that the audit's labels made does not show them either"
+    assert len(watched) >= 20
+
+
+def test_an_audit_may_show_what_is_predicted(trained):
+    propose(trained, blind=False)
+    assert not status(trained)["blind"]
+    assert all(item["result"] for item in trained.platform.live().values())
