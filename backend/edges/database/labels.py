@@ -72,7 +72,10 @@ class Labels(Store):
                         (t.answers.c.project == key) & t.answers.c.task_id.in_(part) & by_people()
                     )
                 )
-                for table in (t.scores, t.judgements, t.draws, t.label_errors, t.answers, t.tasks):
+                for table in (
+                    t.scores, t.judgements, t.draws, t.label_errors, t.compared, t.answers,
+                    t.tasks,
+                ):  # fmt: skip
                     c.execute(
                         table.delete().where((table.c.project == key) & table.c.task_id.in_(part))
                     )
