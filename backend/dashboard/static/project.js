@@ -130,7 +130,7 @@ export class ProjectView {
     ]);
     keep(this.classes, d.classes, (found) => found.why ? why(found.why) : classTable(found));
     keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) : [
-      h("p", {}, "Novelty: how many labelled images are nearer to another labelled one than the image is to any. From 95\u00a0% on, nothing like it is labelled."),
+      h("p", {}, "Novelty: the share of labelled images that are nearer to another labelled image than this one is to any. Similarity: 1 for a copy, around 0 for what has nothing in common."),
       h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask))]);
     keep(this.doubted, d.doubted_labels, (found) => found.length
       ? [h("p", {}, "The model, not fitted on these labels, or other people contradict them: each is more probably wrong than right."),
@@ -338,13 +338,13 @@ function novelty(share) {
 
 function nearestOf(task) {
   return [
-    h("p", { class: "soft", id: `nearest-${task.task}` }, "Labelled images most like it:"),
+    h("p", { class: "soft", id: `nearest-${task.task}` }, "Labelled images most like it, and how similar:"),
     h("ul", { class: "nearest", "aria-labelledby": `nearest-${task.task}` }, task.nearest.map((item) => {
       const label = answer(item.label);
       return h("li", {},
         link(item.label_studio_url,
           picture(item, `Task ${item.task}, labelled: ${label}`, { regions: item.regions, lost: `Task ${item.task}` })),
-        h("p", { class: "soft" }, label, h("br"), `similarity ${number(item.similarity, 2)}`));
+        h("p", { class: "soft" }, label, h("br"), number(item.similarity, 2)));
     })),
   ];
 }

@@ -238,6 +238,21 @@ def test_a_database_without_probabilities_of_labels_gets_them(database):
     assert database.scores(key, 1) == {1: row, 2: plain}
 
 
+def test_a_database_that_compared_nothing_yet_does(tmp_path):
+    """As a release that knew no novelty left it."""
+    address = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    old = Database(address)
+    key = connected(old).key
+    with old.engine.begin() as c:
+        c.exec_driver_sql("DROP TABLE compared")
+    old.close()
+    database = Database(address)
+    assert database.compared(key, [1]) == {}
+    database.put_compared(key, [Compared(task_id=1, novelty=0.5, nearest=[])])
+    assert database.compared(key, [1]).keys() == {1}
+    database.close()
+
+
 def test_what_people_look_at_is_counted_over_the_open_pool(database):
     """The other version, the touched tasks and those without P(right) do not count."""
     key = connected(database).key

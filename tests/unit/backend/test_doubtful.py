@@ -9,7 +9,8 @@ import pytest
 from support.several import WorldOfSeveral
 from support.world import CONFIG, picture
 
-from backend.doubtful import UNLIKE, most_doubtful, why_doubtful
+from backend.doubtful import UNLIKE, USUAL, most_doubtful, why_doubtful
+from backend.edges.labels.boxes import Drawing, Drawn, encode
 from backend.edges.labels.config import parse_config
 from backend.jobs import compare
 from backend.jobs.base import Job
@@ -18,6 +19,10 @@ from backend.jobs.rounds import read_pool
 from backend.kinds import kind_of
 from backend.records import Compared, Score
 
+BOXES = (
+    '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
+    '<Label value="cup"/></RectangleLabels></View>'
+)
 SPEC = parse_config(CONFIG).require_spec()
 CALM = Score(
     task_id=1, label="red", score=0.5, p_right=0.5, total=0.5, aleatoric=0.4, epistemic=0.1
@@ -173,3 +178,19 @@ def test_labels_near_by_explain_the_doubt(novelty, labels, said):
     first = "Mostly aleatoric: the passes agree that more than one answer fits."
     told = why_doubtful(CALM, SPEC, compared, labels)
     assert told == f"{first} {said}".strip()
+
+
+@pytest.mark.parametrize(
+    ("novelty", "said"),
+    [
+        (UNLIKE, " Nothing like it is labelled."),
+        (USUAL, ""),
+        (0.2, " Images like it are labelled: the doubt is about its objects."),
+    ],
+)
+def test_of_boxes_only_novelty_explains_the_doubt(novelty, said):
+    """No two drawings are the same, so that differing ones say nothing."""
+    compared = Compared(task_id=1, novelty=novelty, nearest=[(2, 0.9), (3, 0.8)])
+    spec = parse_config(BOXES).require_spec()
+    drawn = {i: encode(Drawing((Drawn("cup", (0.1, 0.1, 0.2, 0.1 * i)),))) for i in (2, 3)}
+    assert why_doubtful(CALM, spec, compared, drawn).endswith(f"answer fits.{said}")
