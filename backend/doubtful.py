@@ -14,7 +14,6 @@ from backend.records import Compared, Project, Score
 
 # From here on nothing like an image is labelled: of twenty drawn as the labelled ones were, one.
 UNLIKE = 0.95
-USUAL = 0.5  # below, an image is nearer to labelled ones than they mostly are to each other
 
 
 def score_values(spec: TaskSpec | None, row: Score) -> dict[str, Any]:
@@ -96,14 +95,13 @@ def _by_labels(spec: TaskSpec, said: str | None, novelty: float, near: Sequence[
     """What the labels of the nearest images say of the doubt, if they say anything."""
     if novelty >= UNLIKE:
         return "Nothing like it is labelled."
-    if spec.boxes:  # no two drawings are the same
-        return (
-            "Images like it are labelled: the doubt is about its objects."
-            if novelty < USUAL
-            else ""
-        )
     if len(near) < 2:
         return ""
+    if spec.boxes:  # no two drawings are the same, but what they are of may be
+        drawn = {name for text in near for name in readable(spec, text) or ()}
+        lacking = [name for name in readable(spec, said) or () if name not in drawn]
+        none = f"The labelled images most like it have no {' and no '.join(lacking)}."
+        return none if lacking else ""
     if len(set(near)) > 1:
         return "The labelled images most like it have different labels."
     if near[0] == said:

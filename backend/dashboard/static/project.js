@@ -332,7 +332,7 @@ function doubtfulTask(task) {
 
 function novelty(share) {
   if (share === null) return "Novelty: told after the next training";
-  const words = share >= 0.95 ? "very new" : share >= 0.75 ? "rather new" : share >= 0.25 ? "usual" : "well known";
+  const words = share >= 0.95 ? "very new" : share >= 0.75 ? "rather new" : "not new";
   return `Novelty ${percent(share, 0)}: ${words}`;
 }
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.several import WorldOfSeveral
 from support.world import CONFIG, picture
 
-from backend.doubtful import UNLIKE, USUAL, most_doubtful, why_doubtful
-from backend.edges.labels.boxes import Drawing, Drawn, encode
+from backend.doubtful import UNLIKE, most_doubtful, why_doubtful
+from backend.edges.labels.boxes import Drawing, Drawn, Region, encode, encode_prediction
 from backend.edges.labels.config import parse_config
 from backend.jobs import compare
 from backend.jobs.base import Job
@@ -21,7 +22,7 @@ from backend.records import Compared, Score
 
 BOXES = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">'
-    '<Label value="cup"/></RectangleLabels></View>'
+    '<Label value="cup"/><Label value="key"/><Label value="pan"/></RectangleLabels></View>'
 )
 SPEC = parse_config(CONFIG).require_spec()
 CALM = Score(
@@ -181,16 +182,22 @@ def test_labels_near_by_explain_the_doubt(novelty, labels, said):
 
 
 @pytest.mark.parametrize(
-    ("novelty", "said"),
+    ("novelty", "names", "said"),
     [
-        (UNLIKE, " Nothing like it is labelled."),
-        (USUAL, ""),
-        (0.2, " Images like it are labelled: the doubt is about its objects."),
+        (UNLIKE, ("cup", "cup"), " Nothing like it is labelled."),
+        (0.5, ("cup", "key"), ""),
+        (0.5, ("cup", "cup"), " The labelled images most like it have no key."),
+        (0.5, ("pan", "pan"), " The labelled images most like it have no cup and no key."),
     ],
 )
-def test_of_boxes_only_novelty_explains_the_doubt(novelty, said):
+def test_of_boxes_it_is_told_what_was_predicted_and_never_drawn(novelty, names, said):
     """No two drawings are the same, so that differing ones say nothing."""
     compared = Compared(task_id=1, novelty=novelty, nearest=[(2, 0.9), (3, 0.8)])
     spec = parse_config(BOXES).require_spec()
-    drawn = {i: encode(Drawing((Drawn("cup", (0.1, 0.1, 0.2, 0.1 * i)),))) for i in (2, 3)}
-    assert why_doubtful(CALM, spec, compared, drawn).endswith(f"answer fits.{said}")
+    place = (0.1, 0.1, 0.2, 0.3)
+    drawn = {
+        i: encode(Drawing((Drawn(name, place),))) for i, name in zip((2, 3), names, strict=True)
+    }
+    regions = [Region(name, place, 0.9, (1.0, 1.0, 1.0, 1.0), 0.2) for name in ("cup", "key")]
+    row = replace(CALM, label=encode_prediction(regions, (16, 16)))
+    assert why_doubtful(row, spec, compared, drawn).endswith(f"answer fits.{said}")
