@@ -26,14 +26,16 @@ UNKNOWN = (
 )
 
 
-def one_label_each(database: Database, key: str, spec: TaskSpec) -> dict[int, str]:
-    """Task -> the one answer that stands for those of its annotators.
+def one_label_each(
+    database: Database, key: str, spec: TaskSpec, task_ids: Sequence[int] | None = None
+) -> dict[int, str]:
+    """Task -> the one answer that stands for those of its annotators; all, or a few named tasks.
 
     Where one class is chosen and the last training could tell how good people are, their votes
     count by that, each person's newest label once; of somebody it could not judge as much as the
     others' do on average. Otherwise see `answers.merged`.
     """
-    given = database.answers_of_people(key)
+    given = database.answers_of_people(key, task_ids)
     weights = _weights(database, key, spec)
     found: dict[int, str] = {}
     for task, votes in given.items():

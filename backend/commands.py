@@ -13,6 +13,7 @@ from backend import acts
 from backend.annotators import one_label_each
 from backend.connect import ConnectReport, connect
 from backend.doctor import Finding, examine
+from backend.doubtful import score_values
 from backend.edges.database import Database
 from backend.edges.labels.answers import readable
 from backend.edges.labels.config import parse_config
@@ -236,13 +237,7 @@ def scores(settings: Settings, project: Project) -> list[dict[str, Any]]:
     labels = one_label_each(database, project.key, spec) if spec else database.labels(project.key)
     return [
         {
-            "task": row.task_id,
-            "prediction": readable(spec, row.label),
-            "p_right": row.p_right,
-            "score": row.score,
-            "total": row.total,
-            "aleatoric": row.aleatoric,
-            "epistemic": row.epistemic,
+            **score_values(spec, row),
             "cluster": row.cluster,
             "label": readable(spec, labels.get(row.task_id)),
             **({"probabilities": row.probs} if several else {}),

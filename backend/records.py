@@ -154,6 +154,21 @@ class AuditItem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compared:
+    """An open task beside the labelled ones, as they were at the last training.
+
+    Attributes:
+        task_id: which.
+        novelty: see `model.novelty.Novelty.share`.
+        nearest: labelled tasks most like it, with the cosine similarity of each, nearest first.
+    """
+
+    task_id: int
+    novelty: float
+    nearest: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contradicted:
     """A label of people's, and how the model that was not fitted on it sees it."""
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from backend.annotators import people
 from backend.app import App
+from backend.doubtful import most_doubtful
 from backend.edges.database import Database
-from backend.edges.labels.answers import decode, readable
-from backend.edges.labels.boxes import decode_prediction
+from backend.edges.labels.answers import decode
 from backend.edges.labels.config import TaskSpec
-from backend.records import Project, Score, Version
+from backend.records import Project, Version
 from backend.triage import doubted_labels
 
 BINS = 20
@@ -152,54 +152,14 @@ def _histogram(database: Database, project: Project, live: Version | None) -> di
 def _doubtful(
     database: Database, project: Project, live: Version | None, spec: TaskSpec | None, limit: int
 ) -> dict[str, Any]:
-    rows = [] if live is None else database.most_doubtful(project.key, live.number, limit)
-    drawn = database.drawn_among(project.key, [row.task_id for row in rows])
-    tasks = [
-        {
-            "task": row.task_id,
-            "prediction": readable(spec, row.label),
-            "p_right": row.p_right,
-            "score": row.score,
-            "total": row.total,
-            "aleatoric": row.aleatoric,
-            "epistemic": row.epistemic,
-            "drawn_by_chance": row.task_id in drawn,
-            "why": why_doubtful(row),
-            "regions": _regions(spec, row.label),
-            "label_studio_url": (
-                f"{project.host}/projects/{project.platform_id}/data?task={row.task_id}"
-            ),
-            "image_url": f"/api/projects/{project.key}/tasks/{row.task_id}/image",
-        }
-        for row in rows
-    ]
+    tasks = [] if live is None else most_doubtful(database, project, live.number, spec, limit)
+    for shown in (image for task in tasks for image in (task, *task["nearest"])):
+        shown["image_url"] = f"/api/projects/{project.key}/tasks/{shown['task']}/image"
     return {
         "version": None if live is None else live.name,
         "tasks": tasks,
         "why": None if tasks else _nothing_open(live),
     }
-
-
-def why_doubtful(row: Score) -> str:
-    """The larger part of the uncertainty, in words.
-
-    Example:
-        >>> why_doubtful(Score(task_id=1, label="a", score=0.5, p_right=0.5))
-        'It was not said how the doubt comes about.'
-    """
-    if row.total is None or row.aleatoric is None or row.epistemic is None:
-        return "It was not said how the doubt comes about."
-    if row.epistemic > row.aleatoric:
-        return "Mostly epistemic: the passes disagree, so such images are not learnt yet."
-    return "Mostly aleatoric: the passes agree that more than one answer fits."
-
-
-def _regions(spec: TaskSpec | None, text: str | None) -> list[dict[str, Any]]:
-    """Predicted boxes as shares of the upright image; none where no boxes are drawn."""
-    said = decode_prediction(text) if spec is not None and spec.boxes and text else None
-    if said is None:
-        return []
-    return [{"label": r.label, "box": list(r.box), "p_right": r.p} for r in said.regions]
 
 
 def _no_model(live: Version | None) -> str:

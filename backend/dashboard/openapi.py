@@ -16,6 +16,10 @@ WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 YES: Schema = {"type": "boolean"}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+NOVELTY: Schema = SHARE | {
+    "description": "share of labelled images that are nearer to another labelled one than the "
+    "image is to any; null where it was not compared yet"
+}
 TIME: Schema = {"type": "number", "description": "seconds since 1970"}
 
 
@@ -207,10 +211,15 @@ def _schemas() -> dict[str, Schema]:
         "oneOf": [TEXT, _list(TEXT), _counts(), {"type": "null"}],
         "description": "a class; with several answers a list; with boxes objects of each class",
     }
+    nearest = _object(
+        task=WHOLE, label=prediction, similarity={"type": "number", "minimum": -1, "maximum": 1},
+        regions=_list(_object(label=TEXT, box=_list(SHARE))), label_studio_url=TEXT,
+        image_url=TEXT,
+    )  # fmt: skip
     doubtful = _object(
         task=WHOLE, prediction=prediction, p_right=SHARE, score=SHARE,
         total=_or_null(NUMBER), aleatoric=_or_null(NUMBER), epistemic=_or_null(NUMBER),
-        drawn_by_chance=YES, why=TEXT,
+        novelty=_or_null(NOVELTY), nearest=_list(nearest), drawn_by_chance=YES, why=TEXT,
         regions=_list(_object(label=TEXT, box=_list(SHARE), p_right=SHARE)),
         label_studio_url=TEXT, image_url=TEXT,
     )  # fmt: skip

@@ -212,6 +212,16 @@ label_errors = Table(
     Column("why", Text, nullable=False),
 )
 
+# The most doubtful open tasks beside the labelled ones; see `backend.records.Compared`.
+compared = Table(
+    "compared",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("novelty", Float, nullable=False),
+    Column("nearest", JSON, nullable=False),  # [[task, similarity], ...]
+)
+
 # How good people's labels are by the newest version; empty where no two share tasks.
 annotators = Table(
     "annotators",

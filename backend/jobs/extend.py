@@ -6,6 +6,7 @@ import numpy as np
 
 from backend.drift import look
 from backend.jobs.base import Job
+from backend.jobs.compare import compare_doubtful
 from backend.jobs.publish import import_bulk, prediction
 from backend.jobs.rounds import read_pool
 from backend.kinds import kind_of
@@ -77,6 +78,8 @@ def run(job: Job) -> str:
     else:
         import_bulk(job, version.name, spec, rows, label="publishing new tasks")
     app.database.put_scores(key, version.number, rows)
+    if version.bundle is not None:
+        compare_doubtful(job, pool, app.labels(key, spec), only_if_new=True)
     done_now = f"{len(rows)} new tasks have predictions of {version.name}"
     unlike = look(app.database, job.project, pool.task_ids, pool.features, known=done)
     if unlike:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from backend.jobs.base import Job
+from backend.jobs.compare import compare_doubtful
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import read_pool
 from backend.records import Version
@@ -33,4 +34,5 @@ def run(job: Job) -> str:
     job.say(0.3, f"scoring {len(pool.task_ids)} tasks with {source.name}")
     rows = score_pool(job, pool, bundle, spec, version, labels)
     publish(job, version, spec, rows)
+    compare_doubtful(job, pool, labels)
     return f"{version.name} is live with the model of {source.name}"

@@ -15,6 +15,7 @@ from backend.errors import BackendError
 from backend.forecast import pool_accuracy
 from backend.jobs import features, views
 from backend.jobs.base import Job
+from backend.jobs.compare import compare_doubtful
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import Pool, read_pool
 from backend.jobs.sync import synchronise
@@ -81,6 +82,7 @@ def run(job: Job) -> str:
     database.put_label_errors(key, number, contradicted)
     if not verdict.promote:
         _answer_request(job, began)
+        compare_doubtful(job, pool, usable)
         return f"{version.name} was trained and kept back: {verdict.reason}"
     job.lap("judge")
     job.say(0.5, f"scoring {len(pool.task_ids)} tasks with {version.name}")
@@ -92,6 +94,7 @@ def run(job: Job) -> str:
     job.lap("score")
     publish(job, version, spec, placed)
     _answer_request(job, began)
+    compare_doubtful(job, pool, usable)
     unlike = _unlike(job, pool, known)
     return f"{version.name} is live: {len(usable)} labels, {verdict.reason}{unlike}"
 

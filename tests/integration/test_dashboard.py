@@ -147,6 +147,59 @@ def test_people_are_shown_where_several_share_tasks(running, browser):
     assert page.wrong == []
 
 
+def test_doubtful_images_show_the_labelled_ones_they_are_most_like(running, browser):
+    database = running.database
+    for key, name, drawn in ((running.key, "t", 0), (running.boxes, LONG_TITLE, 2)):
+        page = open_page(browser, running)
+        open_project(page, name)
+        live = database.project(key).live_version
+        task = database.most_doubtful(key, live, 1)[0].task_id
+        compared = database.compared(key, [task])[task]
+        first = page.locator(".doubtful-list li").first
+        first.get_by_text(f"Novelty {round(100 * compared.novelty)}\u00a0%").wait_for()
+        near = first.get_by_role("list", name="Labelled images most like it, and how similar:")
+        links = near.get_by_role("link")
+        assert links.count() == 3
+        for n, (other, similarity) in enumerate(compared.nearest):
+            link = links.nth(n)
+            assert link.get_attribute("href").endswith(f"/data?task={other}")
+            assert link.get_attribute("rel") == "noopener noreferrer"
+            image = link.get_by_role("img", name=re.compile(rf"^Task {other}, labelled: \w+"))
+            image.scroll_into_view_if_needed()
+            assert link.locator("rect").count() == drawn
+            assert f"{similarity:.2f}" in near.locator("li").nth(n).inner_text()
+        until(lambda near=near: near.evaluate(ALL_LOADED_IN), 10, "all small pictures are there")
+        first.get_by_role("link", name=f"Task {task}", exact=True).focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.href").endswith(
+            f"task={compared.nearest[0][0]}"
+        )
+        assert page.evaluate(FOCUS_IS_VISIBLE)
+        assert page.wrong == []
+
+
+def test_a_lost_picture_leaves_the_link_its_name_and_unknown_novelty_is_said(running, browser):
+    database, key = running.database, running.key
+    live = database.project(key).live_version
+    tasks = [row.task_id for row in database.most_doubtful(key, live, 100)]
+    known = list(database.compared(key, tasks).values())
+    page = open_page(browser, running)
+    page.route("**/image", lambda route: route.fulfill(status=502, body="{}"))
+    database.put_compared(key, [row for row in known if row.task_id != tasks[0]])
+    try:
+        open_project(page)
+        items = page.locator(".doubtful-list > li")
+        items.first.get_by_text("Novelty: told after the next training").wait_for()
+        assert items.first.locator(".nearest").count() == 0
+        other = next(row for row in known if row.task_id == tasks[1]).nearest[0][0]
+        second = items.nth(1).locator(".nearest")
+        second.scroll_into_view_if_needed()
+        second.get_by_role("link", name=f"Task {other}", exact=True).wait_for()
+        assert page.evaluate(UNNAMED) == []
+    finally:
+        database.put_compared(key, known)
+
+
 def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     page = open_page(browser, running)
     open_project(page)
@@ -273,7 +326,7 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(running, browser):
     assert all(b - a <= 1 for a, b in pairwise(levels))
     reached = set()
     page.locator("h1").focus()
-    for _ in range(60):
+    for _ in range(120):  # four links of each doubtful image come before the doctor
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate("document.activeElement.innerText || document.activeElement.id || ''")
@@ -325,8 +378,11 @@ def test_a_stop_does_not_wait_for_those_who_listen(installation):
 # Controls without a name, and what needs an alternative and has none.
 UNNAMED = """() => [...document.querySelectorAll(`a, button, select, input, summary, img, svg[role],
   progress, [role=region]`)].filter(e => !(e.innerText || e.getAttribute('alt')
-  || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby')
+  || e.querySelector('img[alt]:not([alt=""])') || e.getAttribute('aria-label')
+  || e.getAttribute('aria-labelledby')
   || (e.labels && e.labels.length))).map(e => e.outerHTML.slice(0, 120))"""
+
+ALL_LOADED_IN = "n => [...n.querySelectorAll('img')].every(i => i.naturalWidth > 0)"
 
 ALL_LOADED = "() => [...document.querySelectorAll('img')].every(i => i.naturalWidth > 0)"
 

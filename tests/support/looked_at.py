@@ -8,9 +8,9 @@ import time
 import numpy as np
 from PIL import Image, ImageDraw
 
-from backend.edges.labels.boxes import Region, encode_prediction
+from backend.edges.labels.boxes import Drawing, Drawn, Region, encode, encode_prediction
 from backend.edges.labels.config import parse_config
-from backend.records import AuditItem, Contradicted, Draw, Score, Version
+from backend.records import AuditItem, Compared, Contradicted, Draw, Score, Version
 from model.annotators.base import Annotator
 
 BOXES = (
@@ -77,8 +77,13 @@ def versions(key: str, config_hash: str, n: int, **more) -> list[Version]:
     return made
 
 
-def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -> None:
-    """Versions, labels of the first third of the tasks, and what the live version says of all."""
+def fill(
+    database, key: str, tasks: list[int], texts: list[str], spec, *, drawn: str = "", **more
+) -> None:
+    """Versions, labels of the first third of the tasks, and what the live version says of all.
+
+    Where boxes are `drawn`, all labels are that text.
+    """
     rng = np.random.default_rng(5)
     made = versions(key, spec.config_hash, 8, **more)
     for version in made:
@@ -93,7 +98,7 @@ def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -
     database.put_annotations(
         key,
         [
-            {"annotation_id": 10_000 + i, "task_id": i, "label": texts[n % len(texts)],
+            {"annotation_id": 10_000 + i, "task_id": i, "label": drawn or texts[n % len(texts)],
              "cancelled": False, "completed_by": 1, "updated_at": "2026-02-01T00:00:00Z"}
             for n, i in enumerate(labelled)
         ],
@@ -101,8 +106,10 @@ def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -
     database.add_draws(
         key, [Draw(task_id=i, kind="random", version=1, probability=0.2) for i in tasks[::5]]
     )
-    rows = []
+    rows, compared = [], []
     for n, i in enumerate(tasks):
+        near = [(int(task), 0.9 - 0.2 * k) for k, task in enumerate(rng.permutation(labelled)[:3])]
+        compared.append(Compared(task_id=i, novelty=float(rng.random()), nearest=near))
         p = float(rng.beta(5, 1.4))
         total = 1.1 * (1 - p)
         epistemic = total * float(rng.random())
@@ -111,6 +118,7 @@ def fill(database, key: str, tasks: list[int], texts: list[str], spec, **more) -
                   aleatoric=total - epistemic, epistemic=epistemic)
         )  # fmt: skip
     database.put_scores(key, live, rows)
+    database.put_compared(key, compared)
     database.put_label_errors(
         key, live,
         [
@@ -207,6 +215,7 @@ def fill_boxes(database, platform, host: str) -> str:
     ]
     fill(
         database, boxes.key, tasks, [encode_prediction(regions, SIZE)], drawn,
+        drawn=encode(Drawing((Drawn("cell", DISCS[0]), Drawn("platelet", DISCS[1])))),
         class_counts={"cell": 300, "platelet": 41}, ap50_per_class={"cell": 0.93, "platelet": 0.71},
     )  # fmt: skip
     return boxes.key

@@ -129,8 +129,9 @@ export class ProjectView {
         found.bins.map((b) => [percent(b.stated), percent(b.observed), interval([b.low, b.high]), whole(b.count)])),
     ]);
     keep(this.classes, d.classes, (found) => found.why ? why(found.why) : classTable(found));
-    keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) :
-      h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask)));
+    keep(this.doubtful, d.doubtful, (found) => found.why ? why(found.why) : [
+      h("p", {}, "Novelty: the share of labelled images that are nearer to another labelled image than this one is to any. Similarity: 1 for a copy, around 0 for what has nothing in common."),
+      h("ul", { class: "doubtful-list" }, found.tasks.map(doubtfulTask))]);
     keep(this.doubted, d.doubted_labels, (found) => found.length
       ? [h("p", {}, "The model, not fitted on these labels, or other people contradict them: each is more probably wrong than right."),
         h("ul", { class: "doubtful-list" }, found.map(doubtedLabel))]
@@ -301,33 +302,57 @@ function annotatorTable(found) {
         percent(a.quality), interval(a.low === null ? null : [a.low, a.high])]))];
 }
 
+// A small picture of a task with what is drawn on it; `lost` stands where it cannot be fetched.
+function picture(task, alt, { regions = [], lost = "No picture: it cannot be fetched." } = {}) {
+  const image = h("img", { src: task.image_url, alt, loading: "lazy" });
+  const frame = h("div", { class: "picture" }, image);
+  if (regions.length) {
+    frame.append(s("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
+      regions.map(({ label, box: [x0, y0, x1, y1], p_right: p }) =>
+        s("rect", { class: "region", x: x0, y: y0, width: x1 - x0, height: y1 - y0 },
+          s("title", {}, p === undefined ? label : `${label} ${percent(p, 0)}`)))));
+  }
+  image.addEventListener("error", () => frame.replaceChildren(h("p", { class: "soft" }, lost)), { once: true });
+  return frame;
+}
+
 function doubtfulTask(task) {
   const said = answer(task.prediction);
-  const picture = h("img", { src: task.image_url, alt: `Task ${task.task}, pre-annotated: ${said}`, loading: "lazy" });
-  const frame = h("div", { class: "picture" }, picture);
-  if (task.regions.length) {
-    frame.append(s("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
-      task.regions.map(({ label, box: [x0, y0, x1, y1], p_right: p }) =>
-        s("rect", { class: "region", x: x0, y: y0, width: x1 - x0, height: y1 - y0 }, s("title", {}, `${label} ${percent(p, 0)}`)))));
-  }
-  picture.addEventListener("error", () => frame.replaceChildren(h("p", { class: "soft" }, "No picture: it cannot be fetched.")), { once: true });
   return h("li", {},
-    frame,
+    picture(task, `Task ${task.task}, pre-annotated: ${said}`, { regions: task.regions }),
     h("h3", {}, link(task.label_studio_url, `Task ${task.task}`)),
     h("p", {}, h("strong", {}, said), `, P(right) ${percent(task.p_right)}`),
     task.regions.length ? h("p", { class: "soft" }, "P(right) of each box: ",
       task.regions.map((r) => `${r.label} ${percent(r.p_right, 0)}`).join(", ")) : null,
     h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
-    h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""));
+    h("p", { class: "soft" }, novelty(task.novelty)),
+    h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""),
+    task.nearest.length ? nearestOf(task) : null);
+}
+
+function novelty(share) {
+  if (share === null) return "Novelty: told after the next training";
+  const words = share >= 0.95 ? "very new" : share >= 0.75 ? "rather new" : "not new";
+  return `Novelty ${percent(share, 0)}: ${words}`;
+}
+
+function nearestOf(task) {
+  return [
+    h("p", { class: "soft", id: `nearest-${task.task}` }, "Labelled images most like it, and how similar:"),
+    h("ul", { class: "nearest", "aria-labelledby": `nearest-${task.task}` }, task.nearest.map((item) => {
+      const label = answer(item.label);
+      return h("li", {},
+        link(item.label_studio_url,
+          picture(item, `Task ${item.task}, labelled: ${label}`, { regions: item.regions, lost: `Task ${item.task}` })),
+        h("p", { class: "soft" }, label, h("br"), number(item.similarity, 2)));
+    })),
+  ];
 }
 
 function doubtedLabel(item) {
   const said = answer(item.label);
-  const frame = h("div", { class: "picture" });
-  const picture = h("img", { src: item.image_url, alt: `Task ${item.task}, labelled: ${said}`, loading: "lazy" });
-  picture.addEventListener("error", () => frame.replaceChildren(h("p", { class: "soft" }, "No picture: it cannot be fetched.")), { once: true });
-  frame.append(picture);
-  return h("li", {}, frame,
+  return h("li", {},
+    picture(item, `Task ${item.task}, labelled: ${said}`),
     h("h3", {}, link(item.label_studio_url, `Task ${item.task}`)),
     h("p", {}, "Labelled ", h("strong", {}, said), `, right with ${percent(item.p_right)}`),
     h("p", { class: "soft" }, item.why));

@@ -15,6 +15,8 @@ from backend.edges.database.store import CHUNK, Store
 from backend.edges.labels.merge import majority
 from backend.records import Draw, PoolTask
 
+OF_TASKS = (t.scores, t.judgements, t.draws, t.label_errors, t.compared, t.answers, t.tasks)
+
 
 def _named(
     query: sa.Select[Any], column: sa.ColumnElement[Any], task_ids: Sequence[int] | None
@@ -72,10 +74,9 @@ class Labels(Store):
                         (t.answers.c.project == key) & t.answers.c.task_id.in_(part) & by_people()
                     )
                 )
-                for table in (t.scores, t.judgements, t.draws, t.label_errors, t.answers, t.tasks):
-                    c.execute(
-                        table.delete().where((table.c.project == key) & table.c.task_id.in_(part))
-                    )
+                for table in OF_TASKS:
+                    of_these = (table.c.project == key) & table.c.task_id.in_(part)
+                    c.execute(table.delete().where(of_these))
                 if labelled:
                     self._count_change(c, key, int(labelled))
 

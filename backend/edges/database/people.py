@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -15,15 +15,18 @@ from model.annotators.base import Annotator
 class People(Store):
     """The annotators of a project."""
 
-    def answers_of_people(self, key: str) -> dict[int, list[tuple[int | None, str]]]:
+    def answers_of_people(
+        self, key: str, task_ids: Sequence[int] | None = None
+    ) -> dict[int, list[tuple[int | None, str]]]:
         """Task -> who gave which label, oldest first; see `Labels.answers`.
 
-        Whose label it is may be unknown.
+        Whose label it is may be unknown. Of all tasks, or of a few that are named.
         """
         a = t.answers.c
+        named = sa.true() if task_ids is None else a.task_id.in_(task_ids)
         query = (
             sa.select(a.task_id, a.completed_by, a.label)
-            .where(labels_of_people(key))
+            .where(labels_of_people(key) & named)
             .order_by(a.updated_at, a.annotation_id)
         )
         given: dict[int, list[tuple[int | None, str]]] = {}

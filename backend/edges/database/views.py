@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from backend.edges import schema as t
 from backend.edges.database.store import Store
-from backend.records import PoolTask, Run, Score
+from backend.records import Compared, PoolTask, Run, Score
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,30 @@ class Views(Store):
         )
         with self.reader.connect() as c:
             return [Score(**row) for row in c.execute(query).mappings()]
+
+    def put_compared(self, key: str, rows: Sequence[Compared]) -> None:
+        """Record how tasks stand beside the labelled ones, in place of what was known before."""
+        values = [{"project": key, **vars(row)} for row in rows]
+        with self.engine.begin() as c:
+            c.execute(t.compared.delete().where(t.compared.c.project == key))
+            if values:
+                c.execute(t.compared.insert(), values)
+
+    def compared(self, key: str, task_ids: Sequence[int]) -> dict[int, Compared]:
+        """How a few tasks stand beside the labelled ones, of those where it is known."""
+        i = t.compared.c
+        query = sa.select(i.task_id, i.novelty, i.nearest).where(
+            (i.project == key) & i.task_id.in_(task_ids)
+        )
+        with self.reader.connect() as c:
+            return {
+                row.task_id: Compared(
+                    task_id=row.task_id,
+                    novelty=row.novelty,
+                    nearest=[(int(task), float(similarity)) for task, similarity in row.nearest],
+                )
+                for row in c.execute(query)
+            }
 
     def predicted(self, key: str, number: int) -> list[tuple[str, int, float]]:
         """What is said of the open tasks: each text, how often, and its mean P(right)."""

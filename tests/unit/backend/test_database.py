@@ -8,7 +8,7 @@ from support.postgresql import PostgreSQL, programs
 
 from backend.edges.database import Database
 from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
-from backend.records import Draw, Score, Version
+from backend.records import Compared, Draw, Score, Version
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,21 @@ def test_deleted_tasks_take_their_labels_along(database):
     assert database.project(key).changes > before
 
 
+def test_what_tasks_are_compared_with_is_replaced_and_deleted_with_them(database):
+    key = connected(database).key
+    database.put_tasks(key, {1: "a", 2: "b", 3: "c"})
+    first = Compared(task_id=1, novelty=0.5, nearest=[(3, 0.25)])
+    second = Compared(task_id=2, novelty=0.0, nearest=[(3, 1.0), (1, -0.5)])
+    database.put_compared(key, [Compared(task_id=3, novelty=0.9, nearest=[])])
+    database.put_compared(key, [first, second])
+    assert database.compared(key, [1, 2, 3]) == {1: first, 2: second}
+    assert database.compared(key, [2]) == {2: second}
+    database.drop_tasks(key, [1])
+    assert database.compared(key, [1, 2]) == {2: second}
+    database.put_compared(key, [])
+    assert database.compared(key, [1, 2]) == {}
+
+
 def test_a_changed_reference_is_read_again(database):
     key = connected(database).key
     assert database.put_tasks(key, {1: "a"}) == 1
@@ -221,6 +236,21 @@ def test_a_database_without_probabilities_of_labels_gets_them(database):
     plain = Score(task_id=2, label="a", score=0.5, p_right=0.5)
     database.put_scores(key, 1, [row, plain])
     assert database.scores(key, 1) == {1: row, 2: plain}
+
+
+def test_a_database_that_compared_nothing_yet_does(tmp_path):
+    """As a release that knew no novelty left it."""
+    address = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    old = Database(address)
+    key = connected(old).key
+    with old.engine.begin() as c:
+        c.exec_driver_sql("DROP TABLE compared")
+    old.close()
+    database = Database(address)
+    assert database.compared(key, [1]) == {}
+    database.put_compared(key, [Compared(task_id=1, novelty=0.5, nearest=[])])
+    assert database.compared(key, [1]).keys() == {1}
+    database.close()
 
 
 def test_what_people_look_at_is_counted_over_the_open_pool(database):

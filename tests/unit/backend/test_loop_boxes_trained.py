@@ -8,6 +8,7 @@ from support.boxes import NOTHING, picture_of, random_drawing, rectangle
 from support.world import World
 
 from backend import commands
+from backend.doubtful import most_doubtful
 from backend.edges.labels import boxes
 from backend.edges.labels.boxes import Drawing, Drawn, Region
 from backend.edges.labels.config import parse_config
@@ -98,6 +99,19 @@ def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
     assert {row.task_id for row in contradicted} == world.database.labels(world.key).keys()
     assert all(0 <= row.p_right <= 1 for row in contradicted)
     assert any("overlooked" in row.why or "unsupported" in row.why for row in contradicted)
+
+    # The most doubtful images, beside those that are drawn on.
+    told = most_doubtful(world.database, world.project, 2, world.spec, 14)
+    assert len(told) == 14
+    for row in told:
+        assert 0 <= row["novelty"] < 1
+        assert len(row["nearest"]) == 3
+        for item in row["nearest"]:
+            drawn = world.truth[item["task"]]
+            names = [region["label"] for region in item["regions"]]
+            assert sorted(names) == sorted(NAMES[label] for label in drawn.labels)
+            for region in item["regions"]:
+                assert np.abs(drawn.boxes - region["box"]).max(axis=1).min() < 1e-5
 
     # A task nobody has asked about yet.
     drawn = random_drawing(np.random.default_rng(99))

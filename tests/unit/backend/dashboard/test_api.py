@@ -13,7 +13,7 @@ from test_openapi import check
 
 from backend import audits, commands
 from backend.dashboard import api
-from backend.dashboard.details import why_doubtful
+from backend.doubtful import why_doubtful
 from backend.edges.database import Database
 from backend.records import Score
 
@@ -110,6 +110,24 @@ def test_the_larger_part_of_the_doubt_is_named(aleatoric, epistemic, said):
     row = Score(task_id=1, label="red", score=0.5, p_right=0.5, total=0.4, aleatoric=aleatoric,
                 epistemic=epistemic)  # fmt: skip
     assert said in why_doubtful(row)
+
+
+def test_the_nearest_labelled_images_have_small_pictures(trained, anyone, tokens):
+    """A shared link shows them, and nobody else sees them."""
+    path = f"/api/projects/{trained.key}"
+    headers = {"Authorization": f"Bearer {tokens.read_only}"}
+    tasks = anyone.get(path, headers=headers).json()["doubtful"]["tasks"]
+    labelled = trained.database.labels(trained.key)
+    for task in tasks:
+        assert 0.0 <= task["novelty"] <= 1.0
+        assert len(task["nearest"]) == 3
+        alike = [item["similarity"] for item in task["nearest"]]
+        assert alike == sorted(alike, reverse=True)
+        assert all(item["label"] == labelled[item["task"]] for item in task["nearest"])
+    address = tasks[0]["nearest"][0]["image_url"]
+    assert anyone.get(address).status_code == 401
+    found = anyone.get(address, headers=headers)
+    assert Image.open(io.BytesIO(found.content)).format == "JPEG"
 
 
 def test_a_submitted_task_is_no_longer_among_the_doubtful(trained, owner):

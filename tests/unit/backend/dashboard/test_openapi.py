@@ -150,5 +150,12 @@ def test_boxes_are_named_counted_and_placed(world):
     first = found["doubtful"]["tasks"][0]
     assert first["prediction"] == {"cell": 1, "platelet": 1}
     assert first["regions"][0] == {"label": "cell", "box": list(DISCS[0]), "p_right": 0.9}
+    near = first["nearest"]
+    assert len(near) == 3
+    assert {n["task"] for n in near} <= world.database.touched_tasks(key)
+    for item in near:
+        assert item["label"] == {"cell": 1, "platelet": 1}
+        assert item["regions"][0] == {"label": "cell", "box": list(DISCS[0])}
+        assert item["image_url"] == f"/api/projects/{key}/tasks/{item['task']}/image"
     rows = {r["name"]: (r["labels"], r["predicted"], r["ap50"]) for r in found["classes"]["rows"]}
     assert rows == {"cell": (300, None, 0.93), "platelet": (41, None, 0.71)}
