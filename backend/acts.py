@@ -86,6 +86,7 @@ def cancel_audit(database: Database, project: Project, reason: str) -> None:
     ]
     if not any(cancelled):
         raise NotNowError("no audit is under way; what was accepted already can be taken back")
+    database.add_run(project.key, "audit", reason="an audit was given up")
 
 
 def undo_acceptance(database: Database, project: Project, reason: str) -> float:

@@ -224,7 +224,10 @@ def _bound_among_unseen(plan: AuditPlan, facts: Mapping[str, Any]) -> float:
 
 
 def describe(database: Database, project: Project) -> dict[str, Any] | None:
-    """The current audit as plain values, for status and commands; None without one."""
+    """The current audit as plain values, for status and commands; None without one.
+
+    With the ``earlier`` ones whose accepted labels stand.
+    """
     audit = current(database, project)
     if audit is None:
         return None
@@ -260,6 +263,17 @@ def describe(database: Database, project: Project) -> dict[str, Any] | None:
         },
     }
     found["checked"] = watched(database, project, audit) if audit.status in STANDING else None
+    found["earlier"] = [
+        {
+            "audit": one.id,
+            "status": one.status,
+            "version": database.version(project.key, one.version).name,
+            "accepted": database.audit_states(one.id).get(ACCEPTED, 0),
+            "sentence": one.reason,
+        }
+        for one in database.audits(project.key, status=STANDING)
+        if one.id != audit.id
+    ]
     return found
 
 

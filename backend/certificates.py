@@ -39,7 +39,7 @@ def conclude(database: Database, project: Project, audit: Audit) -> tuple[str, s
 
 
 def _of_tasks(audit: Audit, judged: Mapping[int, bool]) -> tuple[int, dict[str, Any]]:
-    found = {part.name: _certify(part.plan, part.start, judged) for part in parts_of(audit)}
+    found = {part.name: _certify(audit, part.plan, part.start, judged) for part in parts_of(audit)}
     if None in found:
         return found[None].size, found[None].facts()
     size = sum(one.size for one in found.values())
@@ -58,7 +58,7 @@ def _of_regions(
     assert spec is not None  # otherwise `verdicts` has judged none
     assert regions is not None
     looked = look_at(spec, items, database.answers(project.key, [i.task_id for i in items]))
-    found = _certify(part.plan, 0, are_wrong(regions["drawn"], looked))
+    found = _certify(audit, part.plan, 0, are_wrong(regions["drawn"], looked))
     images = dict(zip(part.plan.sizes, regions["images"], strict=True)).get(found.size, 0)
     inside = {image: one for image, one in looked.items() if image < images}
     missed = share_missed(regions["drawn"], inside)
@@ -79,12 +79,12 @@ def _of_regions(
     }
 
 
-def _certify(plan: AuditPlan, start: int, judged: Mapping[int, bool]) -> Certificate:
+def _certify(audit: Audit, plan: AuditPlan, start: int, judged: Mapping[int, bool]) -> Certificate:
     ranks = np.array(
         sorted(rank for rank in judged if start <= rank < start + plan.reach), np.int64
     )
     wrong = np.array([judged[int(rank)] for rank in ranks], bool)
-    return certify(plan, ranks - start, wrong)
+    return certify(plan, ranks - start, wrong, stated=audit.confidence)
 
 
 def _sentence_by_class(audit: Audit, found: Mapping[str | None, Certificate]) -> str:

@@ -85,6 +85,12 @@ def show_acceptance(console: Console, found: dict[str, Any]) -> None:
             f"  {found['accepted']} labels accepted unseen; {checked['checked']} of "
             f"{checked['asked']} others looked at since, {checked['wrong']} of them wrong"
         )
+    for one in found["earlier"]:
+        console.print(
+            f"  {one['accepted']} labels of {one['version']} stand from before ({one['status']}): "
+            f"{one['sentence']}",
+            highlight=False, markup=False,
+        )  # fmt: skip
 
 
 def answer(value: str | list[str] | dict[str, int] | None, absent: str) -> str:

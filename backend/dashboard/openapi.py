@@ -180,6 +180,9 @@ def _schemas() -> dict[str, Schema]:
                 pool=WHOLE, audited=WHOLE, may_be_accepted=_or_null(WHOLE), missed=_or_null(SHARE)
             )
         ),
+        earlier=_list(
+            _object(audit=WHOLE, status=TEXT, version=TEXT, accepted=WHOLE, sentence=TEXT)
+        ),
     )  # fmt: skip
     piles = _object(
         accept=WHOLE,

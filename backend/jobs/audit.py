@@ -38,6 +38,7 @@ def run(job: Job) -> str:
                     job.wait_for_pause()
                     job.platform.update_prediction(int(item["id"]), **fields)
         database.place_scores(project.key, version.number, {task: place[task] for task in part})
+    job.tell_piles()  # an audit may have been given up
     return f"{len(ids)} tasks to check come first in the queue"
 
 

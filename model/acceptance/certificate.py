@@ -70,7 +70,9 @@ class Certificate:
         }
 
 
-def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
+def certify(
+    plan: AuditPlan, ranks: Ints, wrong: Bools, *, stated: float | None = None
+) -> Certificate:
     """Test the parts of a plan in its order, and stop at the first that may break the promise.
 
     That the parts and their order were fixed beforehand is what makes one level enough for all of
@@ -83,6 +85,8 @@ def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
         ranks: ``(audit,)`` of the audit labels, see `AuditPlan.draw`.
         wrong: ``(audit,)`` whether each prediction was wrong. What could not be judged, such as a
             skipped task, has to count as wrong: otherwise what is doubtful would count as right.
+        stated: confidence that the sentence names, where this is one of several tests that share
+            it; None: that of the plan.
 
     Raises:
         ShapeError: not one verdict a label.
@@ -104,7 +108,7 @@ def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
         found = Test(
             size or plan.reach, int(inside.sum()), int(wrong[inside].sum()), None, size > 0
         )
-        return _certificate(plan, [found])
+        return _certificate(plan, [found], stated)
     for size in plan.sizes:
         inside = ranks < size
         drawn, errors = int(inside.sum()), int(wrong[inside].sum())
@@ -113,7 +117,7 @@ def certify(plan: AuditPlan, ranks: Ints, wrong: Bools) -> Certificate:
         tests.append(Test(size, drawn, errors, p_value, passed))
         if not passed:
             break
-    return _certificate(plan, tests)
+    return _certificate(plan, tests, stated)
 
 
 def confidence_of_attempt(confidence: float, attempt: int) -> float:
@@ -150,22 +154,22 @@ def _check(plan: AuditPlan, ranks: Ints, wrong: Bools) -> None:
         )
 
 
-def _certificate(plan: AuditPlan, tests: list[Test]) -> Certificate:
+def _certificate(plan: AuditPlan, tests: list[Test], stated: float | None) -> Certificate:
     passed = [test for test in tests if test.passed]
     size = passed[-1].size if passed else 0
     # A few items cannot break a promise about the whole pool, however wrong they are; but what is
     # wrong as often as right is no help to anybody.
     if size and 2 * passed[-1].errors >= max(passed[-1].drawn, 1):
         size = 0
-    return Certificate(plan, tuple(tests), size, _sentence(plan, tests, size))
+    return Certificate(plan, tuple(tests), size, _sentence(plan, tests, size, stated))
 
 
-def _sentence(plan: AuditPlan, tests: list[Test], size: int) -> str:
+def _sentence(plan: AuditPlan, tests: list[Test], size: int, stated: float | None) -> str:
     promise = plan.promise
     bound, items = f"{100 * promise.max_error:g} %", f" {plan.unit}" if plan.unit else ""
     if size:
         test = next(test for test in tests if test.size == size)
-        sure = f"with {100 * promise.confidence:g} % confidence"
+        sure = f"with {100 * (stated or promise.confidence):g} % confidence"
         what = {
             ACCEPTED: f"at most {bound} of them are wrong, {sure}",
             ALL: f"at most {bound} of all {plan.pool}{items} will be wrong because of them, {sure}",

@@ -18,7 +18,7 @@ export class Acceptance {
   show(p) {
     keep(this.piles, p.piles, (piles) => (piles ? pilesOf(piles) : []));
     const found = p.acceptance;
-    keep(this.said, found && [found.status, found.version, found.sentence, found.checked, found.accepted, found.classes], (shown) =>
+    keep(this.said, found && [found.status, found.version, found.sentence, found.checked, found.accepted, found.classes, found.earlier], (shown) =>
       shown ? sentences(found) : h("p", { class: "why" }, p.piles
         ? "Ask for an audit: people label some of the surest images, and what they find proves how many others may become labels unseen."
         : "Nothing can be accepted before there is a version."));
@@ -27,7 +27,7 @@ export class Acceptance {
       this.bar.max = found.audit_labels;
       this.bar.value = found.audit_labels_done;
     }
-    if (this.mayAct && p.piles) keep(this.steps, found && [found.status, found.version === p.live_version, found.may_be_accepted], () => this.buttons(found, p));
+    if (this.mayAct && p.piles) keep(this.steps, found && [found.status, found.version === p.live_version, found.may_be_accepted, found.accepted, found.earlier], () => this.buttons(found, p));
   }
 
   buttons(found, p) {
@@ -41,10 +41,11 @@ export class Acceptance {
           "Accept"] }),
         this.button("Do not accept", "audit/cancel"));
     }
-    const undo = status === "accepted" || status === "withdrawn"
+    const stands = found ? found.earlier.reduce((sum, one) => sum + one.accepted, found.accepted) : 0;
+    const undo = stands > 0 && status !== "undoing"
       ? this.row(this.button("Take accepted labels back…", "accept/undo", { question: [
         "Take accepted labels back?",
-        `${count(found.accepted, "annotation")} made of predictions will be deleted in Label Studio. Those that people changed stay.`,
+        `${count(stands, "annotation")} made of predictions will be deleted in Label Studio. Those that people changed stay.`,
         "Take back"] }))
       : null;
     const busy = ["accepting", "undoing"].includes(status);
@@ -110,6 +111,8 @@ function sentences(found) {
     h("p", { class: tone }, prose(found.sentence)),
     checked ? h("p", {}, `${count(found.accepted, "label")} of ${found.version} accepted unseen. Of others that might have been, ${whole(checked.checked)} of ${whole(checked.asked)} were looked at since: ${whole(checked.wrong)} wrong.`) : null,
     found.classes ? byClass(found.classes) : null,
+    found.earlier.map((one) => h("p", { class: one.status === "withdrawn" ? "badge bad" : null },
+      `${count(one.accepted, "label")} of ${one.version} accepted before: `, prose(one.sentence))),
   ];
 }
 

@@ -100,6 +100,7 @@ def test_an_audit_without_an_error_proves_and_is_accepted_and_taken_back(trained
     assert found["status"] == "certified"
     assert found["may_be_accepted"] == audit.plan["sizes"][-1]
     assert "0 of" in found["sentence"]
+    assert "with 90 % confidence" in found["sentence"], "the promise's, not that of one attempt"
     by_people = trained.database.label_count(trained.key)
 
     said = run(trained, "accept", audit)
@@ -391,6 +392,9 @@ def test_what_is_checked_after_one_acceptance_is_left_out_of_the_next(trained):
     look_again(trained)
     states = {a.id: a.status for a in trained.database.audits(trained.key)}
     assert states == {first.id: "accepted", second.id: "accepted"}
+    (earlier,) = status(trained)["earlier"]
+    assert (earlier["audit"], earlier["status"]) == (first.id, "accepted")
+    assert earlier["accepted"] > 100
 
 
 def test_giving_up_comes_too_late_once_accepting_began(trained):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from platform_twin import PlatformTwin
 
-from backend import acceptance, audits
+from backend import acceptance, acts, audits
 from backend.tabs import ACCEPT_TAB, CHECK_TAB, LABEL_TAB, REVIEW_TAB, ensure_piles
 from backend.triage import piles
 from model.acceptance.plan import Promise
@@ -77,6 +77,22 @@ def test_what_an_audit_proves_is_a_pile_until_it_is_accepted(trained):
     now = found(trained)
     assert now["accept"] == 0
     assert now["review"] + now["label"] == opened(trained)
+    assert told[-1] is None
+
+
+def test_the_tab_is_gone_once_an_audit_is_given_up(trained):
+    told = []
+    trained.app.piles_changed = lambda project, accept_from: told.append(accept_from)
+    audit = acceptance.propose(trained.database, trained.project, Promise(0.05, 0.9))
+    for item in trained.database.audit_items(audit.id, state=audits.DRAWN):
+        trained.truth[item.task_id] = item.said
+        trained.submit(item.task_id)
+    trained.database.update_project(trained.key, sync_requested_at=1.0)
+    acts.pause(trained.database, trained.project)
+    trained.work()
+    assert told[-1] is not None
+    acts.cancel_audit(trained.database, trained.project, "rather not")
+    trained.work()
     assert told[-1] is None
 
 
