@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 
-from backend import acceptance, audits
+from backend import acceptance, audits, methods
 from backend.edges.database import Database
 from backend.errors import NotNowError, UnknownVersionError
 from backend.events import request_training
@@ -53,6 +55,56 @@ def republish(
     now = time.time()
     database.add_run(project.key, "republish", reason=reason, payload={"version": version.number})
     return now
+
+
+def change_methods(
+    settings: Settings,
+    database: Database,
+    project: Project,
+    wanted: Mapping[str, str],
+    *,
+    now: bool,
+    reason: str,
+) -> str:
+    """Choose another estimator or acquisition rule for a project.
+
+    Args:
+        settings: of the installation.
+        database: the facts.
+        project: whose.
+        wanted: see `backend.methods.choose`.
+        now: do not wait for the next version: train one, or where the estimator stays as it is
+            have the live one choose again. Never during an audit.
+        reason: why something is started.
+
+    Returns:
+        What it means, in words.
+
+    Raises:
+        BadRequestError: see `backend.methods.choose`.
+    """
+    changed = replace(project, methods=methods.choose(settings, project, wanted))
+    live = None
+    if project.live_version is not None:
+        live = database.version(project.key, project.live_version)
+    before = methods.in_force(settings, project, live)
+    after = methods.in_force(settings, changed, live)
+    database.update_project(project.key, methods=changed.methods)
+    said = " and ".join(f"{what} {after[what]['chosen']}" for what in wanted)
+    if after == before:
+        return f"{said}: as before"
+    waits = acceptance.held(database, project)
+    if not now or waits is not None:
+        return f"{said}: from the next version on{'' if waits is None else f'; {waits}'}"
+    same_estimator = after[methods.ESTIMATOR]["chosen"] == after[methods.ESTIMATOR]["live"]
+    try:
+        if live is not None and live.bundle is not None and same_estimator:
+            republish(settings, database, project, live, reason)
+            return f"{said}: {live.name} chooses again, and is published under a new number"
+        train(database, project, reason)
+    except NotNowError as exc:
+        return f"{said}: from the next version on; {exc}"
+    return f"{said}: a new version is trained with it as soon as a worker is free"
 
 
 def accept(database: Database, project: Project, reason: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from backend.edges.media import Fetcher
 from backend.edges.rq_queue import RqQueue
 from backend.errors import SettingError
 from backend.kinds import kind_of_project
+from backend.methods import settings_of
 from backend.model_names import check_model_names
 from backend.ports import JobQueue, MediaSource, Platform
 from backend.records import Project
@@ -51,6 +52,10 @@ class App:
     piles_changed: Callable[[Project, float | None], None] = lambda project, accept_from: None
     _backbones: dict[str, Backbone] = field(default_factory=dict)
     _pyramids: dict[str, Pyramid] = field(default_factory=dict)
+
+    def of_project(self, key: str) -> App:
+        """The same parts, with the settings that a project has chosen for itself."""
+        return replace(self, settings=settings_of(self.settings, self.database.project(key)))
 
     def backbone(self) -> Backbone:
         """The backbone of the settings, loaded once a process."""

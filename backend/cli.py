@@ -382,6 +382,21 @@ def rollback(
     _follow(settings, project, ("republish",), since, as_json, wait, timeout)
 
 
+@command("methods")
+@project_option
+@click.option("--estimator", metavar="NAME", help="Uncertainty estimator of the next versions.")
+@click.option("--acquisition", metavar="NAME", help="Rule that picks what to label next.")
+@click.option("--now", is_flag=True, help="Do not wait for the next version: train, or reorder.")
+def methods(as_json: bool, reference: str | None, **given: Any) -> None:
+    """Show or change how a project measures doubt and picks what to label next."""
+    from backend.cli_methods import show_or_change
+
+    settings = Settings.load()
+    project = _project(settings, reference)
+    running = commands.with_running_stack(settings)
+    show_or_change(running, project, given, console=console, as_json=as_json)
+
+
 @command("accept")
 @project_option
 @click.option("--max-error", default=0.02, show_default=True, help="Largest share of wrong labels.")

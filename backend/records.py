@@ -35,6 +35,7 @@ class Project:
     sync_cursor: str | None
     problems: list[str]
     drift: dict[str, Any] | None = None
+    methods: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from backend.drift import alarm_of
 from backend.edges.database import Database
 from backend.forecast import forecast
 from backend.kinds import kind_of_project
+from backend.methods import in_force
 from backend.ports import JobQueue
 from backend.records import Project, Run
 from backend.scheduler import training_decision
@@ -75,6 +76,7 @@ def project_status(settings: Settings, database: Database, project: Project) -> 
         "label_studio": project.host,
         "project": project.platform_id,
         "paused": project.paused,
+        "methods": in_force(settings, project, live),
         "tasks": counts,
         "labels": database.label_count(project.key),
         "announced": project.pings,

@@ -35,7 +35,10 @@ RESTART_S = (0.5, 30.0)
 STABLE_S = 60.0
 STATE_FILE = "stack.json"
 # What decides when is trained, and on what: commands in another terminal tell of what runs.
-STATED = ("backbone", "pyramid", "retrain_after", "retrain_growth", "quiet_s", "box_quiet_s")
+STATED = (
+    "backbone", "pyramid", "estimator", "acquisition", "box_estimator", "box_acquisition",
+    "retrain_after", "retrain_growth", "quiet_s", "box_quiet_s",
+)  # fmt: skip
 WORKER_NICENESS = 10
 COLOURS = {"web": "36", "valkey": "33", "label-studio": "35"}
 

@@ -23,10 +23,11 @@ from backend.audits import BY
 from backend.dashboard import openapi
 from backend.dashboard.access import Access, Level
 from backend.dashboard.details import details, events
-from backend.dashboard.given import body_of, count_of, one_of, promise_of
+from backend.dashboard.given import body_of, count_of, flag_of, names_of, one_of, promise_of
 from backend.dashboard.pictures import thumbnail
 from backend.dashboard.stream import MOST_STREAMS, Latest, server_sent
 from backend.errors import BackendError, BadRequestError, BusyError
+from backend.methods import ACQUISITION, ESTIMATOR
 from backend.records import Project
 from model.acceptance.plan import Promise
 
@@ -105,6 +106,7 @@ class Dashboard:
             Endpoint("POST", f"{project}/pause", self.pause, Level.ACT),
             Endpoint("POST", f"{project}/resume", self.resume, Level.ACT),
             Endpoint("POST", f"{project}/rollback", self.rollback, Level.ACT),
+            Endpoint("POST", f"{project}/methods", self.methods, Level.ACT),
             Endpoint("POST", f"{project}/audit", self.audit, Level.ACT),
             Endpoint("POST", f"{project}/audit/cancel", self.cancel, Level.ACT),
             Endpoint("POST", f"{project}/accept", self.accept, Level.ACT),
@@ -275,6 +277,12 @@ class Dashboard:
             raise BadRequestError("the body has no text 'version'; give a name, such as \"v3\"")
         return await self._act(request, partial(self._roll_back, name))
 
+    async def methods(self, request: Request) -> Response:
+        """Choose another estimator or acquisition rule."""
+        body = await body_of(request)
+        wanted = names_of(body, (ESTIMATOR, ACQUISITION))
+        return await self._act(request, partial(self._methods, wanted, flag_of(body, "now")))
+
     async def audit(self, request: Request) -> Response:
         """Ask for the labels that prove how much may be accepted unseen."""
         body = await body_of(request)
@@ -292,6 +300,10 @@ class Dashboard:
     async def undo(self, request: Request) -> Response:
         """Take accepted labels back."""
         return await self._act(request, self._undo)
+
+    def _methods(self, wanted: dict[str, str], now: bool, project: Project) -> str:
+        settings, database = self.app.settings, self.app.database
+        return acts.change_methods(settings, database, project, wanted, now=now, reason=ASKED)
 
     def _audit(self, promise: Promise, by: str, project: Project) -> str:
         audit = acceptance.propose(self.app.database, project, promise, by=by)

@@ -11,6 +11,7 @@ from backend.doubtful import most_doubtful
 from backend.edges.database import Database
 from backend.edges.labels.answers import decode
 from backend.edges.labels.config import TaskSpec
+from backend.methods import options
 from backend.records import Project, Version
 from backend.triage import doubted_labels
 
@@ -33,6 +34,7 @@ def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
         "title": project.title,
         "label_studio_url": f"{project.host}/projects/{project.platform_id}/data",
         "live_version": None if live is None else live.name,
+        "methods": options(project),
         "versions": [_version(v) for v in versions],
         "classes": _classes(app.database, project, live, spec),
         "calibration": _calibration(live),

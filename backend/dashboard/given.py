@@ -61,6 +61,33 @@ def one_of(body: dict[str, Any], name: str, names: Sequence[str]) -> str:
     return str(value)
 
 
+def flag_of(body: dict[str, Any], name: str) -> bool:
+    """A yes or no of the body; no where nothing is said.
+
+    Raises:
+        BadRequestError: it is something else.
+    """
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise BadRequestError(f"{name} is {json.dumps(value)[:40]}; give true or false")
+    return value
+
+
+def names_of(body: dict[str, Any], allowed: Sequence[str]) -> dict[str, str]:
+    """Those of some texts that the body has, one at least.
+
+    Raises:
+        BadRequestError: it has none, or something else in their place.
+    """
+    found = {name: body[name] for name in allowed if name in body}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise BadRequestError(f"{name} is {json.dumps(value)[:40]}; give a name")
+    if not found:
+        raise BadRequestError(f"the body names none of {', '.join(allowed)}")
+    return found
+
+
 def promise_of(body: dict[str, Any]) -> Promise:
     """What shall be true of accepted labels: ``max_error``, ``confidence`` and ``of``.
 

@@ -112,6 +112,13 @@ def _paths() -> Schema:
                 "Publish an earlier version again.", said, [key], status="202", body="version"
             )
         },
+        f"{project}/methods": {
+            "post": _operation(
+                "Choose another estimator or acquisition rule; 'default' is the installation's.",
+                said, [key], status="202",
+                body=_object(estimator=TEXT, acquisition=TEXT, now=YES) | {"required": []},
+            )
+        },
         f"{project}/audit": {
             "post": _operation(
                 "Ask for the labels that prove how much may be accepted unseen.", said, [key],
@@ -143,8 +150,11 @@ def _schemas() -> dict[str, Schema]:
         id=WHOLE, kind=TEXT, status=TEXT, reason=TEXT, progress=SHARE, stage=TEXT, attempt=WHOLE,
         seconds=NUMBER, seconds_left=_or_null(NUMBER), error=_or_null(TEXT),
     )  # fmt: skip
+    method = _object(chosen=TEXT, default=TEXT, live=_or_null(TEXT))
+    named = _list(_object(name=TEXT, what=TEXT))
     project_status = _object(
         key=TEXT, title=TEXT, label_studio=TEXT, project=WHOLE, paused=YES, tasks=_counts(),
+        methods=_object(estimator=method, acquisition=method),
         labels=WHOLE, announced=WHOLE, random_labels=WHOLE, live_version=_or_null(TEXT),
         metric=TEXT, accuracy=_or_null(SHARE), accuracy_interval=_or_null(pair),
         accuracy_out_of_fold=_or_null(SHARE), ece=_or_null(SHARE),
@@ -242,6 +252,7 @@ def _schemas() -> dict[str, Schema]:
         "ProjectStatus": project_status,
         "Project": _object(
             key=TEXT, title=TEXT, label_studio_url=TEXT, live_version=_or_null(TEXT),
+            methods=_object(estimator=named, acquisition=named),
             versions=_list(version),
             classes=_object(
                 version=_or_null(TEXT), rows=_list(class_row), why=_or_null(TEXT),

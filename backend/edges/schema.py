@@ -54,6 +54,7 @@ projects = Table(
     Column("sync_cursor", Text),
     Column("problems", JSON, nullable=False, default=list),
     Column("drift", JSON(none_as_null=True)),  # see `backend.drift`
+    Column("methods", JSON(none_as_null=True)),  # chosen for it, see `backend.methods`
     UniqueConstraint("host", "uid"),
 )
 

@@ -54,9 +54,9 @@ def perform(app: App, run_id: int) -> str:
     run = app.database.claim_run(run_id, owner)
     if run is None:
         return "nothing to do: the run is done or somebody else has it"
-    job = Job(app, run, owner)
     started = time.perf_counter()
     try:
+        job = Job(app.of_project(run.project), run, owner)
         with Heartbeat(job):
             said = KINDS[run.kind](job)
     except TakenAwayError as exc:

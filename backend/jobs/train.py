@@ -69,6 +69,8 @@ def run(job: Job) -> str:
         config_hash=spec.config_hash, bundle=folder,
         metrics={
             **bundle.metrics, "backbone": kind_of(spec).backbone(app.settings),
+            "estimator": kind_of(spec).estimator(app.settings),
+            "acquisition": kind_of(spec).acquisition(app.settings),
             "reliability": _reliability(fitted),
         },
         on_platform=False,

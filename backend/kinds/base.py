@@ -94,6 +94,9 @@ class Kind(Protocol):
     def quiet_s(self, settings: Settings) -> float:
         """Seconds without a new label after which even one starts a training."""
 
+    def estimator(self, settings: Settings) -> str:
+        """Name of the uncertainty estimator of new versions."""
+
     def acquisition(self, settings: Settings) -> str:
         """Name of the rule that picks what to label next."""
 

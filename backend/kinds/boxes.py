@@ -47,6 +47,10 @@ class Boxes:
         """See `Kind`."""
         return settings.box_quiet_s
 
+    def estimator(self, settings: Settings) -> str:
+        """See `Kind`."""
+        return settings.box_estimator
+
     def acquisition(self, settings: Settings) -> str:
         """See `Kind`."""
         return settings.box_acquisition

@@ -35,6 +35,10 @@ class Choices:
         """See `Kind`."""
         return settings.quiet_s
 
+    def estimator(self, settings: Settings) -> str:
+        """See `Kind`."""
+        return settings.estimator
+
     def acquisition(self, settings: Settings) -> str:
         """See `Kind`."""
         return settings.acquisition

@@ -10,10 +10,11 @@ MOST_CHOSEN = 1_000  # each choice of `v-optimal` costs a product with the covar
 
 
 def auto(pool: Pool, n: int, *, seed: int) -> Selection:
-    """`v-optimal`, and `herding` while there is no version (figures: docs/adr/acquisition.md).
+    """`v-optimal`, and `herding` while there is no version.
 
     A first batch has to hold one of each kind: there an item is worth what it is nearest to, not
-    what several tell about their surroundings. Batches of more than 1,000 are herded, too.
+    what several tell about their surroundings. Batches of more than 1,000 are herded, too (figures:
+    docs/adr/acquisition.md).
     """
     if pool.predictions is None or n > MOST_CHOSEN:
         return uncertainty_herding(pool, n, seed=seed)

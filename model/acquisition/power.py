@@ -36,15 +36,24 @@ def draw_in_proportion(scores: F64, n: int, *, seed: int) -> Selection:
 
 
 def power_margin(pool: Pool, n: int, *, seed: int) -> Selection:
-    """Draw in proportion to 1 - margin; see `draw_in_proportion`."""
+    """Draw in proportion to 1 - margin.
+
+    See `draw_in_proportion`.
+    """
     return draw_in_proportion(1.0 - pool.said.margin, n, seed=seed)
 
 
 def power_entropy(pool: Pool, n: int, *, seed: int) -> Selection:
-    """Draw in proportion to the entropy of the mean prediction; see `draw_in_proportion`."""
+    """Draw in proportion to the entropy of the mean prediction.
+
+    See `draw_in_proportion`.
+    """
     return draw_in_proportion(pool.said.total, n, seed=seed)
 
 
 def power_bald(pool: Pool, n: int, *, seed: int) -> Selection:
-    """Draw in proportion to the passes' mutual information; see `draw_in_proportion`."""
+    """Draw in proportion to the passes' mutual information.
+
+    See `draw_in_proportion`.
+    """
     return draw_in_proportion(pool.said.epistemic, n, seed=seed)

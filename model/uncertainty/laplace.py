@@ -26,7 +26,7 @@ BEYOND = 32  # coordinates that stand for everything outside those axes
 
 
 class LastLayerLaplace(ProblemFamily):
-    """Curvature as a Kronecker product of features and classes; its prior out of fold.
+    """Regressions from the posterior about the fitted one, by curvature as a Kronecker product.
 
     The mean is the head of `Problem.heads`. Of the weights outside the chosen axes only the prior
     is known, so what an image has in common with no label is doubt: an image far from all labels

@@ -248,6 +248,51 @@ def test_an_audit_is_asked_for_accepted_and_given_up(running, browser):
     assert [text for text in page.wrong if "409" not in text] == []
 
 
+def test_estimator_and_rule_are_changed_on_the_page(running, browser):
+    page = open_page(browser, running)
+    open_project(page)
+    database, key = running.database, running.key
+    card = page.locator("section.methods")
+    select = card.get_by_label("Uncertainty estimator")
+    select.wait_for()
+    assert select.input_value() == "evidential"
+    change = card.get_by_role("button", name="Change…")
+    assert change.nth(0).is_disabled()
+    select.select_option("laplace")
+    card.get_by_text("Regressions from the posterior").wait_for()
+    change.nth(0).click()
+    page.get_by_text("Uncertainty estimator: laplace instead of evidential").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    assert database.project(key).methods == {}
+    card.screenshot(path=shot("methods"))
+    change.nth(0).click()
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.get_by_text("estimator laplace: from the next version on").wait_for()  # an audit is on
+    assert database.project(key).methods == {"estimator": "laplace"}
+
+    card.locator("#estimator option[selected]", has_text="laplace").wait_for(state="attached")
+    rule = card.get_by_label("Acquisition rule")
+    rule.select_option("epig")
+    change.nth(1).click()
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.get_by_text("acquisition epig: from the next version on").wait_for()
+    assert database.project(key).methods == {"estimator": "laplace", "acquisition": "epig"}
+    card.locator("#acquisition option[selected]", has_text="epig").wait_for(state="attached")
+    select.select_option("evidential")
+    change.nth(0).click()
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.get_by_text("compares what a pass says of several images").wait_for()  # refused
+    assert database.project(key).methods == {"estimator": "laplace", "acquisition": "epig"}
+    assert [text for text in page.wrong if "400" not in text] == []
+    database.update_project(key, methods=None)
+
+    shared = open_page(browser, running, share=True)
+    open_project(shared)
+    card = shared.locator("section.methods")
+    card.get_by_text("Uncertainty estimator: evidential").wait_for()
+    assert card.get_by_role("combobox").count() == card.get_by_role("button").count() == 0
+
+
 def test_numbers_on_the_page_are_those_of_the_command(running, browser):
     page = open_page(browser, running)
     open_project(page)

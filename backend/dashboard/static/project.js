@@ -3,6 +3,7 @@
 import { get, post } from "./api.js";
 import { histogram, learningCurve, reliabilityDiagram } from "./charts.js";
 import { Acceptance } from "./acceptance.js";
+import { Methods } from "./methods.js";
 import { answer, count, duration, h, interval, keep, link, moment, number, percent, prose, s, table, whole } from "./dom.js";
 
 const STATUS = { live: "live", superseded: "promoted", kept: "kept back", abandoned: "broke off" };
@@ -25,6 +26,7 @@ export class ProjectView {
     this.work = h("div");
     this.problems = h("div");
     this.acceptance = new Acceptance({ mayAct, ask, act: (...given) => this.act(...given) });
+    this.methods = new Methods({ mayAct, ask, act: (...given) => this.act(...given) });
     this.curve = h("div");
     this.reliability = h("div");
     this.pool = h("div");
@@ -43,6 +45,7 @@ export class ProjectView {
         section("state", "State", this.numbers, this.forecast),
         section("work", "Work", this.runs.node, this.work, mayAct ? this.buttons() : null),
         section("accept", "Accept unseen", this.acceptance.node),
+        section("methods", "How it doubts and chooses", this.methods.node),
         section("curve", "Learning curve", this.curve),
         section("pool", "How sure it is of open images", this.pool),
         section("reliability", "Is it as sure as it should be?", this.reliability),
@@ -73,6 +76,7 @@ export class ProjectView {
     this.showWork(p);
     keep(this.problems, [p.problems, p.advice, p.unreadable, p.tasks.broken, p.last_error && [p.last_error.kind, p.last_error.error], p.drift && p.drift.sentence], notices);
     this.acceptance.show(p);
+    this.methods.show(p.methods);
     this.showButtons(p);
     const signature = JSON.stringify([p.live_version, p.acceptance && p.acceptance.status, p.labels, p.tasks, p.running.map((r) => [r.id, r.status]), p.last_error && p.last_error.id]);
     if (signature !== this.signature) {
@@ -107,6 +111,7 @@ export class ProjectView {
   }
 
   showDetails(d) {
+    this.methods.showOptions(d.methods);
     keep(this.links, d.label_studio_url, (address) => link(address, "Open in Label Studio"));
     keep(this.curve, [d.versions, this.last.stopping], ([versions, stopping]) => [
       learningCurve(versions, stopping) || why("No trained version has been judged on labels drawn by chance yet."),

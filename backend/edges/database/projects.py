@@ -15,6 +15,10 @@ from backend.errors import UnknownProjectError
 from backend.records import Project
 
 
+def _project(row: sa.RowMapping) -> Project:
+    return Project(**{**row, "methods": row["methods"] or {}})
+
+
 class Projects(Store):
     """Which Label Studio projects are connected, and where each stands."""
 
@@ -22,7 +26,7 @@ class Projects(Store):
         """All connected projects, oldest first."""
         with self.reader.connect() as c:
             rows = c.execute(sa.select(t.projects).order_by(t.projects.c.connected_at)).mappings()
-            return [Project(**row) for row in rows]
+            return [_project(row) for row in rows]
 
     def project(self, key: str) -> Project:
         """The project of that key.
@@ -34,7 +38,7 @@ class Projects(Store):
             row = c.execute(sa.select(t.projects).where(t.projects.c.key == key)).mappings().first()
         if row is None:
             raise UnknownProjectError(f"no project '{key}' is connected; see `doubtless status`")
-        return Project(**row)
+        return _project(row)
 
     def find_projects(
         self, *, uid: str | None = None, platform_id: int | None = None, host: str | None = None

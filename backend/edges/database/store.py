@@ -66,7 +66,7 @@ class Store:
             t.metadata.create_all(c)
             for column in (
                 t.scores.c.probs, t.answers.c.lead_time, t.answers.c.made_in_bulk,
-                t.projects.c.drift,
+                t.projects.c.drift, t.projects.c.methods,
             ):  # fmt: skip
                 self._add_if_missing(c, column)
             found = c.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == "schema"))

@@ -238,6 +238,21 @@ def test_a_database_without_probabilities_of_labels_gets_them(database):
     assert database.scores(key, 1) == {1: row, 2: plain}
 
 
+def test_a_database_whose_projects_chose_no_methods_is_read(tmp_path):
+    """As a release that knew one estimator for all projects left it."""
+    address = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    old = Database(address)
+    key = connected(old).key
+    with old.engine.begin() as c:
+        c.exec_driver_sql("ALTER TABLE projects DROP COLUMN methods")
+    old.close()
+    database = Database(address)
+    assert database.project(key).methods == {}
+    database.update_project(key, methods={"estimator": "laplace"})
+    assert database.project(key).methods == {"estimator": "laplace"}
+    database.close()
+
+
 def test_a_database_that_compared_nothing_yet_does(tmp_path):
     """As a release that knew no novelty left it."""
     address = f"sqlite:///{tmp_path / 'old.sqlite'}"

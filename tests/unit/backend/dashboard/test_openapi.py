@@ -36,7 +36,7 @@ def test_every_route_is_described_and_nothing_else(web):
         for method in route.methods - {"HEAD"}
     }
     assert routes == described()
-    assert len(routes) == 18
+    assert len(routes) == 19
 
 
 def test_what_needs_no_token_is_described_so(web):
