@@ -79,7 +79,10 @@ def _next_step(
     if same and not given["again"]:
         return
     promise = Promise(given["max_error"], given["confidence"], given["of"])
-    acceptance.propose(database, project, promise, audit=given["audit"], by=given["by"])
+    asked = {name: given[name] for name in ("audit", "by", "blind")}
+    # Seconds, with 100,000 tasks.
+    with nullcontext() if as_json else console.status("planning the audit"):
+        acceptance.propose(database, project, promise, **asked)
 
 
 def _confirmed(console: Console, audit: Audit) -> bool:
