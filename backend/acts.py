@@ -87,8 +87,8 @@ def change_methods(
     live = None
     if project.live_version is not None:
         live = database.version(project.key, project.live_version)
-    before = methods.in_force(settings, project, live)
-    after = methods.in_force(settings, changed, live)
+    before = methods.in_force(settings, database, project, live)
+    after = methods.in_force(settings, database, changed, live)
     database.update_project(project.key, methods=changed.methods)
     said = " and ".join(f"{what} {after[what]['chosen']}" for what in wanted)
     if after == before:

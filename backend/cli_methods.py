@@ -50,7 +50,7 @@ def show_or_change(
     live = None
     if project.live_version is not None:
         live = database.version(project.key, project.live_version)
-    state, known = methods.in_force(settings, project, live), methods.options(project)
+    state, known = methods.in_force(settings, database, project, live), methods.options(project)
     if as_json:
         click.echo(json.dumps({"said": said, "in_force": state, "options": known}))
         return

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from backend.edges.database import Database
 from backend.edges.labels.config import parse_config
 from backend.errors import BadRequestError
 from backend.records import Project, Version
@@ -61,17 +62,24 @@ def settings_of(settings: Settings, project: Project) -> Settings:
     return replace(settings, **chosen) if chosen else settings
 
 
-def in_force(settings: Settings, project: Project, live: Version | None) -> dict[str, Any]:
+def in_force(
+    settings: Settings, database: Database, project: Project, live: Version | None
+) -> dict[str, Any]:
     """The estimator and the acquisition rule of the next version, as plain values.
 
-    With the installation's own, and those of the live version where it says.
+    With the installation's own, and those of the live version where that is known.
     """
     names, own = methods_of(project).settings, settings_of(settings, project)
+    chosen = [] if live is None else database.acquired(project.key, live.number)[:1]
+    of_live = {
+        ESTIMATOR: None if live is None else live.metrics.get("estimator"),
+        ACQUISITION: chosen[0][1] if chosen else None,
+    }
     return {
         what: {
             "chosen": getattr(own, name),
             "default": getattr(settings, name),
-            "live": None if live is None else live.metrics.get(what),
+            "live": of_live[what],
         }
         for what, name in names.items()
     }

@@ -76,7 +76,7 @@ def project_status(settings: Settings, database: Database, project: Project) -> 
         "label_studio": project.host,
         "project": project.platform_id,
         "paused": project.paused,
-        "methods": in_force(settings, project, live),
+        "methods": in_force(settings, database, project, live),
         "tasks": counts,
         "labels": database.label_count(project.key),
         "announced": project.pings,

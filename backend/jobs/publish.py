@@ -71,7 +71,7 @@ def score_pool(
         counts=answers.counts(spec, labels.values(), model.classes),
         said=said,
         front=front_size(job, len(labels)),
-        acquisition=kind_of(spec).acquisition(app.settings),
+        acquisition=said.rule,
     )
     _, cluster = app.database.take_numbers(version.project, clusters=MOST_TAGGED)
     p_right = dict(zip(pool.task_ids.tolist(), said.p_right.tolist(), strict=True))

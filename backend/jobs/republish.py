@@ -8,7 +8,6 @@ from backend.jobs.base import Job
 from backend.jobs.compare import compare_doubtful
 from backend.jobs.publish import publish, score_pool
 from backend.jobs.rounds import read_pool
-from backend.kinds import kind_of
 from backend.records import Version
 
 
@@ -24,8 +23,7 @@ def run(job: Job) -> str:
         project=key, number=number, name=f"v{number}", kind="rollback", status="building",
         reason=job.run.reason or f"{source.name} published again", created_at=time.time(),
         published_at=None, changes=source.changes, labels=source.labels,
-        config_hash=source.config_hash, bundle=source.bundle,
-        metrics={**source.metrics, "acquisition": kind_of(spec).acquisition(app.settings)},
+        config_hash=source.config_hash, bundle=source.bundle, metrics=source.metrics,
         on_platform=False,
     )  # fmt: skip
     job.confirm()

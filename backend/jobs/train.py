@@ -70,7 +70,6 @@ def run(job: Job) -> str:
         metrics={
             **bundle.metrics, "backbone": kind_of(spec).backbone(app.settings),
             "estimator": kind_of(spec).estimator(app.settings),
-            "acquisition": kind_of(spec).acquisition(app.settings),
             "reliability": _reliability(fitted),
         },
         on_platform=False,

@@ -57,6 +57,7 @@ class Said:
         aleatoric: see `total`.
         epistemic: see `total`.
         probs: N times calibrated probabilities by class, or None.
+        rule: name of the acquisition rule that `choose` follows.
         choose: picks what to label next among these images.
     """
 
@@ -66,6 +67,7 @@ class Said:
     aleatoric: NDArray[np.float64]
     epistemic: NDArray[np.float64]
     probs: Sequence[dict[str, float] | None]
+    rule: str
     choose: Choose
 
     def __len__(self) -> int:

@@ -198,6 +198,7 @@ class Boxes:
             nats[:, n] = [v.sum() for v in (visible.total, visible.aleatoric, visible.epistemic)]
             progress((n + 1) / len(keys), f"{n + 1} of {len(keys)} images")
         pool = builder.pool()
+        rule = app.settings.box_acquisition
 
         def choose(
             rows: NDArray[np.int64],
@@ -207,13 +208,12 @@ class Boxes:
             seed: int,
         ) -> Selection:
             del counts
-            name = app.settings.box_acquisition
             return Selection(
-                select_images(name, pool.take(rows), n, known=pool.take(known), seed=seed)
+                select_images(rule, pool.take(rows), n, known=pool.take(known), seed=seed)
             )
 
         total, aleatoric, epistemic = nats
-        return Said(texts, p_right, total, aleatoric, epistemic, [None] * len(keys), choose)
+        return Said(texts, p_right, total, aleatoric, epistemic, [None] * len(keys), rule, choose)
 
 
 def _in_words(found: BoxErrors, drawn: BoxLabels, classes: Sequence[str]) -> str:

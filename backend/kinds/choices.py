@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,21 @@ from backend.edges.labels import answers
 from backend.edges.labels.config import TaskSpec
 from backend.kinds.base import Fitted, Model, Progress, Said
 from backend.settings import Settings
-from model.acquisition import Selection, select
+from model.acquisition import Selection, require, select
 from model.bundle import Bundle
 from model.engine import EngineConfig, fit
+from model.errors import NeedsError
 from model.extract import extract
 from model.label_errors.choices import find_choice_errors
 from model.types import Labelled
+from model.uncertainty import ESTIMATORS
 
 if TYPE_CHECKING:
     from backend.app import App
+
+log = logging.getLogger(__name__)
+
+FALLBACK = "auto"  # a rule that every estimator can feed
 
 
 class Choices:
@@ -160,6 +167,7 @@ class Choices:
         del keys, progress  # a thousand images take milliseconds
         assert isinstance(model, Bundle)
         found = model.predict(features)
+        rule = _usable(app.settings.acquisition, model.estimator_name)
 
         def choose(
             rows: NDArray[np.int64],
@@ -169,7 +177,7 @@ class Choices:
             seed: int,
         ) -> Selection:
             return select(
-                app.settings.acquisition,
+                rule,
                 pool=features[rows],
                 n=n,
                 labelled=features[known] if len(known) else None,
@@ -186,5 +194,20 @@ class Choices:
             aleatoric=found.aleatoric,
             epistemic=found.epistemic,
             probs=[answers.probabilities(spec, model.classes, row) for row in found.probs],
+            rule=rule,
             choose=choose,
         )
+
+
+def _usable(rule: str, estimator: str) -> str:
+    """The rule, unless it asks for passes that a version of that estimator does not have.
+
+    As one may that was fitted before the project or the installation chose another estimator.
+    """
+    family = ESTIMATORS[estimator]
+    try:
+        require(rule, passes=family.passes, joint=family.joint)
+    except NeedsError as exc:
+        log.warning("the queue is ordered by %s: %s", FALLBACK, exc)
+        return FALLBACK
+    return rule

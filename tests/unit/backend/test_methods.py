@@ -71,6 +71,20 @@ def test_another_rule_orders_the_queue_without_a_training(trained):
     assert chosen_by == {"random"}
 
 
+def test_an_earlier_version_that_cannot_feed_the_rule_is_ordered_by_auto(trained):
+    """Its passes are made for each image anew, so `epig` has nothing to compare."""
+    change(trained, estimator="laplace", acquisition="epig")
+    trained.work()
+    assert newest(trained).metrics["estimator"] == "laplace"
+    rules = {rule for _, rule, _ in trained.database.acquired(trained.key, 3)}
+    assert rules == {"epig"} == {state(trained)["acquisition"]["live"]}
+    old = trained.database.version(trained.key, 2)
+    acts.republish(trained.settings, trained.database, trained.project, old, "rolled back")
+    trained.work()
+    assert trained.versions()[-1] == "v4 live"
+    assert state(trained)["acquisition"] == {"chosen": "epig", "default": "auto", "live": "auto"}
+
+
 def test_other_projects_keep_what_the_installation_uses(trained):
     spec = trained.app.spec(trained.project)
     other = trained.database.connect_project(
