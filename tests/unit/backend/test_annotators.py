@@ -175,7 +175,8 @@ def test_equal_sums_are_decided_by_the_newest_in_any_order():
 
 def test_the_command_shows_people(crowd, monkeypatch):
     world, _ = crowd
-    monkeypatch.setattr("backend.cli.Database", lambda url: world.database)
+    for module in ("base", "looking"):
+        monkeypatch.setattr(f"backend.cli.{module}.Database", lambda url: world.database)
     shown = CliRunner().invoke(main, ["annotators"], env={"COLUMNS": "120"})
     assert shown.exit_code == 0, shown.output
     assert "1.000" not in shown.output.split("quality")[0]

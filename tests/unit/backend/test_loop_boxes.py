@@ -9,7 +9,7 @@ from rich.console import Console
 from support.world import World
 
 from backend import commands
-from backend.cli_view import answer, show_project
+from backend.cli.view import answer, show_project
 from backend.edges.labels import answers, boxes
 from backend.edges.labels.boxes import Region
 from backend.edges.labels.config import parse_config

@@ -140,7 +140,9 @@ def test_signals_reach_the_program(checkout: Path) -> None:
 
 def test_tests_run_both_folders_unless_some_are_named(checkout: Path) -> None:
     pretend_installed(checkout, 'echo "$*"')
-    assert start(checkout, "test", "-x").stdout == "-m pytest tests/unit tests/integration -x\n"
+    every = start(checkout, "test", "-x").stdout
+    assert every.startswith("-m pytest -n ")  # on as many cores as there are
+    assert every.endswith(" --dist loadfile tests/unit tests/integration -x\n")
     assert start(checkout, "test", "backend", "-x").stdout == "-m pytest backend -x\n"
 
 

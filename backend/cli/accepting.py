@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from backend import acceptance, acts, audits
-from backend.cli_view import show_acceptance
+from backend.cli.view import show_acceptance
 from backend.edges.database import Database
 from backend.records import Audit, Project
 from backend.settings import Settings

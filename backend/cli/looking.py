@@ -1,0 +1,190 @@
+"""Commands that show what there is."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from datetime import datetime
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from backend import commands
+from backend.annotators import UNKNOWN, people
+from backend.cli.base import (
+    command,
+    console,
+    follow,
+    problems,
+    project_of,
+    project_option,
+)
+from backend.cli.view import answer, number, show_project
+from backend.edges.database import Database
+from backend.errors import BackendError
+from backend.settings import Settings
+from backend.triage import doubted_labels
+
+
+@command("status")
+@project_option
+def status(as_json: bool, reference: str | None) -> None:
+    """Show the queue, the running job, the live version, labels and accuracy."""
+    state = commands.status(Settings.load(), reference)
+    if as_json:
+        click.echo(json.dumps(state, default=str))
+        return
+    queue = state["queue"]
+    waiting = sum(queue["waiting"].values())
+    console.print(f"Queue: {queue['state']}, {queue['workers']} workers, {waiting} jobs waiting")
+    if not state["projects"]:
+        console.print("No project is connected: doubtless connect --url URL --token T --project ID")
+    for p in state["projects"]:
+        show_project(console, p)
+
+
+@command("dashboard")
+@click.option(
+    "--share", is_flag=True, help="The address for others: it shows, and changes nothing."
+)
+def dashboard(as_json: bool, share: bool) -> None:
+    """Print the dashboard's address, with the token that opens it."""
+    from backend.dashboard.access import address
+    from backend.supervisor import answers
+
+    settings = commands.with_running_stack(Settings.load())
+    page = address(settings, share=share)
+    if as_json:
+        click.echo(json.dumps({"address": page, "read_only": share}))
+        return
+    console.print(page, highlight=False, markup=False, soft_wrap=True)
+    if not answers(page.partition("/dashboard#")[0] + "/health"):
+        problems.print(
+            "Nothing answers there yet; start `doubtless up` first.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@command("score")
+@project_option
+@click.option("--out", type=click.Path(path_type=Path), help="Write a CSV file.")
+@click.option("--publish", is_flag=True, help="Score the pool again and publish it first.")
+@click.option("--limit", default=20, help="Rows to print.")
+@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+def score(
+    as_json: bool,
+    reference: str | None,
+    out: Path | None,
+    publish: bool,
+    limit: int,
+    timeout: float,
+) -> None:
+    """Show what the live version says of every task, most doubtful first."""
+    settings = Settings.load()
+    project = project_of(settings, reference)
+    if publish:
+        database = Database(settings.database)
+        if project.live_version is None:
+            raise BackendError(f"project {project.key} has no live version yet")
+        live = database.version(project.key, project.live_version)
+        since = commands.republish(settings, project, live, f"{live.name} scored again")
+        follow(settings, project, ("republish",), since, False, True, timeout, quiet=as_json)
+        project = database.project(project.key)
+    rows = commands.scores(settings, project)
+    if out is not None:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["task"])
+            writer.writeheader()
+            writer.writerows(
+                {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
+                for row in rows
+            )
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if out is not None:
+        console.print(f"{len(rows)} rows written to {out}", markup=False)
+        return
+    table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
+    for row in rows[:limit]:
+        table.add_row(
+            str(row["task"]), escape(answer(row["prediction"], "-")), number(row["p_right"]),
+            number(row["score"], 4), number(row["total"]), escape(answer(row["label"], "")),
+        )  # fmt: skip
+    console.print(table)
+
+
+@command("errors")
+@project_option
+@click.option("--limit", default=20, show_default=True, help="Labels to print.")
+def errors(as_json: bool, reference: str | None, limit: int) -> None:
+    """Show labels that the model, not fitted on them, contradicts: worth a second look."""
+    settings = Settings.load()
+    project = project_of(settings, reference)
+    found = doubted_labels(Database(settings.database), project, limit)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        console.print("No label is more probably wrong than right.")
+        return
+    table = Table("task", "label", "P(label right)", "what speaks against it")
+    for row in found:
+        table.add_row(
+            str(row["task"]), escape(answer(row["label"], "-")), number(row["p_right"]),
+            escape(row["why"]),
+        )  # fmt: skip
+    console.print(table)
+    console.print("In Label Studio they are in the tab “Labels to check”.")
+
+
+@command("annotators")
+@project_option
+def annotators(as_json: bool, reference: str | None) -> None:
+    """Show how people agree on tasks they share, and how often each of them is right."""
+    settings = Settings.load()
+    project = project_of(settings, reference)
+    found = people(Database(settings.database), project.key)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if not found:
+        console.print(UNKNOWN)
+        return
+    table = Table("annotator", "labels", "shared", "agreement", "kappa", "quality", "95 % interval")
+    for row in found:
+        interval = "-" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+        table.add_row(
+            str(row["id"]), str(row["labels"]), str(row["shared"]), number(row["agreement"]),
+            number(row["kappa"]), number(row["quality"]), interval,
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "Quality: how probably a label is right. Tasks where people differ are among `doubtless "
+        "errors` if their label is more probably wrong than right.",
+        highlight=False,
+    )
+
+
+@command("versions")
+@project_option
+def versions(as_json: bool, reference: str | None) -> None:
+    """List versions: what they were trained on, how good they are, and which is live."""
+    settings = Settings.load()
+    project = project_of(settings, reference)
+    found = Database(settings.database).versions(project.key)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(v) for v in found], default=str))
+        return
+    table = Table("version", "status", "labels", "accuracy", "ECE", "made", "reason")
+    for v in found:
+        table.add_row(
+            v.name, v.status, str(v.labels), number(v.metrics.get("random_accuracy")),
+            number(v.metrics.get("ece")),
+            datetime.fromtimestamp(v.created_at).strftime("%m-%d %H:%M:%S"), escape(v.reason),
+        )  # fmt: skip
+    console.print(table)
