@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
+from backend.edges.labelstudio_records import TaskRecord
 from backend.errors import MediaError
 
 
@@ -77,10 +77,13 @@ class Platform(Protocol):
     def accept_predictions(self, project_id: int, version: str, task_ids: Sequence[int]) -> None:
         """Make annotations of a version's predictions; twice is harmless."""
 
-    def annotations_of_many(
-        self, project_id: int, task_ids: Sequence[int]
-    ) -> dict[int, tuple[AnnotationRecord, ...]]:
-        """Annotations of tasks; one that is gone is left out."""
+    def tasks_of_many(self, project_id: int, task_ids: Sequence[int]) -> dict[int, TaskRecord]:
+        """Tasks with their annotations; one that is gone is left out."""
+
+    def delete_annotations_of(
+        self, project_id: int, task_ids: Sequence[int], *, author: int, unchanged_after: datetime
+    ) -> None:
+        """Delete what one user has on tasks that were not changed after a moment."""
 
     def delete_annotation(self, annotation_id: int) -> None:
         """Delete one annotation; a missing one is fine."""

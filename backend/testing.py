@@ -58,6 +58,7 @@ class FakeLabelStudio:
         self.data: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, AnnotationRecord] = {}
         self.predictions: dict[int, dict[str, Any]] = {}
+        self.drafts: set[int] = set()  # tasks with something that is not saved yet
         self.accepted: dict[int, int] = {}  # prediction -> the annotation made of it
         self.updated: dict[int, str] = {}
         self.calls: list[str] = []
@@ -221,16 +222,37 @@ class FakeLabelStudio:
                 self.annotations[record.id] = replace(record, made_in_bulk=True)
                 self.accepted[number] = record.id
 
-    def annotations_of_many(
-        self, project_id: int, task_ids: Sequence[int]
-    ) -> dict[int, tuple[AnnotationRecord, ...]]:
+    def tasks_of_many(self, project_id: int, task_ids: Sequence[int]) -> dict[int, TaskRecord]:
         """See `backend.ports.Platform`."""
-        self._called("annotations_of_many")
+        self._called("tasks_of_many")
         return {
-            task: tuple(a for a in self.annotations.values() if a.task_id == task)
+            task: TaskRecord(
+                id=task,
+                data=self.data[task],
+                annotations=tuple(a for a in self.annotations.values() if a.task_id == task),
+                updated_at=self.updated[task],
+                has_draft=task in self.drafts,
+            )
             for task in task_ids
             if task in self.data
         }
+
+    def delete_annotations_of(
+        self, project_id: int, task_ids: Sequence[int], *, author: int, unchanged_after: datetime
+    ) -> None:
+        """See `backend.ports.Platform`; drafts of the author go with them."""
+        self._called("delete_annotations_of")
+        for task in task_ids:
+            if datetime.fromisoformat(self.updated[task]) <= unchanged_after:
+                gone = {
+                    i
+                    for i, a in self.annotations.items()
+                    if a.task_id == task and a.completed_by == author
+                }
+                self.annotations = {i: a for i, a in self.annotations.items() if i not in gone}
+                self.accepted = {p: a for p, a in self.accepted.items() if a not in gone}
+                self.drafts.discard(task)
+                self._touch(task)
 
     def delete_annotation(self, annotation_id: int) -> None:
         """See `backend.ports.Platform`."""

@@ -28,12 +28,12 @@ from backend.edges.labelstudio_queries import (
     ANNOTATED,
     SKIPPED_ONLY,
     changed_since,
+    changed_until,
     condition,
     query_of,
     selection,
 )
 from backend.edges.labelstudio_records import (
-    AnnotationRecord,
     Counters,
     JsonObject,
     TaskRecord,
@@ -318,17 +318,38 @@ class LabelStudio:
             timeout_s=_BULK_TIMEOUT_S,
         )
 
-    def annotations_of_many(
-        self, project_id: int, task_ids: Sequence[int]
-    ) -> dict[int, tuple[AnnotationRecord, ...]]:
-        """Annotations of tasks; one that is gone is left out."""
-        found: dict[int, tuple[AnnotationRecord, ...]] = {}
+    def tasks_of_many(self, project_id: int, task_ids: Sequence[int]) -> dict[int, TaskRecord]:
+        """Tasks with their annotations; one that is gone is left out."""
+        found: dict[int, TaskRecord] = {}
         for start in range(0, len(task_ids), _IDS_PER_QUERY):
             ids = list(task_ids[start : start + _IDS_PER_QUERY])
             page = self._task_page(project_id, selection(ids), page_size=len(ids), full=True)
-            records = [TaskRecord.from_json(task) for task in page["tasks"]]
-            found |= {record.id: record.annotations for record in records}
+            found |= {int(task["id"]): TaskRecord.from_json(task) for task in page["tasks"]}
         return found
+
+    def delete_annotations_of(
+        self, project_id: int, task_ids: Sequence[int], *, author: int, unchanged_after: datetime
+    ) -> None:
+        """Delete all annotations, and drafts, that one user has on tasks, in one request.
+
+        Args:
+            project_id: of the tasks.
+            task_ids: of these.
+            author: the user.
+            unchanged_after: a task that was changed later is left as it is.
+        """
+        self._http.call(
+            "POST",
+            "/api/dm/actions/",
+            params={"id": "delete_tasks_annotations", "project": project_id},
+            json={
+                **query_of([changed_until(unchanged_after)]),
+                **selection(task_ids),
+                "project": str(project_id),
+                "annotator": str(author),
+            },
+            timeout_s=_BULK_TIMEOUT_S,
+        )
 
     def model_versions(self, project_id: int) -> dict[str, int]:
         """Stored predictions of each version."""

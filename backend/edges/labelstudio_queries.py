@@ -28,9 +28,17 @@ def selection(task_ids: Sequence[int]) -> JsonObject:
 
 def changed_since(moment: datetime) -> JsonObject:
     """Changed at or after a moment; without a zone it is UTC."""
+    return condition("updated_at", "greater_or_equal", "Datetime", _text(moment))
+
+
+def changed_until(moment: datetime) -> JsonObject:
+    """Changed at a moment or before; without a zone it is UTC."""
+    return condition("updated_at", "less_or_equal", "Datetime", _text(moment))
+
+
+def _text(moment: datetime) -> str:
     utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    text = utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return condition("updated_at", "greater_or_equal", "Datetime", text)
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 ANNOTATED = condition("total_annotations", "greater", "Number", 0)

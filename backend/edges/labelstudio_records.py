@@ -80,6 +80,7 @@ class TaskRecord:
         updated_at: ISO time, UTC.
         is_labeled: Label Studio serves the task to nobody any more.
         total_predictions: how many predictions it has, over all versions.
+        has_draft: this user has begun something there that is not saved yet.
     """
 
     id: int
@@ -88,6 +89,7 @@ class TaskRecord:
     updated_at: str
     is_labeled: bool = False
     total_predictions: int = field(default=0, compare=False)
+    has_draft: bool = field(default=False, compare=False)
 
     @classmethod
     def from_json(cls, body: JsonObject) -> TaskRecord:
@@ -107,6 +109,7 @@ class TaskRecord:
                 updated_at=str(body.get("updated_at") or ""),
                 is_labeled=bool(body.get("is_labeled", False)),
                 total_predictions=int(body.get("total_predictions") or 0),
+                has_draft=bool(body.get("drafts")),
             )
 
 

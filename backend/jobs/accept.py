@@ -7,7 +7,8 @@ it for a person's; a job that broke off finds what it made by how Label Studio m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from backend.audits import (
     regions_of,
 )
 from backend.edges.database.audits import PENDING
-from backend.edges.labelstudio_records import AnnotationRecord
+from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import BackendError, NotNowError
 from backend.jobs.base import Job
 from backend.jobs.sync import synchronise
@@ -34,6 +35,7 @@ from backend.records import Audit, AuditItem
 from backend.region_audits import draw_regions
 
 CHUNK = 200
+UNDO_CHUNK = 60  # as many are read, and deleted, while somebody could save one of them
 # What one request of that many tasks keeps Label Studio busy.
 CHUNK_S = 1.0
 DELETE_S = 0.15
@@ -84,26 +86,61 @@ def undo(job: Job) -> str:
         *database.audit_items(audit.id, state=PENDING),  # of an acceptance that broke off
     ]
     kept = gone = 0
-    for start in range(0, len(todo), CHUNK):
-        part = todo[start : start + CHUNK]
+    for start in range(0, len(todo), UNDO_CHUNK):
+        part = todo[start : start + UNDO_CHUNK]
+        job.say(start / len(todo), f"taking back: {start} of {len(todo)}")
         job.wait_for_good_moment(CHUNK_S)
-        there = job.platform.annotations_of_many(
-            job.project.platform_id, [item.task_id for item in part]
-        )
-        for n, item in enumerate(part):
-            job.say((start + n) / len(todo), f"taking back: {start + n} of {len(todo)}")
-            ours = [a for a in there.get(item.task_id, ()) if _is_ours(item, a)]
-            kept += item.annotation_id is not None and not ours
-            for annotation in ours:
-                job.wait_for_good_moment(DELETE_S, patience_s=1.0)
-                job.platform.delete_annotation(annotation.id)
-                database.drop_annotations(job.run.project, [annotation.id])
-                gone += 1
+        ours = _take_back(job, part)
+        database.drop_annotations(job.run.project, [i for made in ours.values() for i in made])
+        kept += sum(i.annotation_id is not None and i.task_id not in ours for i in part)
+        gone += sum(map(len, ours.values()))
         database.update_items(audit.id, [item.task_id for item in part], state=UNDONE)
     synchronise(job)
     database.update_audit(audit.id, status=UNDONE)
     changed = f"; {kept} that people changed or deleted since are left" if kept else ""
     return f"{gone} accepted labels taken back{changed}"
+
+
+def _take_back(job: Job, items: Sequence[AuditItem]) -> dict[int, list[int]]:
+    """Delete the annotations of some items that are still what was made; task -> their ids.
+
+    In one request where nothing else of their author's is on the task, which that request would
+    delete as well; whoever saves something in between has changed the task, and it is left to the
+    requests for single annotations.
+    """
+    number = job.project.platform_id
+    records = job.platform.tasks_of_many(number, [item.task_id for item in items])
+    ours = _ours(items, records)
+    by_author: dict[int, list[TaskRecord]] = {}
+    for task, made in ours.items():
+        record, author = records[task], made[0].completed_by
+        alone = [a.completed_by for a in record.annotations].count(author) == 1
+        if alone and author is not None and not record.has_draft:
+            by_author.setdefault(author, []).append(record)
+    for author, some in by_author.items():
+        job.platform.delete_annotations_of(
+            number,
+            [record.id for record in some],
+            author=author,
+            unchanged_after=max(datetime.fromisoformat(record.updated_at) for record in some),
+        )
+    left = _ours(items, job.platform.tasks_of_many(number, list(ours)))
+    for annotation in (a for made in left.values() for a in made):
+        job.wait_for_good_moment(DELETE_S, patience_s=1.0)
+        job.platform.delete_annotation(annotation.id)
+    return {task: [a.id for a in made] for task, made in ours.items()}
+
+
+def _ours(
+    items: Sequence[AuditItem], records: Mapping[int, TaskRecord]
+) -> dict[int, list[AnnotationRecord]]:
+    """Task -> the annotations that were made for its item, where there are any."""
+    found = {
+        item.task_id: [a for a in records[item.task_id].annotations if _is_ours(item, a)]
+        for item in items
+        if item.task_id in records
+    }
+    return {task: made for task, made in found.items() if made}
 
 
 def _is_ours(item: AuditItem, annotation: AnnotationRecord) -> bool:
@@ -152,16 +189,18 @@ def _accept(job: Job, audit: Audit, items: Sequence[AuditItem]) -> None:
     database, number = job.app.database, job.project.platform_id
     name = database.version(job.run.project, audit.version).name
     ids = [item.task_id for item in items]
-    there = job.platform.annotations_of_many(number, ids)
-    answered = [i for i in ids if any(not a.made_in_bulk for a in there.get(i, ()))]
+    there = job.platform.tasks_of_many(number, ids)
+    answered = [
+        i for i in ids if i in there and any(not a.made_in_bulk for a in there[i].annotations)
+    ]
     gone = [i for i in ids if i not in there]
     database.update_items(audit.id, [*answered, *gone], state="")
     left = [i for i in ids if i in there and i not in answered]
     job.platform.accept_predictions(number, name, left)
     made = {
         task: (found.id, found.updated_at)
-        for task, annotations in job.platform.annotations_of_many(number, left).items()
-        for found in annotations
+        for task, record in job.platform.tasks_of_many(number, left).items()
+        for found in record.annotations
         if found.made_in_bulk
     }
     database.mark_accepted(audit.id, made)

@@ -280,14 +280,14 @@ def test_a_label_that_came_meanwhile_is_not_overwritten(trained):
     answer_audit(trained)
     items = trained.database.audit_items(audit.id, state="")
     task = items[0].task_id
-    answer = trained.platform.annotations_of_many
+    answer = trained.platform.tasks_of_many
 
     def and_somebody_submits(project_id, ids):
-        trained.platform.annotations_of_many = answer
+        trained.platform.tasks_of_many = answer
         trained.submit(task, tell=False)
         return answer(project_id, ids)
 
-    trained.platform.annotations_of_many = and_somebody_submits
+    trained.platform.tasks_of_many = and_somebody_submits
     run(trained, "accept", audit)
     assert status(trained)["status"] == "accepted"
     notes = [a for a in trained.platform.annotations.values() if a.task_id == task]
@@ -609,3 +609,44 @@ def test_an_audit_may_show_what_is_predicted(trained):
     propose(trained, blind=False)
     assert not status(trained)["blind"]
     assert all(item["result"] for item in trained.platform.live().values())
+
+
+def taken_back(world, audit):
+    """Undo; how many requests deleted something, and what was said."""
+    before = len(world.platform.calls)
+    said = run(world, "undo", audit)
+    calls = world.platform.calls[before:]
+    return calls.count("delete_annotations_of"), calls.count("delete_annotation"), said
+
+
+def test_what_was_made_is_taken_back_in_few_requests(trained):
+    audit = accepted(trained)
+    people = {i for i, a in trained.platform.annotations.items() if not a.made_in_bulk}
+    made = status(trained)["accepted"]
+    at_once, single, said = taken_back(trained, audit)
+    assert (at_once, single) == (-(-made // 60), 0)
+    assert f"{made} accepted labels taken back" in " ".join(said)
+    assert trained.platform.annotations.keys() == people
+
+
+def test_nothing_else_of_the_author_goes_with_it(trained):
+    """A second annotation, a draft, and what is saved between reading and deleting."""
+    audit = accepted(trained)
+    unseen = [i.task_id for i in trained.database.audit_items(audit.id, state="accepted")]
+    second = trained.platform.annotate(unseen[0], trained.choice("red"))
+    trained.platform.drafts.add(unseen[1])
+    delete = trained.platform.delete_annotations_of
+    saved = []
+
+    def while_somebody_saves(project_id, tasks, **given):
+        if not saved:
+            saved.append(trained.platform.annotate(unseen[2], trained.choice("red")))
+        delete(project_id, tasks, **given)
+
+    trained.platform.delete_annotations_of = while_somebody_saves
+    _, single, _ = taken_back(trained, audit)
+    assert single == 3
+    left = trained.platform.annotations
+    assert {second.id, saved[0].id} <= left.keys()
+    assert unseen[1] in trained.platform.drafts
+    assert not any(a.made_in_bulk for a in left.values())
