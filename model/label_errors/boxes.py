@@ -71,10 +71,15 @@ class BoxErrors:
     findings: tuple[Finding, ...]
 
     def without(self, kind: Kind) -> float:
-        """Probability that the image has no error of that kind."""
-        if kind == "overlooked":
-            return float(np.prod(1.0 - self.overlooked))
-        return float(np.prod(1.0 - self.of_drawn[:, OF_DRAWN.index(kind)]))
+        """Probability that what looks most like an error of that kind is none.
+
+        Lowest first is the order to look for errors of one kind in. The product over all that the
+        image has would put crowded images first, for the sum of their small doubts.
+        """
+        of_kind = self.overlooked
+        if kind != "overlooked":
+            of_kind = self.of_drawn[:, OF_DRAWN.index(kind)]
+        return 1.0 - float(of_kind.max(initial=0.0))
 
 
 def find_box_errors(

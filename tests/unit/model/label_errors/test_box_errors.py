@@ -187,9 +187,23 @@ def test_image_is_right_when_everything_is() -> None:
     assert found.score == pytest.approx(expected)
     assert 0 < found.score < 0.9
     for number, kind in enumerate(KINDS[1:]):
-        assert found.without(kind) == pytest.approx(np.prod(1 - found.of_drawn[:, number]))
+        assert found.without(kind) == pytest.approx(1 - found.of_drawn[:, number].max())
     probabilities = [finding.probability for finding in found.findings]
     assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_small_doubts_of_a_crowded_image_do_not_add_up_to_an_error_of_a_kind() -> None:
+    """Twenty boxes that may be of another class, each a little, against one that surely is."""
+    rows = [(n % 5 * 0.2, n // 5 * 0.25) for n in range(20)]
+    places = [(x, y, x + 0.1, y + 0.1) for x, y in rows]
+    crowded = one(
+        regions(*((p, 0, 0.85) for p in places), *((p, 1, 0.1) for p in places)),
+        BoxLabels.of(places, [0] * 20),
+    )
+    alone = one(regions((LEFT, 1, 0.6)), BoxLabels.of([LEFT], [0]))
+    number = KINDS.index("swapped") - 1
+    assert np.prod(1 - crowded.of_drawn[:, number]) < 1 - crowded.of_drawn[:, number].max()
+    assert alone.without("swapped") < crowded.without("swapped")
 
 
 def test_least_says_which_findings_are_listed() -> None:
