@@ -44,6 +44,19 @@ def test_the_owner_trains_examines_and_looks_at_the_most_doubtful(
     )
     assert shown == str(doubtful.task_id)
 
+    # Another rule puts the real queue into another order, by the same model.
+    page.get_by_label("Acquisition rule").select_option("margin")
+    page.locator(".methods").get_by_role("button", name="Change…").nth(1).click()
+    page.get_by_role("button", name="Change", exact=True).click()
+    page.get_by_text(f"acquisition margin: {version} chooses again").wait_for()
+    reordered = project.wait_for_version(version, prefix="v")
+    page.locator(".numbers dd").get_by_text(reordered, exact=True).wait_for()
+    number = stack.database.project(key).live_version
+    assert {rule for _, rule, _ in stack.database.acquired(key, number)} == {"margin"}
+    shown = page.locator(".doubtful-list h3").first.inner_text().removeprefix("Task ")
+    rows = stack.database.scores(key, number)
+    doubtful = rows[int(shown)]
+
     page.get_by_role("button", name="Examine now").click()
     page.get_by_text("checks are fine").wait_for()
     assert page.locator(".findings .error").all_inner_texts() == []
