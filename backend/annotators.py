@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.merge import weighted
 from backend.kinds import kind_of
 from backend.kinds.base import Model
-from backend.records import Contradicted
+from backend.records import Consensus, Contradicted
 from model.annotators.base import Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
@@ -24,6 +24,22 @@ UNKNOWN = (
     "How good people are cannot be told: at the last training no two of them had labelled the same "
     "task."
 )
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a version makes of people and of their labels.
+
+    Attributes:
+        contradicted: the labels it was fitted on; where several people labelled with the
+            probability by model and people together, and who says what.
+        annotators: people; none where no two share tasks.
+        consensus: what every labelled task comes to; none where no two people share one.
+    """
+
+    contradicted: list[Contradicted]
+    annotators: tuple[Annotator, ...] = ()
+    consensus: tuple[Consensus, ...] = ()
 
 
 def one_label_each(
@@ -57,7 +73,7 @@ def weigh_people(
     model: Model,
     labels: Mapping[int, str],
     contradicted: Sequence[Contradicted],
-) -> tuple[list[Annotator], list[Contradicted]]:
+) -> Weighed:
     """What a version just fitted makes of people, and of the tasks that several of them labelled.
 
     Args:
@@ -67,21 +83,16 @@ def weigh_people(
         model: with what it says out of fold.
         labels: task -> the label it was fitted on.
         contradicted: what is known of these labels, by the model alone.
-
-    Returns:
-        People, none where no two share tasks; and the labels, where several people labelled with
-        the probability by model and people together, and who says what.
     """
     probs = kind_of(spec).class_probs(model, spec)
     if probs is None:
-        return [], list(contradicted)
+        return Weighed(list(contradicted))
     code = {name: number for number, name in enumerate(model.classes)}
     answers = database.answers_of_people(key)
     given: dict[int, Given] = {}
     rows: list[int] = []
     for row, task in enumerate(sorted(labels)):
-        newest = {who: text for who, text in answers.get(task, []) if who is not None}
-        known = {who: text for who, text in newest.items() if text in code}
+        known = {who: text for who, text in votes_of(answers.get(task, ())) if text in code}
         if known:
             given[task] = known
             rows.append(row)
@@ -91,11 +102,11 @@ def weigh_people(
         for who, text in votes.items()
     ]
     if not flat:
-        return [], list(contradicted)
+        return Weighed(list(contradicted))
     row_of_label, person, label = np.array(flat, np.int64).T
     crowd = weigh(np.asarray(probs[rows], np.float64), row_of_label, person, label)
     if crowd.why is not None:
-        return [], list(contradicted)
+        return Weighed(list(contradicted))
     place = {task: n for n, task in enumerate(given)}
     told = []
     for one in contradicted:
@@ -107,7 +118,25 @@ def weigh_people(
             p_right = float(crowd.probs[row, code[one.label]])
             one = replace(one, p_right=p_right, why=why)
         told.append(one)
-    return list(crowd.annotators), told
+    p_right = crowd.p_right
+    consensus = [
+        Consensus(
+            task_id=task, label=model.classes[int(crowd.consensus[row])],
+            p_right=float(p_right[row]), votes=votes_of(answers[task]),
+        )
+        for task, row in place.items()
+    ]  # fmt: skip
+    return Weighed(told, crowd.annotators, tuple(consensus))
+
+
+def votes_of(answers: Iterable[tuple[int | None, str]]) -> list[tuple[int, str]]:
+    """Who says what of a task, by id: each known person's newest label.
+
+    Example:
+        >>> votes_of([(2, "cat"), (None, "cat"), (1, "cat"), (2, "dog")])
+        [(1, 'cat'), (2, 'dog')]
+    """
+    return sorted({who: text for who, text in answers if who is not None}.items())
 
 
 def who_says_what(texts: Iterable[str], probably: str | None) -> str:

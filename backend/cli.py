@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend import acts, commands
+from backend.again import NOTHING, ask_again
 from backend.annotators import UNKNOWN, people
 from backend.audits import BY, TASKS
 from backend.cli_simulate import simulate
@@ -320,16 +321,25 @@ def errors(as_json: bool, reference: str | None, limit: int) -> None:
 
 @command("annotators")
 @project_option
-def annotators(as_json: bool, reference: str | None) -> None:
+@click.option(
+    "--again", type=click.IntRange(min=1), metavar="N",
+    help="Show the N labelled tasks most worth another label instead, and whom to ask.",
+)  # fmt: skip
+def annotators(as_json: bool, reference: str | None, again: int | None) -> None:
     """Show how people agree on tasks they share, and how often each of them is right."""
     settings = Settings.load()
     project = _project(settings, reference)
-    found = people(Database(settings.database), project.key)
+    database = Database(settings.database)
+    found = people(database, project.key)
+    wanted = None if again is None else ask_again(database, project, again)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(found if wanted is None else wanted))
         return
     if not found:
         console.print(UNKNOWN)
+        return
+    if wanted is not None:
+        _print_again(wanted)
         return
     table = Table("annotator", "labels", "shared", "agreement", "kappa", "quality", "95 % interval")
     for row in found:
@@ -342,6 +352,24 @@ def annotators(as_json: bool, reference: str | None) -> None:
     console.print(
         "Quality: how probably a label is right. Tasks where people differ are among `doubtless "
         "errors` if their label is more probably wrong than right.",
+        highlight=False,
+    )
+
+
+def _print_again(wanted: list[dict[str, Any]]) -> None:
+    if not wanted:
+        console.print(NOTHING, highlight=False)
+        return
+    table = Table("task", "labels", "probably", "P(right)", "ask")
+    for row in wanted:
+        table.add_row(
+            str(row["task"]), escape(", ".join(row["labels"])), escape(row["label"]),
+            number(row["p_right"]), "anyone else" if row["ask"] is None else f"user {row['ask']}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "P(right): of the label that people and model together find most probable. Ask: the best "
+        "of those who have not labelled the task.",
         highlight=False,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,3 +177,20 @@ class Contradicted:
     p_right: float
     label: str
     why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consensus:
+    """What people and the model together say of a labelled task.
+
+    Attributes:
+        task_id: which.
+        label: the most probable.
+        p_right: probability in [0, 1] that it is right.
+        votes: who had given which label, each person's newest, by id.
+    """
+
+    task_id: int
+    label: str
+    p_right: float
+    votes: Sequence[tuple[int, str]]

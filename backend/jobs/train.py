@@ -77,8 +77,10 @@ def run(job: Job) -> str:
     database.add_version(version)
     database.put_judgements(key, number, right)
     contradicted = _contradicted(fitted, usable, spec)
-    people, contradicted = weigh_people(database, key, spec, bundle, usable, contradicted)
-    database.put_annotators(key, people)
+    weighed = weigh_people(database, key, spec, bundle, usable, contradicted)
+    contradicted = weighed.contradicted
+    database.put_annotators(key, weighed.annotators)
+    database.put_consensus(key, weighed.consensus)
     database.put_label_errors(key, number, contradicted)
     if not verdict.promote:
         _answer_request(job, began)
