@@ -63,12 +63,13 @@ class People(Store):
             for start in range(0, len(values), CHUNK):
                 c.execute(t.consensus.insert(), values[start : start + CHUNK])
 
-    def consensus(self, key: str, *, below: float) -> list[Consensus]:
-        """Tasks whose most probable label is right with less than that probability, least first."""
+    def consensus(self, key: str, *, below: float | None = None) -> list[Consensus]:
+        """What labelled tasks come to, least sure first; all, or those less sure than `below`."""
         n = t.consensus.c
+        doubted = sa.true() if below is None else n.p_right < below
         query = (
             sa.select(*(column for column in n if column.name != "project"))
-            .where((n.project == key) & (n.p_right < below))
+            .where((n.project == key) & doubted)
             .order_by(n.p_right, n.task_id)
         )
         with self.reader.connect() as c:
