@@ -95,10 +95,9 @@ def one(task: Task, *, chosen: str, shared: str, errors: str, seed: int, propaga
     config = EngineConfig(seed=seed, propagation=propagation)
     order = np.random.default_rng(seed).permutation(len(everything))
     others, pool = order[: len(order) // 3], order[len(order) // 3 :]
+    first = pool[:FIRST]
     if chosen == "doubtful":
-        start = Labelled(
-            task.features[pool[:FIRST]], everything[pool[:FIRST]], np.ones(FIRST, bool)
-        )
+        start = Labelled(task.features[first], everything[first], np.ones(FIRST, bool))
         sure = fit(start, task.classes, pool=task.features, config=config)
         doubt = -sure.predict(task.features[pool[FIRST:]]).margin
         pool = np.append(first, pool[FIRST:][np.argsort(-doubt, kind="stable")])
