@@ -19,6 +19,10 @@ from backend.records import Consensus, Contradicted
 from model.annotators.base import F64, LEAST_WEIGHT, Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
+ONE_CHOICE = (
+    "How good people are is told of projects that ask for one choice. {kind} of several people are "
+    "merged by votes."
+)
 Given = Mapping[int, str]  # person -> their newest label of a task
 UNKNOWN = (
     "How good people are cannot be told: at the last training no two of them had labelled the same "
@@ -189,6 +193,18 @@ def weights_of(database: Database, key: str, labels: Mapping[int, str]) -> F64 |
     if np.isnan(found).all():
         return None
     return np.where(np.isnan(found), np.nanmean(found), found)
+
+
+def why_unknown(spec: TaskSpec | None) -> str:
+    """Why `people` is empty, of a project that asks for this; None where it cannot be read.
+
+    Example:
+        >>> why_unknown(None) == UNKNOWN
+        True
+    """
+    if spec is not None and (spec.boxes or spec.multiple):
+        return ONE_CHOICE.format(kind="Boxes" if spec.boxes else "Several choices")
+    return UNKNOWN
 
 
 def _weights(database: Database, key: str, spec: TaskSpec) -> dict[int | None, float]:

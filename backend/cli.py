@@ -20,11 +20,12 @@ from rich.table import Table
 
 from backend import acts, commands
 from backend.again import NOTHING, ask_again
-from backend.annotators import UNKNOWN, people
+from backend.annotators import people, why_unknown
 from backend.audits import BY, TASKS
 from backend.cli_simulate import simulate
 from backend.cli_view import answer, number, show_project
 from backend.edges.database import Database
+from backend.edges.labels.config import parse_config
 from backend.errors import BackendError
 from backend.logs import set_up_logging
 from backend.model_names import check_model_names
@@ -336,7 +337,7 @@ def annotators(as_json: bool, reference: str | None, again: int | None) -> None:
         click.echo(json.dumps(found if wanted is None else wanted))
         return
     if not found:
-        console.print(UNKNOWN)
+        console.print(why_unknown(parse_config(project.label_config).spec), highlight=False)
         return
     if wanted is not None:
         _print_again(wanted)

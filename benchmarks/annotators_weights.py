@@ -41,7 +41,7 @@ F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Rows = dict[str, dict[str, float | None]]
 
-LABELS, FIRST = 400, 100
+FIRST = 100  # true labels that the doubtful ones are chosen by
 CHOSEN = ("by chance", "doubtful")
 MAJORITY, VOTE = "majority", "vote by quality"
 BY_PEOPLE, BY_BOTH, TRUTH = f"{VOTE}, P by people", f"{VOTE}, P by people and model", "true labels"
@@ -54,7 +54,7 @@ def main() -> None:
     kept = Kept(CACHE / "annotators_weights", ROOT)
     facts = {
         "backbone": arguments.backbone, "images": len(task.labels), "classes": len(task.classes),
-        "labels": LABELS, "propagation": arguments.propagation,
+        "labels": arguments.labels, "propagation": arguments.propagation,
     }  # fmt: skip
     about = {"data": str(Path(arguments.data).resolve()), **facts}
     result = header(
@@ -71,7 +71,9 @@ def main() -> None:
                 "errors": errors,
                 "seed": seed,
             }
-            run = partial(one, task, propagation=arguments.propagation, **case)
+            run = partial(
+                one, task, labels=arguments.labels, propagation=arguments.propagation, **case
+            )
             runs.append(kept.run({**about, **case}, CODE, run))
         name = f"{chosen}, {shared}, {errors}"
         result["settings"][name] = {"methods": summarise(runs), "runs": runs}
@@ -83,34 +85,37 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", required=True, help="a packed set with one label an image")
     parser.add_argument("--seeds", type=int, default=10, help="of split, people and engine")
+    parser.add_argument("--labels", type=int, default=400, help="images that are labelled")
     parser.add_argument("--backbone", default="efficientnet-lite2+lite0")
     parser.add_argument("--propagation", default="auto", choices=("auto", "off"))
     parser.add_argument("--out", type=Path, help="JSON file; without it the result is printed")
     return parser.parse_args()
 
 
-def one(task: Task, *, chosen: str, shared: str, errors: str, seed: int, propagation: str) -> Rows:
+def one(
+    task: Task, *, labels: int, chosen: str, shared: str, errors: str, seed: int, propagation: str
+) -> Rows:
     """How well a fit on people's labels does on the other images, by each way to weigh them."""
     everything, classes = task.labels, len(task.classes)
     config = EngineConfig(seed=seed, propagation=propagation)
     order = np.random.default_rng(seed).permutation(len(everything))
     others, pool = order[: len(order) // 3], order[len(order) // 3 :]
-    first = pool[:FIRST]
+    begun = pool[:FIRST]
     if chosen == "doubtful":
-        start = Labelled(task.features[first], everything[first], np.ones(FIRST, bool))
+        start = Labelled(task.features[begun], everything[begun], np.ones(FIRST, bool))
         sure = fit(start, task.classes, pool=task.features, config=config)
         doubt = -sure.predict(task.features[pool[FIRST:]]).margin
-        pool = np.append(first, pool[FIRST:][np.argsort(-doubt, kind="stable")])
-    used = pool[:LABELS]
+        pool = np.append(begun, pool[FIRST:][np.argsort(-doubt, kind="stable")])
+    used = pool[:labels]
     truth = everything[used]
     hard = misleading(task.features, everything, classes)[used] if errors == "misled" else None
     given = ask(truth, classes, shared=SHARED[shared], misleading=hard, seed=seed)
 
-    def fitted(labels: Ints, weights: F64 | None = None) -> Bundle:
-        data = Labelled(task.features[used], labels, np.ones(LABELS, bool), weights)
+    def fitted(given_labels: Ints, weights: F64 | None = None) -> Bundle:
+        data = Labelled(task.features[used], given_labels, np.ones(labels, bool), weights)
         return fit(data, task.classes, pool=task.features, config=config)
 
-    def judged(bundle: Bundle, labels: Ints) -> dict[str, float | None]:
+    def judged(bundle: Bundle, given_labels: Ints) -> dict[str, float | None]:
         probs = bundle.predict(task.features[others]).probs
         true = everything[others]
         of_truth = probs[np.arange(len(others)), true]
@@ -122,17 +127,17 @@ def one(task: Task, *, chosen: str, shared: str, errors: str, seed: int, propaga
             "macro_accuracy": float(np.mean([is_right[true == n].mean() for n in np.unique(true)])),
             "out_of_fold_less_accuracy": out_of_fold - float(is_right.mean()),
             "nll": float(-np.log(np.maximum(of_truth, 1e-12)).mean()),
-            "labels_wrong": float((labels != truth).mean()),
+            "labels_wrong": float((given_labels != truth).mean()),
         }
 
-    majority = vote(given, np.ones(int(given.person.max()) + 1), classes, LABELS)
+    majority = vote(given, np.ones(int(given.person.max()) + 1), classes, labels)
     first = fitted(majority)
     assert first.out_of_fold_probs is not None
     crowd = weigh(first.out_of_fold_probs, given.task, given.person, given.label)
     quality = np.array([one.quality for one in crowd.annotators], np.float64)
-    voted = vote(given, np.array([vote_weight(q, classes) for q in quality]), classes, LABELS)
-    by_people = probability(given, quality, classes, LABELS)[np.arange(LABELS), voted]
-    by_both = crowd.probs[np.arange(LABELS), voted]
+    voted = vote(given, np.array([vote_weight(q, classes) for q in quality]), classes, labels)
+    by_people = probability(given, quality, classes, labels)[np.arange(labels), voted]
+    by_both = crowd.probs[np.arange(labels), voted]
     return {
         MAJORITY: judged(first, majority),
         VOTE: judged(fitted(voted), voted),

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from support.several import WorldOfSeveral
 from support.world import COLOURS
 
-from backend.annotators import one_label_each, people, weights_of, who_says_what
+from backend.annotators import one_label_each, people, weights_of, who_says_what, why_unknown
 from backend.cli import main
 from backend.edges.labels.config import parse_config
 from backend.edges.labels.merge import weighted
@@ -202,6 +202,15 @@ def test_several_answers_an_image_are_left_to_the_majority(tmp_path):
     task = min(set(world.truth) - set(tasks))
     give(world, task, [(1, '["red"]'), (2, '["blue"]')])
     assert one_label_each(world.database, world.key, world.spec)[task] == '["blue"]'
+
+
+def test_where_several_choices_are_asked_for_it_says_that_nobody_is_judged(tmp_path, monkeypatch):
+    world = WorldOfSeveral(tmp_path)
+    world.work()
+    monkeypatch.setattr("backend.cli.Database", lambda url: world.database)
+    shown = " ".join(CliRunner().invoke(main, ["annotators"]).output.split())
+    assert shown == why_unknown(world.spec)
+    assert shown.endswith("Several choices of several people are merged by votes.")
 
 
 def test_votes_in_words():
