@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,35 @@ from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.merge import weighted
 from backend.kinds import kind_of
 from backend.kinds.base import Model
-from backend.records import Contradicted
-from model.annotators.base import Annotator, vote_weight
+from backend.records import Consensus, Contradicted
+from model.annotators.base import F64, LEAST_WEIGHT, Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
+ONE_CHOICE = (
+    "How good people are is told of projects that ask for one choice. {kind} of several people are "
+    "merged by votes."
+)
 Given = Mapping[int, str]  # person -> their newest label of a task
 UNKNOWN = (
     "How good people are cannot be told: at the last training no two of them had labelled the same "
     "task."
 )
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a version makes of people and of their labels.
+
+    Attributes:
+        contradicted: the labels it was fitted on; where several people labelled with the
+            probability by model and people together, and who says what.
+        annotators: people; none where no two share tasks.
+        consensus: what every labelled task comes to; none where no two people share one.
+    """
+
+    contradicted: list[Contradicted]
+    annotators: tuple[Annotator, ...] = ()
+    consensus: tuple[Consensus, ...] = ()
 
 
 def one_label_each(
@@ -57,7 +77,7 @@ def weigh_people(
     model: Model,
     labels: Mapping[int, str],
     contradicted: Sequence[Contradicted],
-) -> tuple[list[Annotator], list[Contradicted]]:
+) -> Weighed:
     """What a version just fitted makes of people, and of the tasks that several of them labelled.
 
     Args:
@@ -67,21 +87,16 @@ def weigh_people(
         model: with what it says out of fold.
         labels: task -> the label it was fitted on.
         contradicted: what is known of these labels, by the model alone.
-
-    Returns:
-        People, none where no two share tasks; and the labels, where several people labelled with
-        the probability by model and people together, and who says what.
     """
     probs = kind_of(spec).class_probs(model, spec)
     if probs is None:
-        return [], list(contradicted)
+        return Weighed(list(contradicted))
     code = {name: number for number, name in enumerate(model.classes)}
     answers = database.answers_of_people(key)
     given: dict[int, Given] = {}
     rows: list[int] = []
     for row, task in enumerate(sorted(labels)):
-        newest = {who: text for who, text in answers.get(task, []) if who is not None}
-        known = {who: text for who, text in newest.items() if text in code}
+        known = {who: text for who, text in votes_of(answers.get(task, ())) if text in code}
         if known:
             given[task] = known
             rows.append(row)
@@ -91,11 +106,11 @@ def weigh_people(
         for who, text in votes.items()
     ]
     if not flat:
-        return [], list(contradicted)
+        return Weighed(list(contradicted))
     row_of_label, person, label = np.array(flat, np.int64).T
     crowd = weigh(np.asarray(probs[rows], np.float64), row_of_label, person, label)
     if crowd.why is not None:
-        return [], list(contradicted)
+        return Weighed(list(contradicted))
     place = {task: n for n, task in enumerate(given)}
     told = []
     for one in contradicted:
@@ -107,7 +122,26 @@ def weigh_people(
             p_right = float(crowd.probs[row, code[one.label]])
             one = replace(one, p_right=p_right, why=why)
         told.append(one)
-    return list(crowd.annotators), told
+    sure = crowd.p_right
+    consensus = [
+        Consensus(
+            task_id=task, label=model.classes[int(crowd.consensus[row])],
+            p_right=float(sure[row]), votes=votes_of(answers[task]),
+            probs={text: float(crowd.probs[row, code[text]]) for text in set(given[task].values())},
+        )
+        for task, row in place.items()
+    ]  # fmt: skip
+    return Weighed(told, crowd.annotators, tuple(consensus))
+
+
+def votes_of(answers: Iterable[tuple[int | None, str]]) -> list[tuple[int, str]]:
+    """Who says what of a task, by id: each known person's newest label.
+
+    Example:
+        >>> votes_of([(2, "cat"), (None, "cat"), (1, "cat"), (2, "dog")])
+        [(1, 'cat'), (2, 'dog')]
+    """
+    return sorted({who: text for who, text in answers if who is not None}.items())
 
 
 def who_says_what(texts: Iterable[str], probably: str | None) -> str:
@@ -128,6 +162,49 @@ def people(database: Database, key: str) -> list[dict[str, Any]]:
     Empty where no two share tasks.
     """
     return [asdict(person) for person in database.annotators(key)]
+
+
+def weights_of(database: Database, key: str, labels: Mapping[int, str]) -> F64 | None:
+    """How much each label counts in the next fit: as probably as it is right.
+
+    That is by people and by the last version, which was not fitted on the label. A label that was
+    not known at the last training, or whose task's labels have changed since, counts as the others
+    do on average.
+
+    Args:
+        database: with what the last training made of labelled tasks.
+        key: of the project.
+        labels: task -> the label to fit on.
+
+    Returns:
+        ``(N,)``, in ascending order of the tasks, each in (0, 1]; None where no two people shared a
+        task at the last training, so that nothing is known of any.
+    """
+    known = {row.task_id: row for row in database.consensus(key)}
+    if not known:
+        return None
+    answers = database.answers_of_people(key)
+    found = np.full(len(labels), np.nan)
+    for n, task in enumerate(sorted(labels)):
+        row = known.get(task)
+        if row is not None and row.votes == votes_of(answers.get(task, ())):
+            p_right = row.probs.get(labels[task])
+            found[n] = np.nan if p_right is None else max(p_right, LEAST_WEIGHT)
+    if np.isnan(found).all():
+        return None
+    return np.where(np.isnan(found), np.nanmean(found), found)
+
+
+def why_unknown(spec: TaskSpec | None) -> str:
+    """Why `people` is empty, of a project that asks for this; None where it cannot be read.
+
+    Example:
+        >>> why_unknown(None) == UNKNOWN
+        True
+    """
+    if spec is not None and (spec.boxes or spec.multiple):
+        return ONE_CHOICE.format(kind="Boxes" if spec.boxes else "Several choices")
+    return UNKNOWN
 
 
 def _weights(database: Database, key: str, spec: TaskSpec) -> dict[int | None, float]:

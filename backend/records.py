@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,3 +178,22 @@ class Contradicted:
     p_right: float
     label: str
     why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consensus:
+    """What people and the model together say of a labelled task.
+
+    Attributes:
+        task_id: which.
+        label: the most probable.
+        p_right: probability in [0, 1] that it is right.
+        votes: who had given which label, each person's newest, by id.
+        probs: each label that somebody gave -> probability in [0, 1] that it is right.
+    """
+
+    task_id: int
+    label: str
+    p_right: float
+    votes: Sequence[tuple[int, str]]
+    probs: Mapping[str, float]

@@ -42,8 +42,9 @@ class Overfitted:
         centre: F32,
         seed: int,
         progress: Callable[[float, str], None],
+        weights: F64 | None = None,
     ) -> FittedEstimator:
-        del progress
+        del progress, weights
         rows = normalise(features, centre)
         rng = np.random.default_rng(seed)
         fold = stratified_folds(labels, fold_count(len(labels)), rng)

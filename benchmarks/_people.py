@@ -61,16 +61,42 @@ def ask(truth: Ints, classes: int, *, shared: float, misleading: Ints | None, se
     for task in rng.permutation(len(truth)).tolist():
         people = int(rng.integers(2, 4)) if rng.random() < shared else 1
         for person in rng.choice(len(RIGHT), people, replace=False).tolist():
-            label = int(truth[task])
-            if misleading is not None and misleading[task] >= 0 and rng.random() < MISLED:
-                label = int(misleading[task])
-            elif person == CONFUSED and label in pair:
-                label = int(pair.sum()) - label if rng.random() < CONFUSION else label
-            elif rng.random() >= RIGHT[person]:
-                label = int(label + rng.integers(1, classes)) % classes
-            rows.append((task, person, label))
+            rows.append(
+                (task, person, _answer(rng, person, task, truth, pair, classes, misleading))
+            )
     task, person, label = np.array(rows, np.int64).T
     return Answers(task, person, label)
+
+
+def everybody(truth: Ints, classes: int, *, misleading: Ints | None, seed: int) -> Ints:
+    """``(N, M)`` what each person would say of each image, see `ask`."""
+    rng = np.random.default_rng(seed)
+    pair = np.argsort(-np.bincount(truth, minlength=classes), kind="stable")[:2]
+    return np.array(
+        [
+            [_answer(rng, n, task, truth, pair, classes, misleading) for n in range(len(RIGHT))]
+            for task in range(len(truth))
+        ]
+    )
+
+
+def _answer(
+    rng: np.random.Generator,
+    person: int,
+    task: int,
+    truth: Ints,
+    pair: Ints,
+    classes: int,
+    misleading: Ints | None,
+) -> int:
+    label = int(truth[task])
+    if misleading is not None and misleading[task] >= 0 and rng.random() < MISLED:
+        return int(misleading[task])
+    if person == CONFUSED and label in pair:
+        return int(pair.sum()) - label if rng.random() < CONFUSION else label
+    if rng.random() >= RIGHT[person]:
+        return int(label + rng.integers(1, classes)) % classes
+    return label
 
 
 def misleading(features: NDArray[np.float32], truth: Ints, classes: int) -> Ints:

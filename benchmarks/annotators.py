@@ -69,7 +69,7 @@ def main() -> None:
         libraries={"cleanlab": versions()["cleanlab"]}, **facts,
     )  # fmt: skip
     result["settings"] = {}
-    with _worker() as worker:
+    with peer_worker() as worker:
         for shared in SHARED:
             for errors in ERRORS:
                 runs = []
@@ -196,7 +196,7 @@ def show(name: str, methods: Mapping[str, Any]) -> None:
         say(f"  {method}: " + ", ".join(parts))
 
 
-def _worker() -> PeerProcess:
+def peer_worker() -> PeerProcess:
     search = f"{ROOT}:{ROOT / 'benchmarks'}"
     return PeerProcess(
         [peer_python(CACHE / "peers-environment"), "-m", "peering.worker"],

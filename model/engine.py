@@ -100,7 +100,8 @@ def fit(
     Raises:
         NotEnoughLabelsError: fewer than 2 labels.
         ShapeError: arrays that do not belong together.
-        ModelError: a label outside the classes, or features that are not finite or beyond 1e15.
+        ModelError: a label outside the classes, features that are not finite or beyond 1e15, or
+            weights that are not finite and above 0.
         UnknownNameError: no estimator has that name, or no way to propagate.
     """
     config = config or EngineConfig()
@@ -129,6 +130,7 @@ def fit(
         centre=centre,
         seed=config.seed,
         progress=progress,
+        weights=data.weights,
     )
     progress(0.8, "propagating")
     if pool is not None and config.propagation == "auto" and data.labels.ndim == 1:
@@ -267,6 +269,11 @@ def _check(data: Labelled, classes: Sequence[str], pool: NDArray[np.float32] | N
         raise ShapeError("features", expected=f"({len(labels)}, D)", got=features.shape)
     if data.random.shape != labels.shape[:1]:
         raise ShapeError("random", expected=str(labels.shape[:1]), got=data.random.shape)
+    if data.weights is not None:
+        if data.weights.shape != labels.shape[:1]:
+            raise ShapeError("weights", expected=str(labels.shape[:1]), got=data.weights.shape)
+        if not np.isfinite(data.weights).all() or (data.weights <= 0.0).any():
+            raise ModelError("weights of labels have to be finite and above 0; leave labels out")
     if len(labels) < MIN_LABELS:
         raise NotEnoughLabelsError(
             f"{len(labels)} labels are too few to fit anything; label at least {MIN_LABELS} images"

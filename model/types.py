@@ -20,11 +20,15 @@ class Labelled:
             may have several classes, or none.
         random: ``(N,)`` bool, True where the item was drawn uniformly from the pool (the random
             share): only these give numbers without selection bias.
+        weights: ``(N,)`` above 0, how much each label counts in the fit of the head beside the
+            balance of classes; only their ratios matter. None: all alike. What is measured out of
+            fold counts every label once.
     """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64] | NDArray[np.bool_]
     random: NDArray[np.bool_]
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ import dataclasses
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
 from backend import commands
-from backend.annotators import UNKNOWN, people
+from backend.again import NOTHING, ask_again
+from backend.annotators import people, why_unknown
 from backend.cli.base import (
     command,
     console,
@@ -24,6 +26,7 @@ from backend.cli.base import (
 )
 from backend.cli.view import answer, number, show_project
 from backend.edges.database import Database
+from backend.edges.labels.config import parse_config
 from backend.errors import BackendError
 from backend.settings import Settings
 from backend.triage import doubted_labels
@@ -144,16 +147,25 @@ def errors(as_json: bool, reference: str | None, limit: int) -> None:
 
 @command("annotators")
 @project_option
-def annotators(as_json: bool, reference: str | None) -> None:
+@click.option(
+    "--again", type=click.IntRange(min=1), metavar="N",
+    help="Show the N labelled tasks most worth another label instead, and whom to ask.",
+)  # fmt: skip
+def annotators(as_json: bool, reference: str | None, again: int | None) -> None:
     """Show how people agree on tasks they share, and how often each of them is right."""
     settings = Settings.load()
     project = project_of(settings, reference)
-    found = people(Database(settings.database), project.key)
+    database = Database(settings.database)
+    found = people(database, project.key)
+    wanted = None if again is None else ask_again(database, project, again)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(found if wanted is None else wanted))
         return
     if not found:
-        console.print(UNKNOWN)
+        console.print(why_unknown(parse_config(project.label_config).spec), highlight=False)
+        return
+    if wanted is not None:
+        _print_again(wanted)
         return
     table = Table("annotator", "labels", "shared", "agreement", "kappa", "quality", "95 % interval")
     for row in found:
@@ -166,6 +178,24 @@ def annotators(as_json: bool, reference: str | None) -> None:
     console.print(
         "Quality: how probably a label is right. Tasks where people differ are among `doubtless "
         "errors` if their label is more probably wrong than right.",
+        highlight=False,
+    )
+
+
+def _print_again(wanted: list[dict[str, Any]]) -> None:
+    if not wanted:
+        console.print(NOTHING, highlight=False)
+        return
+    table = Table("task", "labels", "probably", "P(right)", "ask")
+    for row in wanted:
+        table.add_row(
+            str(row["task"]), escape(", ".join(row["labels"])), escape(row["label"]),
+            number(row["p_right"]), "anyone else" if row["ask"] is None else f"user {row['ask']}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "P(right): of the label that people and model together find most probable. Ask: the best "
+        "of those who have not labelled the task.",
         highlight=False,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from backend.again import ask_again
 from backend.annotators import people
 from backend.app import App
 from backend.doubtful import most_doubtful
@@ -41,11 +42,17 @@ def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
         "histogram": _histogram(app.database, project, live),
         "doubtful": _doubtful(app.database, project, live, spec, doubtful),
         "annotators": people(app.database, project.key),
-        "doubted_labels": [
-            row | {"image_url": f"/api/projects/{project.key}/tasks/{row['task']}/image"}
-            for row in doubted_labels(app.database, project, doubtful)
-        ],
+        "ask_again": _pictured(project, ask_again(app.database, project, doubtful)),
+        "doubted_labels": _pictured(project, doubted_labels(app.database, project, doubtful)),
     }
+
+
+def _pictured(project: Project, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of tasks, each with the address of its image."""
+    return [
+        row | {"image_url": f"/api/projects/{project.key}/tasks/{row['task']}/image"}
+        for row in rows
+    ]
 
 
 def events(database: Database, project: Project, limit: int) -> list[dict[str, Any]]:

@@ -267,6 +267,12 @@ def _schemas() -> dict[str, Schema]:
                 bins=_list(_object(low=SHARE, high=SHARE, count=WHOLE)),
             ),
             annotators=_list(annotator),
+            ask_again=_list(
+                _object(
+                    task=WHOLE, label=prediction, p_right=SHARE, labels=_list(prediction),
+                    ask=_or_null(WHOLE), label_studio_url=TEXT, image_url=TEXT,
+                )
+            ),
             doubted_labels=_list(
                 _object(
                     task=WHOLE, label=prediction, p_right=SHARE, why=TEXT,

@@ -213,6 +213,19 @@ label_errors = Table(
     Column("why", Text, nullable=False),
 )
 
+# What people and the newest version together say of labelled tasks; empty where no two people share
+# one.
+consensus = Table(
+    "consensus",
+    metadata,
+    Column("project", ForeignKey("projects.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("label", Text, nullable=False),  # the most probable
+    Column("p_right", Float, nullable=False),
+    Column("votes", JSON, nullable=False),  # [[user, label], ...] as they were then
+    Column("probs", JSON, nullable=False),  # that each of these labels is right
+)
+
 # The most doubtful open tasks beside the labelled ones; see `backend.records.Compared`.
 compared = Table(
     "compared",

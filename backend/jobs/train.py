@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from backend.annotators import weigh_people
+from backend.annotators import weigh_people, weights_of
 from backend.drift import look
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
@@ -78,8 +78,10 @@ def run(job: Job) -> str:
     database.add_version(version)
     database.put_judgements(key, number, right)
     contradicted = _contradicted(fitted, usable, spec)
-    people, contradicted = weigh_people(database, key, spec, bundle, usable, contradicted)
-    database.put_annotators(key, people)
+    weighed = weigh_people(database, key, spec, bundle, usable, contradicted)
+    contradicted = weighed.contradicted
+    database.put_annotators(key, weighed.annotators)
+    database.put_consensus(key, weighed.consensus)
     database.put_label_errors(key, number, contradicted)
     if not verdict.promote:
         _answer_request(job, began)
@@ -127,6 +129,7 @@ def _fit(job: Job, pool: Pool, labels: Mapping[int, str], spec: TaskSpec) -> Fit
         texts=[labels[i] for i in order],
         random=np.array([i in draws for i in order], bool),
         pool=pool.features,
+        weights=weights_of(job.app.database, job.run.project, labels),
         progress=lambda part, what: job.say(began + span * part, what),
     )
 

@@ -1,7 +1,7 @@
 """Several annotators by cleanlab (CROWDLAB), as its authors wrote it, with its default settings.
 
 ``cleanlab: annotators`` is given ``probs`` (N, C) and ``labels`` (N, M), nan where a person did not
-label a task.
+label a task. ``cleanlab: again`` is given the same.
 """
 
 from __future__ import annotations
@@ -25,4 +25,15 @@ def annotators(given: Given) -> dict[str, Any]:
     }
 
 
-HANDLERS: dict[str, Callable[[Given], dict[str, Any]]] = {"cleanlab: annotators": annotators}
+def again(given: Given) -> dict[str, Any]:
+    """ActiveLab: score (N,) of labelled images, the lowest is most worth another label."""
+    from cleanlab.multiannotator import get_active_learning_scores
+
+    scores, _ = get_active_learning_scores(given["labels"], given["probs"])
+    return {"score": scores}
+
+
+HANDLERS: dict[str, Callable[[Given], dict[str, Any]]] = {
+    "cleanlab: annotators": annotators,
+    "cleanlab: again": again,
+}

@@ -65,6 +65,7 @@ class Problem:
         centre: F32,
         seed: int,
         progress: Callable[[float, str], None],
+        label_weights: F64 | None = None,
     ) -> Problem:
         """Prepare what `EstimatorFamily.fit` is given."""
         rng = np.random.default_rng(seed)
@@ -72,6 +73,9 @@ class Problem:
         order = rng.permutation(features.shape[1])
         basis = Basis.of(rows)
         weights = balanced_weights(labels, n_classes)
+        if label_weights is not None:
+            weights = weights * label_weights
+            weights /= weights.mean()
         progress(0.2, "choosing the prior")
         l2 = choose_l2(basis, labels, n_classes, weights, rng)
         progress(0.5, "fitting")

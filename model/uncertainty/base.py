@@ -84,6 +84,7 @@ class EstimatorFamily(Protocol):
         centre: NDArray[np.float32],
         seed: int,
         progress: Callable[[float, str], None],
+        weights: NDArray[np.float64] | None = None,
     ) -> FittedEstimator:
         """Fit on ``(N, D)`` features with labels in ``0..n_classes - 1``, N >= 2.
 
@@ -96,6 +97,7 @@ class EstimatorFamily(Protocol):
             centre: ``(D,)`` mean of the pool, which is subtracted first.
             seed: of everything random.
             progress: called with a share from 0 to 1 and what is being done.
+            weights: ``(N,)`` above 0, how much each label counts; all alike without.
         """
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> Estimator:

@@ -35,11 +35,13 @@ class ProblemFamily(ABC):
         centre: F32,
         seed: int,
         progress: Callable[[float, str], None],
+        weights: NDArray[np.float64] | None = None,
     ) -> FittedEstimator:
         """Choose the prior by cross-validation, then fit; see `EstimatorFamily.fit`."""
         problem = Problem.of(
-            features, labels, n_classes, centre=centre, seed=seed, progress=progress
-        )
+            features, labels, n_classes, centre=centre, seed=seed, progress=progress,
+            label_weights=weights,
+        )  # fmt: skip
         return self.fit_problem(problem)
 
     @property

@@ -22,6 +22,10 @@ from backend.dashboard.access import read_tokens
 
 SHOTS = Path(__file__).parents[2] / "artifacts" / "dashboard"
 WIDTHS = (1440, 768, 390)
+AGAIN = [
+    ("Probably blue, right with 41.0 %", "Labelled red. Ask user 3."),
+    ("Probably green, right with 83.0 %", "Labelled green. Ask user 3."),
+]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,10 @@ def test_people_are_shown_where_several_share_tasks(running, browser):
         ["user 7", "31", "24", "71.0 %", "0.56", "74.0 %", "58.0 % to 87.0 %"],
         ["user 12", "5", "0", "–", "–", "–", "–"],
     ]
+    again = page.get_by_role("region", name="Annotators").locator(".again > li")
+    said = [again.nth(n).locator("p:not(.picture p)").all_inner_texts() for n in range(2)]
+    assert [tuple(t.replace("\u00a0", " ") for t in texts) for texts in said] == AGAIN
+    assert again.count() == 2, "what is right with 99 % is settled"
     page.get_by_role("link", name="All projects").click()
     open_project(page, LONG_TITLE)
     assert page.locator(".annotators").is_hidden()

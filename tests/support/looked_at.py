@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from backend.edges.labels.boxes import Drawing, Drawn, Region, encode, encode_prediction
 from backend.edges.labels.config import parse_config
-from backend.records import AuditItem, Compared, Contradicted, Draw, Score, Version
+from backend.records import AuditItem, Compared, Consensus, Contradicted, Draw, Score, Version
 from model.annotators.base import Annotator
 
 BOXES = (
@@ -193,6 +193,12 @@ def fill_installation(installation) -> str:
             Annotator(id=12, labels=5, shared=0, agreement=None, kappa=None, quality=None,
                       low=None, high=None),
         ],
+    )  # fmt: skip
+    database.put_consensus(
+        installation.key,
+        [Consensus(task_id=tasks[0], label="blue", p_right=0.41, votes=[(1, "red")], probs={}),
+         Consensus(task_id=tasks[1], label="green", p_right=0.83, votes=[(1, "green")], probs={}),
+         Consensus(task_id=tasks[2], label="blue", p_right=0.99, votes=[(1, "blue")], probs={})],
     )  # fmt: skip
     return fill_boxes(database, platform, installation.double.url)
 

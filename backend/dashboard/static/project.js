@@ -142,7 +142,7 @@ export class ProjectView {
         h("ul", { class: "doubtful-list" }, found.map(doubtedLabel))]
       : why("No label is more probably wrong than right."));
     this.people.hidden = d.annotators.length < 2;
-    keep(this.annotators, d.annotators, annotatorTable);
+    keep(this.annotators, [d.annotators, d.ask_again], annotatorsOf);
     if (this.version) this.showVersions(d.versions);
   }
 
@@ -298,6 +298,22 @@ function classTable(found) {
     found.rows.map((row) => boxes
       ? [row.name, whole(row.labels), number(row.ap50)]
       : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)])), mixedUp];
+}
+
+function annotatorsOf([people, again]) {
+  return [annotatorTable(people), h("h3", {}, "Worth another label"), again.length
+    ? [h("p", {}, "Labelled images whose most probable label, by people and model together, is least sure to be right; and whom to ask: the best of those who have not labelled the image."),
+      h("ul", { class: "doubtful-list again" }, again.map(askedAgain))]
+    : why("No labelled image: each is right with 95 % or more.")];
+}
+
+function askedAgain(item) {
+  const said = answer(item.label);
+  return h("li", {},
+    picture(item, `Task ${item.task}, probably ${said}`),
+    h("h4", {}, link(item.label_studio_url, `Task ${item.task}`)),
+    h("p", {}, "Probably ", h("strong", {}, said), `, right with ${percent(item.p_right)}`),
+    h("p", { class: "soft" }, `Labelled ${item.labels.map(answer).join(", ")}. Ask ${item.ask === null ? "anyone else" : `user ${item.ask}`}.`));
 }
 
 function annotatorTable(found) {

@@ -15,7 +15,9 @@ from backend.edges.database.store import CHUNK, Store
 from backend.edges.labels.merge import majority
 from backend.records import Draw, PoolTask
 
-OF_TASKS = (t.scores, t.judgements, t.draws, t.label_errors, t.compared, t.answers, t.tasks)
+OF_TASKS = (
+    t.scores, t.judgements, t.draws, t.label_errors, t.consensus, t.compared, t.answers, t.tasks,
+)  # fmt: skip
 
 
 def _named(

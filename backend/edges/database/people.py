@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from backend.edges import schema as t
 from backend.edges.database.audits import labels_of_people
-from backend.edges.database.store import Store
+from backend.edges.database.store import CHUNK, Store
+from backend.records import Consensus
 from model.annotators.base import Annotator
 
 
@@ -53,3 +54,27 @@ class People(Store):
         )
         with self.reader.connect() as c:
             return [Annotator(**row) for row in c.execute(query).mappings()]
+
+    def put_consensus(self, key: str, rows: Sequence[Consensus]) -> None:
+        """Record what labelled tasks come to, in place of what was known before."""
+        values = [{"project": key, **vars(row)} for row in rows]
+        with self.engine.begin() as c:
+            c.execute(t.consensus.delete().where(t.consensus.c.project == key))
+            for start in range(0, len(values), CHUNK):
+                c.execute(t.consensus.insert(), values[start : start + CHUNK])
+
+    def consensus(self, key: str, *, below: float | None = None) -> list[Consensus]:
+        """What labelled tasks come to, least sure first; all, or those less sure than `below`."""
+        n = t.consensus.c
+        doubted = sa.true() if below is None else n.p_right < below
+        query = (
+            sa.select(*(column for column in n if column.name != "project"))
+            .where((n.project == key) & doubted)
+            .order_by(n.p_right, n.task_id)
+        )
+        with self.reader.connect() as c:
+            rows = [dict(row) for row in c.execute(query).mappings()]
+        return [
+            Consensus(**row | {"votes": [(who, text) for who, text in row["votes"]]})
+            for row in rows
+        ]

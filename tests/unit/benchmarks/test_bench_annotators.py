@@ -70,3 +70,27 @@ def test_votes_are_decided_by_weight_then_by_the_newest(simulated: ModuleType) -
     given = simulated.Answers(task, person, np.array([2, 1, 1, 0, 1]))
     assert bench.vote(given, np.array([1.0, 0.4, 0.4]), 3, 2).tolist() == [2, 1]
     assert bench.vote(given, np.array([0.5, 0.5, 0.1]), 3, 2).tolist() == [1, 0]
+
+
+def test_everybody_answers_as_they_would_be_asked(simulated: ModuleType) -> None:
+    table = simulated.everybody(TRUTH, 10, misleading=None, seed=0)
+    expected = list(simulated.RIGHT)
+    expected[simulated.CONFUSED] = 0.8 * expected[simulated.CONFUSED] + 0.2 * simulated.CONFUSION
+    np.testing.assert_allclose((table == TRUTH[:, None]).mean(axis=0), expected, atol=0.03)
+
+
+def test_who_is_asked_again_has_not_labelled_the_image(simulated: ModuleType) -> None:
+    bench = importlib.import_module("annotators_again")
+    truth = np.arange(bench.LABELS) % 10
+    given = simulated.ask(truth, 10, shared=1.0, misleading=None, seed=0)
+    likely = importlib.import_module("model.annotators.likelihood")
+    found = likely.weigh(np.eye(10)[truth] * 0.9 + 0.01, given.task, given.person, given.label)
+    low = np.array([one.low for one in found.annotators])
+    labelled = ~np.isnan(given.table(bench.LABELS))
+    rows = np.arange(bench.LABELS)
+    best = bench.best(given, found)
+    assert not labelled[rows, best].any()
+    np.testing.assert_array_equal(low[best], np.where(labelled, -1.0, low).max(axis=1))
+    chance = bench.by_chance(given, 5, np.random.default_rng(0))
+    assert not labelled[rows, chance].any()
+    assert len(np.unique(chance)) == 5

@@ -146,3 +146,20 @@ def test_cleanlab_makes_of_peoples_labels_what_the_paper_does(peer: Any) -> None
     np.testing.assert_allclose(theirs["p_right"], ours.p_right, atol=0.05)
     quality = [one.quality for one in ours.annotators]
     np.testing.assert_allclose(theirs["quality"], quality, atol=0.03)
+
+
+def test_cleanlab_asks_for_another_label_of_the_same_images(peer: Any) -> None:
+    """ActiveLab's order of labelled images is that of P(right), fewer labels first."""
+    people = importlib.import_module("_people")
+    weigh = importlib.import_module("model.annotators.likelihood").weigh
+    rng = np.random.default_rng(0)
+    truth = rng.integers(CLASSES, size=COUNT)
+    probs = 0.4 * rng.dirichlet(np.ones(CLASSES), COUNT)
+    probs[np.arange(COUNT), truth] += 0.6
+    given = people.ask(truth, CLASSES, shared=0.5, misleading=None, seed=0)
+    arrays = {"probs": probs, "labels": given.table(COUNT)}
+    theirs, _ = peer.call("cleanlab: again", arrays, limit_s=120.0)
+    ours = weigh(probs, given.task, given.person, given.label)
+    most = COUNT // 5
+    first = set(np.argsort(theirs["score"])[:most].tolist())
+    assert len(first & set(np.argsort(ours.p_right)[:most].tolist())) > 0.6 * most

@@ -11,6 +11,7 @@ from support.several import WorldOfSeveral
 from backend.dashboard import openapi
 from backend.dashboard.access import Level, read_tokens
 from backend.edges.labels.answers import decode
+from backend.records import Consensus
 from backend.web import Web
 
 
@@ -80,6 +81,10 @@ def test_answers_are_as_described(world, owner, state):
         for task in tasks if state == "annotated" else []:
             world.submit(task, user=2)
         world.work()
+    if state == "annotated":
+        votes = [(who, world.truth[tasks[0]]) for who in (1, 2)]
+        doubted = Consensus(task_id=tasks[0], label="red", p_right=0.4, votes=votes, probs={})
+        world.database.put_consensus(world.key, [doubted])
     if state == "running":
         run = world.database.add_run(world.key, "train", reason="test")
         world.database.claim_run(run, "somebody")
@@ -106,6 +111,7 @@ def test_answers_are_as_described(world, owner, state):
     check(project, "Project")
     people = [(row["id"], row["labels"], row["shared"]) for row in project["annotators"]]
     assert people == ([(1, 10, 10), (2, 10, 10)] if state == "annotated" else [])
+    assert [row["ask"] for row in project["ask_again"]] == ([None] if state == "annotated" else [])
     check(owner.get(f"/api/projects/{world.key}/events").json(), "Events")
     check(owner.get("/api/session").json(), "Session")
     check(owner.post(f"/api/projects/{world.key}/pause").json(), "Said")
