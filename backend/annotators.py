@@ -16,7 +16,7 @@ from backend.edges.labels.merge import weighted
 from backend.kinds import kind_of
 from backend.kinds.base import Model
 from backend.records import Consensus, Contradicted
-from model.annotators.base import F64, LEAST_WEIGHT, Annotator, vote_weight
+from model.annotators.base import Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
 ONE_CHOICE = (
@@ -127,7 +127,6 @@ def weigh_people(
         Consensus(
             task_id=task, label=model.classes[int(crowd.consensus[row])],
             p_right=float(sure[row]), votes=votes_of(answers[task]),
-            probs={text: float(crowd.probs[row, code[text]]) for text in set(given[task].values())},
         )
         for task, row in place.items()
     ]  # fmt: skip
@@ -162,37 +161,6 @@ def people(database: Database, key: str) -> list[dict[str, Any]]:
     Empty where no two share tasks.
     """
     return [asdict(person) for person in database.annotators(key)]
-
-
-def weights_of(database: Database, key: str, labels: Mapping[int, str]) -> F64 | None:
-    """How much each label counts in the next fit: as probably as it is right.
-
-    That is by people and by the last version, which was not fitted on the label. A label that was
-    not known at the last training, or whose task's labels have changed since, counts as the others
-    do on average.
-
-    Args:
-        database: with what the last training made of labelled tasks.
-        key: of the project.
-        labels: task -> the label to fit on.
-
-    Returns:
-        ``(N,)``, in ascending order of the tasks, each in (0, 1]; None where no two people shared a
-        task at the last training, so that nothing is known of any.
-    """
-    known = {row.task_id: row for row in database.consensus(key)}
-    if not known:
-        return None
-    answers = database.answers_of_people(key)
-    found = np.full(len(labels), np.nan)
-    for n, task in enumerate(sorted(labels)):
-        row = known.get(task)
-        if row is not None and row.votes == votes_of(answers.get(task, ())):
-            p_right = row.probs.get(labels[task])
-            found[n] = np.nan if p_right is None else max(p_right, LEAST_WEIGHT)
-    if np.isnan(found).all():
-        return None
-    return np.where(np.isnan(found), np.nanmean(found), found)
 
 
 def why_unknown(spec: TaskSpec | None) -> str:

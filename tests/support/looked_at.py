@@ -196,9 +196,9 @@ def fill_installation(installation) -> str:
     )  # fmt: skip
     database.put_consensus(
         installation.key,
-        [Consensus(task_id=tasks[0], label="blue", p_right=0.41, votes=[(1, "red")], probs={}),
-         Consensus(task_id=tasks[1], label="green", p_right=0.83, votes=[(1, "green")], probs={}),
-         Consensus(task_id=tasks[2], label="blue", p_right=0.99, votes=[(1, "blue")], probs={})],
+        [Consensus(task_id=tasks[0], label="blue", p_right=0.41, votes=[(1, "red")]),
+         Consensus(task_id=tasks[1], label="green", p_right=0.83, votes=[(1, "green")]),
+         Consensus(task_id=tasks[2], label="blue", p_right=0.99, votes=[(1, "blue")])],
     )  # fmt: skip
     return fill_boxes(database, platform, installation.double.url)
 

@@ -44,16 +44,10 @@ def asked(world):
     world.database.put_consensus(
         world.key,
         [
-            Consensus(
-                task_id=1, label="blue", p_right=0.6, votes=[(1, "red"), (2, "blue")], probs={}
-            ),
-            Consensus(task_id=2, label="green", p_right=0.5, votes=[(2, "red")], probs={}),
-            Consensus(
-                task_id=3, label="red", p_right=0.95, votes=[(1, "red"), (3, "red")], probs={}
-            ),
-            Consensus(
-                task_id=4, label="red", p_right=0.7, votes=[(1, "red"), (3, "blue")], probs={}
-            ),
+            Consensus(task_id=1, label="blue", p_right=0.6, votes=[(1, "red"), (2, "blue")]),
+            Consensus(task_id=2, label="green", p_right=0.5, votes=[(2, "red")]),
+            Consensus(task_id=3, label="red", p_right=0.95, votes=[(1, "red"), (3, "red")]),
+            Consensus(task_id=4, label="red", p_right=0.7, votes=[(1, "red"), (3, "blue")]),
         ],
     )
     return world

@@ -83,7 +83,7 @@ def test_answers_are_as_described(world, owner, state):
         world.work()
     if state == "annotated":
         votes = [(who, world.truth[tasks[0]]) for who in (1, 2)]
-        doubted = Consensus(task_id=tasks[0], label="red", p_right=0.4, votes=votes, probs={})
+        doubted = Consensus(task_id=tasks[0], label="red", p_right=0.4, votes=votes)
         world.database.put_consensus(world.key, [doubted])
     if state == "running":
         run = world.database.add_run(world.key, "train", reason="test")
