@@ -6,6 +6,7 @@ Nothing here talks to Label Studio: what has to be done there is done by jobs (`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -153,6 +154,13 @@ def _why_none(live: Version, promise: Promise, by: str, pool: Sequence[OpenTask]
         p_right = -np.sort(-p_right)
     if not len(p_right):
         return f"{live.name} shows no region on any open image; label more images first"
+    if by == CLASSES:
+        counts = sorted(Counter(task.said for task in pool).values())
+        return (
+            f"no audit of a single class would pay: the {len(counts)} classes that {live.name} "
+            f"predicts have {counts[0]} to {counts[-1]} open tasks each, too few for labels of "
+            "their own or too doubtful; one promise for all (--by tasks) needs fewer labels"
+        )
     what = "regions" if by == REGIONS else "predictions"
     sure = int(np.ceil(0.1 * len(p_right)))
     return (

@@ -576,6 +576,11 @@ def test_an_expected_share_is_accepted_and_watched(trained):
     )
 
 
+def test_where_no_class_pays_it_says_how_many_tasks_each_has(trained):
+    with pytest.raises(BackendError, match=r"the 3 classes that v2 predicts have \d+ to \d+ open"):
+        propose(trained, Promise(0.001, 0.999), by="classes")
+
+
 def test_classes_need_one_choice_an_image(trained):
     several = trained.project.label_config.replace("<Choices ", '<Choices choice="multiple" ')
     trained.database.update_project(trained.key, label_config=several)
