@@ -197,7 +197,8 @@ def _audits(audit: int | None, reach: int) -> list[int]:
     if audit is not None:
         return [audit] if audit <= reach else []
     most = np.geomspace(min(SMALLEST_AUDIT, reach), reach, AUDIT_SIZES)
-    return sorted({int(n) for n in np.ceil(most)})
+    # The last of them may be a rounding error above the reach.
+    return sorted({min(int(n), reach) for n in np.ceil(most)})
 
 
 def _pass_chance(sizes: Ints, errors: Floats, broken: Ints, audit: int, promise: Promise) -> Floats:

@@ -108,7 +108,8 @@ def fill(
     )
     rows, compared = [], []
     for n, i in enumerate(tasks):
-        near = [(int(task), 0.9 - 0.2 * k) for k, task in enumerate(rng.permutation(labelled)[:3])]
+        some = rng.choice(len(labelled), min(3, len(labelled)), replace=False)
+        near = [(labelled[int(row)], 0.9 - 0.2 * k) for k, row in enumerate(some)]
         compared.append(Compared(task_id=i, novelty=float(rng.random()), nearest=near))
         p = float(rng.beta(5, 1.4))
         total = 1.1 * (1 - p)

@@ -255,3 +255,11 @@ def test_groups_are_accepted_whole_and_an_audit_is_paid_for() -> None:
     assert far.reach == ends[np.searchsorted(ends, np.ceil(0.5 * ends[-1]))]
     with pytest.raises(ModelError, match="ends have to ascend to"):
         plan_audit(p_right, PROMISE, ends=ends[:-1])
+
+
+@pytest.mark.parametrize("pool", range(1, 130))
+def test_no_part_is_asked_for_more_labels_than_it_has(pool: int) -> None:
+    """Whatever a geometric series rounds to: 12 items are never asked for 13 labels."""
+    for of in (ACCEPTED, ALL, EXPECTED):
+        plan = plan_audit(np.full(pool, 0.999), Promise(0.3, 0.9, of))
+        assert plan is None or plan.audit <= plan.reach <= pool
