@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from backend.edges.database import Database
-from backend.edges.labels.answers import merged
+from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.merge import weighted
 from backend.kinds import kind_of
@@ -19,15 +19,29 @@ from backend.records import Consensus, Contradicted
 from model.annotators.base import Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
-ONE_CHOICE = (
-    "How good people are is told of projects that ask for one choice. {kind} of several people are "
-    "merged by votes."
-)
 Given = Mapping[int, str]  # person -> their newest label of a task
 UNKNOWN = (
     "How good people are cannot be told: at the last training no two of them had labelled the same "
     "task."
 )
+MEANINGS = {
+    "one choice": (
+        "Agreement: share of others' labels of the same tasks that are equal. Quality: how "
+        "probably a label of theirs is right."
+    ),
+    "several choices": (
+        "Agreement: share of others' sets of choices of the same tasks that are equal as a whole; "
+        "kappa is that of single choices. Quality: how probably a set of theirs is right as a "
+        "whole. Recall: share of the choices that apply which they made; precision: share of their "
+        "choices that apply."
+    ),
+    "boxes": (
+        "Agreement: share of boxes that others drew too, of the same class and with IoU 0.5 or "
+        "more (F1); there is no kappa. Quality: the same share against what is probably there, by "
+        "people and model together. Recall: share of what is there that they drew; precision: "
+        "share of their boxes that are right."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ def weigh_people(
     """
     probs = kind_of(spec).class_probs(model, spec)
     if probs is None:
-        return Weighed(list(contradicted))
+        return _weigh_several(database, key, spec, model, labels, contradicted)
     code = {name: number for number, name in enumerate(model.classes)}
     answers = database.answers_of_people(key)
     given: dict[int, Given] = {}
@@ -133,6 +147,35 @@ def weigh_people(
     return Weighed(told, crowd.annotators, tuple(consensus))
 
 
+def _weigh_several(
+    database: Database,
+    key: str,
+    spec: TaskSpec,
+    model: Model,
+    labels: Mapping[int, str],
+    contradicted: Sequence[Contradicted],
+) -> Weighed:
+    """Where a task asks for several things: the model alone says which labels are to be checked."""
+    answers = database.answers_of_people(key)
+    rows: list[int] = []
+    tasks: list[int] = []
+    given: list[Given] = []
+    for row, task in enumerate(sorted(labels)):
+        votes = {who: text for who, text in votes_of(answers.get(task, ())) if is_known(spec, text)}
+        if votes:
+            rows.append(row)
+            tasks.append(task)
+            given.append(votes)
+    together = kind_of(spec).together(model, spec, rows, given)
+    if together is None:
+        return Weighed(list(contradicted))
+    consensus = [
+        Consensus(task_id=task, label=text, p_right=p, votes=votes_of(answers[task]))
+        for task, text, p in zip(tasks, together.texts, together.p_right.tolist(), strict=True)
+    ]
+    return Weighed(list(contradicted), together.annotators, tuple(consensus))
+
+
 def votes_of(answers: Iterable[tuple[int | None, str]]) -> list[tuple[int, str]]:
     """Who says what of a task, by id: each known person's newest label.
 
@@ -163,16 +206,11 @@ def people(database: Database, key: str) -> list[dict[str, Any]]:
     return [asdict(person) for person in database.annotators(key)]
 
 
-def why_unknown(spec: TaskSpec | None) -> str:
-    """Why `people` is empty, of a project that asks for this; None where it cannot be read.
-
-    Example:
-        >>> why_unknown(None) == UNKNOWN
-        True
-    """
-    if spec is not None and (spec.boxes or spec.multiple):
-        return ONE_CHOICE.format(kind="Boxes" if spec.boxes else "Several choices")
-    return UNKNOWN
+def meaning(spec: TaskSpec | None) -> str:
+    """What the figures of `people` are, for a project that asks for this; None: one choice."""
+    if spec is not None and spec.boxes:
+        return MEANINGS["boxes"]
+    return MEANINGS["several choices" if spec is not None and spec.multiple else "one choice"]
 
 
 def _weights(database: Database, key: str, spec: TaskSpec) -> dict[int | None, float]:

@@ -245,9 +245,11 @@ annotators = Table(
     Column("shared", Integer, nullable=False),  # of tasks that others labelled too
     Column("agreement", Float),
     Column("kappa", Float),
-    Column("quality", Float),  # probability that a label is right
+    Column("quality", Float),  # probability that a label is right; F1 of boxes
     Column("low", Float),
     Column("high", Float),
+    Column("recall", Float),  # of what is there, where a task asks for several things
+    Column("precision", Float),
 )
 
 runs = Table(

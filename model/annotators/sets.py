@@ -30,25 +30,35 @@ class SetCrowd:
             tasks that are equal to theirs, `kappa` is that of their single yes and no, `recall`
             and `precision` are of choices. None where `why` is set.
         why: why nobody's quality can be told; None where somebody's can.
+        at_least_one: whether every task has a class.
     """
 
     probs: F64
     annotators: tuple[Annotator, ...]
     why: str | None
+    at_least_one: bool = False
 
     @property
     def consensus(self) -> Bools:
-        """``(N, C)`` the most probable set."""
-        return np.asarray(self.probs > 0.5)
+        """``(N, C)`` the most probable set, of those that may be."""
+        chosen = np.asarray(self.probs > 0.5)
+        if self.at_least_one:
+            empty = ~chosen.any(axis=1)
+            chosen[empty, self.probs[empty].argmax(axis=1)] = True
+        return chosen
 
     @property
     def p_right(self) -> F64:
         """``(N,)`` probability that all of it is right."""
-        p: F64 = np.maximum(self.probs, 1.0 - self.probs).prod(axis=1)
+        p: F64 = np.where(self.consensus, self.probs, 1.0 - self.probs).prod(axis=1)
+        if self.at_least_one:
+            p = p / (1.0 - (1.0 - self.probs).prod(axis=1))
         return p
 
 
-def weigh_sets(probs: F64, task: Ints, annotator: Ints, chosen: Bools) -> SetCrowd:
+def weigh_sets(
+    probs: F64, task: Ints, annotator: Ints, chosen: Bools, *, at_least_one: bool = False
+) -> SetCrowd:
     """Estimate which classes apply, and how often each person's set is right.
 
     Each class of each task is a question of its own, see `yes_no.answer`; a person sees what
@@ -59,6 +69,7 @@ def weigh_sets(probs: F64, task: Ints, annotator: Ints, chosen: Bools) -> SetCro
         task: ``(L,)`` row of `probs`.
         annotator: ``(L,)`` whose set it is; at most one a task.
         chosen: ``(L, C)`` bool.
+        at_least_one: whether every task has a class; only the consensus heeds it.
 
     Raises:
         ShapeError: arrays that do not belong together, or no class.
@@ -80,7 +91,7 @@ def weigh_sets(probs: F64, task: Ints, annotator: Ints, chosen: Bools) -> SetCro
     )
     why = given.why_unknown()
     if why is not None:
-        return SetCrowd(probs, (), why)
+        return SetCrowd(probs, (), why, at_least_one)
     found = answer(given)
 
     def judge(of: Questions, by: Found) -> tuple[F64, F64]:
@@ -92,9 +103,8 @@ def weigh_sets(probs: F64, task: Ints, annotator: Ints, chosen: Bools) -> SetCro
         return (sums + USUAL_YES * USUAL_ANSWERS) / (n + USUAL_ANSWERS), n
 
     agreement, kappa = _agreement(task, who, chosen, len(people))
-    return SetCrowd(
-        found.p.reshape(tasks, classes), annotators(given, found, judge, agreement, kappa), None
-    )
+    told = annotators(given, found, judge, agreement, kappa)
+    return SetCrowd(found.p.reshape(tasks, classes), told, None, at_least_one)
 
 
 def _agreement(task: Ints, who: Ints, chosen: Bools, people: int) -> tuple[F64, F64]:
