@@ -16,7 +16,7 @@ from backend.edges.labels.merge import weighted
 from backend.kinds import kind_of
 from backend.kinds.base import Model
 from backend.records import Consensus, Contradicted
-from model.annotators.base import Annotator, vote_weight
+from model.annotators.base import F64, LEAST_WEIGHT, Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
 Given = Mapping[int, str]  # person -> their newest label of a task
@@ -141,6 +141,7 @@ def weigh_people(
         Consensus(
             task_id=task, label=model.classes[int(crowd.consensus[row])],
             p_right=float(sure[row]), votes=votes_of(answers[task]),
+            probs={text: float(crowd.probs[row, code[text]]) for text in set(given[task].values())},
         )
         for task, row in place.items()
     ]  # fmt: skip
@@ -204,6 +205,32 @@ def people(database: Database, key: str) -> list[dict[str, Any]]:
     Empty where no two share tasks.
     """
     return [asdict(person) for person in database.annotators(key)]
+
+
+def weights_of(database: Database, key: str, labels: Mapping[int, str]) -> F64 | None:
+    """How much each label counts in the next fit.
+
+    Where several people labelled a task as probably as its label is right, by them and by the last
+    version, which was not fitted on it. Where one did it counts in full: a version that does not
+    know a rare class yet would weigh its few labels away. In full counts also what was not known at
+    the last training, and what people have changed since.
+
+    Args:
+        database: with what the last training made of labelled tasks.
+        key: of the project.
+        labels: task -> the label to fit on.
+
+    Returns:
+        ``(N,)``, in ascending order of the tasks, each in (0, 1]; None where all count in full.
+    """
+    known = {row.task_id: row for row in database.consensus(key) if len(row.votes) > 1}
+    answers = database.answers_of_people(key) if known else {}
+    found = np.ones(len(labels))
+    for n, task in enumerate(sorted(labels)):
+        row = known.get(task)
+        if row is not None and row.votes == votes_of(answers.get(task, ())):
+            found[n] = max(row.probs.get(labels[task], 1.0), LEAST_WEIGHT)
+    return found if (found < 1.0).any() else None
 
 
 def meaning(spec: TaskSpec | None) -> str:

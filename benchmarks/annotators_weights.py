@@ -6,8 +6,8 @@ The people of `annotators` label some images of the training part of a set, draw
 most doubtful ones; a third of that part, by its true labels, judges what is fitted on theirs. The
 test part is not looked at. Labels are chosen by majority or by a vote by quality, and count evenly,
 or each as the probability that it is right: by people alone, by people and the out-of-fold model
-together, or by these only where an image has several labels. How far the accuracy that a fit finds
-out of fold is from the one on the third tells whether anything leaks.
+together, or by these only where an image has several labels, as in the product. How far the
+accuracy that a fit finds out of fold is from the one on the third tells whether anything leaks.
 """
 
 from __future__ import annotations

@@ -223,6 +223,7 @@ consensus = Table(
     Column("label", Text, nullable=False),  # the most probable
     Column("p_right", Float, nullable=False),
     Column("votes", JSON, nullable=False),  # [[user, label], ...] as they were then
+    Column("probs", JSON),  # that each of these labels is right; null: not told
 )
 
 # The most doubtful open tasks beside the labelled ones; see `backend.records.Compared`.

@@ -159,6 +159,7 @@ class Kind(Protocol):
         random: NDArray[np.bool_],
         pool: NDArray[np.float32],
         progress: Progress,
+        weights: NDArray[np.float64] | None = None,
     ) -> Fitted:
         """Fit and calibrate a version on labelled images.
 
@@ -170,6 +171,7 @@ class Kind(Protocol):
             random: ``(N,)`` True where the image was drawn by chance.
             pool: ``(M, D)`` features of every readable image.
             progress: called with a share from 0 to 1 and what is being done.
+            weights: ``(N,)`` above 0, how much each answer counts; boxes all count alike.
         """
 
     def contradictions(

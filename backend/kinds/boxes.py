@@ -125,9 +125,10 @@ class Boxes:
         random: NDArray[np.bool_],
         pool: NDArray[np.float32],
         progress: Progress,
+        weights: NDArray[np.float64] | None = None,
     ) -> Fitted:
         """See `Kind`."""
-        del pool
+        del pool, weights
         code = self.code(app)
         drawn = [drawings.to_box_labels(text, spec.classes) for text in texts]
         data = LabelledImages.stored(app.maps, code, keys, drawn, random)

@@ -106,12 +106,14 @@ class Choices:
         random: NDArray[np.bool_],
         pool: NDArray[np.float32],
         progress: Progress,
+        weights: NDArray[np.float64] | None = None,
     ) -> Fitted:
         """See `Kind`."""
         data = Labelled(
             features=app.features.load(self.code(app), keys),
             labels=answers.to_labels(spec, texts, spec.classes),
             random=random,
+            weights=weights,
         )
         config = EngineConfig(
             estimator=app.settings.estimator,

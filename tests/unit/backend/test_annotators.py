@@ -10,13 +10,21 @@ from click.testing import CliRunner
 from support.several import WorldOfSeveral
 from support.world import COLOURS
 
-from backend.annotators import UNKNOWN, meaning, one_label_each, people, who_says_what
+from backend.annotators import (
+    UNKNOWN,
+    meaning,
+    one_label_each,
+    people,
+    weights_of,
+    who_says_what,
+)
 from backend.cli import main
 from backend.edges.labels.config import parse_config
 from backend.edges.labels.merge import weighted
 from backend.records import Consensus
 from backend.triage import doubted_labels
 from model.annotators.base import Annotator
+from model.engine import fit
 
 
 def says(world, task, user, label):
@@ -85,6 +93,66 @@ def test_the_next_training_is_on_labels_weighed_by_quality(crowd):
     world.database.update_project(world.key, requested_at=1.0, request_reason="now")
     world.work()
     assert not doubted_labels(world.database, world.project, 100)
+
+
+def test_labels_of_several_people_count_as_probably_as_they_are_right(crowd, monkeypatch):
+    """In the next training; what has changed since counts in full."""
+    world, wrong = crowd
+    tasks = sorted(world.truth)
+    labels = {task: wrong.get(task, world.truth[task]) for task in tasks}
+    weights = weights_of(world.database, world.key, labels)
+    is_wrong = np.array([task in wrong for task in tasks])
+    assert weights.max() <= 1.0
+    assert np.median(weights[is_wrong]) < 0.2 < 0.95 < np.median(weights[~is_wrong])
+
+    first = tasks[0]
+    says(world, first, 2, "red" if labels[first] != "red" else "green")
+    changed = weights_of(world.database, world.key, labels)
+    assert changed[0] == 1.0
+    np.testing.assert_array_equal(changed[1:], weights[1:])
+
+    used = []
+
+    def spy(data, *given, **named):
+        used.append(data)
+        return fit(data, *given, **named)
+
+    monkeypatch.setattr("backend.kinds.choices.fit", spy)
+    expected = weights_of(world.database, world.key, world.app.labels(world.key, spec_of(world)))
+    world.database.update_project(world.key, requested_at=1.0, request_reason="now")
+    world.work()
+    np.testing.assert_array_equal(used[0].weights, expected)
+
+
+def test_a_label_of_one_person_counts_in_full(world):
+    """However little the last version believes it."""
+    give(world, 1, [(1, "red")])
+    give(world, 2, [(1, "red"), (2, "green")])
+    give(world, 3, [(1, "red"), (2, "red")])
+    labels = {1: "red", 2: "green", 3: "red"}
+    assert weights_of(world.database, world.key, labels) is None
+    votes = {1: [(1, "red")], 2: [(1, "red"), (2, "green")], 3: [(1, "red"), (2, "red")]}
+    world.database.put_consensus(
+        world.key,
+        [
+            Consensus(task_id=1, label="blue", p_right=0.9, votes=votes[1], probs={"red": 0.05}),
+            Consensus(
+                task_id=2, label="red", p_right=0.7, votes=votes[2],
+                probs={"red": 0.7, "green": 0.2},
+            ),
+            Consensus(task_id=3, label="red", p_right=0.99, votes=votes[3], probs={"red": 0.99}),
+        ],
+    )  # fmt: skip
+    np.testing.assert_allclose(weights_of(world.database, world.key, labels), [1.0, 0.2, 0.99])
+
+
+def test_labels_of_several_people_count_in_full_where_nothing_is_known(world):
+    """As of sets, whose consensus says nothing of each label."""
+    give(world, 1, [(1, "red"), (2, "red")])
+    told = Consensus(task_id=1, label="red", p_right=0.3, votes=[(1, "red"), (2, "red")])
+    world.database.put_consensus(world.key, [told])
+    assert world.database.consensus(world.key) == [told]
+    assert weights_of(world.database, world.key, {1: "red"}) is None
 
 
 def test_a_person_who_could_not_be_judged_counts_as_the_others_do(world):

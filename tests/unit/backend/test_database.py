@@ -9,7 +9,7 @@ from support.postgresql import PostgreSQL, programs
 
 from backend.edges.database import Database
 from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
-from backend.records import Compared, Draw, Score, Version
+from backend.records import Compared, Consensus, Draw, Score, Version
 from model.annotators.base import Annotator
 
 
@@ -267,8 +267,17 @@ def test_a_database_whose_people_had_no_recall_is_read(tmp_path):
     with old.engine.begin() as c:
         for name in ("recall", "precision"):
             c.exec_driver_sql(f"ALTER TABLE annotators DROP COLUMN {name}")
+        c.exec_driver_sql("ALTER TABLE consensus DROP COLUMN probs")
+        c.exec_driver_sql(
+            "INSERT INTO consensus (project, task_id, label, p_right, votes) VALUES (?, 1, 'a', "
+            "0.5, '[[3, \"a\"]]')",
+            (key,),
+        )
     old.close()
     database = Database(address)
+    assert database.consensus(key) == [
+        Consensus(task_id=1, label="a", p_right=0.5, votes=[(3, "a")])
+    ]
     assert database.annotators(key) == [before]
     of_boxes = replace(before, kappa=None, recall=0.8, precision=0.95)
     database.put_annotators(key, [of_boxes])
