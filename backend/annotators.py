@@ -10,24 +10,38 @@ from typing import Any
 import numpy as np
 
 from backend.edges.database import Database
-from backend.edges.labels.answers import merged
+from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec
 from backend.edges.labels.merge import weighted
 from backend.kinds import kind_of
 from backend.kinds.base import Model
 from backend.records import Consensus, Contradicted
-from model.annotators.base import Annotator, vote_weight
+from model.annotators.base import F64, LEAST_WEIGHT, Annotator, vote_weight
 from model.annotators.likelihood import weigh
 
-ONE_CHOICE = (
-    "How good people are is told of projects that ask for one choice. {kind} of several people are "
-    "merged by votes."
-)
 Given = Mapping[int, str]  # person -> their newest label of a task
 UNKNOWN = (
     "How good people are cannot be told: at the last training no two of them had labelled the same "
     "task."
 )
+MEANINGS = {
+    "one choice": (
+        "Agreement: share of others' labels of the same tasks that are equal. Quality: how "
+        "probably a label of theirs is right."
+    ),
+    "several choices": (
+        "Agreement: share of others' sets of choices of the same tasks that are equal as a whole; "
+        "kappa is that of single choices. Quality: how probably a set of theirs is right as a "
+        "whole. Recall: share of the choices that apply which they made; precision: share of their "
+        "choices that apply."
+    ),
+    "boxes": (
+        "Agreement: share of boxes that others drew too, of the same class and with IoU 0.5 or "
+        "more (F1); there is no kappa. Quality: the same share against what is probably there, by "
+        "people and model together. Recall: share of what is there that they drew; precision: "
+        "share of their boxes that are right."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ def weigh_people(
     """
     probs = kind_of(spec).class_probs(model, spec)
     if probs is None:
-        return Weighed(list(contradicted))
+        return _weigh_several(database, key, spec, model, labels, contradicted)
     code = {name: number for number, name in enumerate(model.classes)}
     answers = database.answers_of_people(key)
     given: dict[int, Given] = {}
@@ -127,10 +141,40 @@ def weigh_people(
         Consensus(
             task_id=task, label=model.classes[int(crowd.consensus[row])],
             p_right=float(sure[row]), votes=votes_of(answers[task]),
+            probs={text: float(crowd.probs[row, code[text]]) for text in set(given[task].values())},
         )
         for task, row in place.items()
     ]  # fmt: skip
     return Weighed(told, crowd.annotators, tuple(consensus))
+
+
+def _weigh_several(
+    database: Database,
+    key: str,
+    spec: TaskSpec,
+    model: Model,
+    labels: Mapping[int, str],
+    contradicted: Sequence[Contradicted],
+) -> Weighed:
+    """Where a task asks for several things: the model alone says which labels are to be checked."""
+    answers = database.answers_of_people(key)
+    rows: list[int] = []
+    tasks: list[int] = []
+    given: list[Given] = []
+    for row, task in enumerate(sorted(labels)):
+        votes = {who: text for who, text in votes_of(answers.get(task, ())) if is_known(spec, text)}
+        if votes:
+            rows.append(row)
+            tasks.append(task)
+            given.append(votes)
+    together = kind_of(spec).together(model, spec, rows, given)
+    if together is None:
+        return Weighed(list(contradicted))
+    consensus = [
+        Consensus(task_id=task, label=text, p_right=p, votes=votes_of(answers[task]))
+        for task, text, p in zip(tasks, together.texts, together.p_right.tolist(), strict=True)
+    ]
+    return Weighed(list(contradicted), together.annotators, tuple(consensus))
 
 
 def votes_of(answers: Iterable[tuple[int | None, str]]) -> list[tuple[int, str]]:
@@ -163,16 +207,37 @@ def people(database: Database, key: str) -> list[dict[str, Any]]:
     return [asdict(person) for person in database.annotators(key)]
 
 
-def why_unknown(spec: TaskSpec | None) -> str:
-    """Why `people` is empty, of a project that asks for this; None where it cannot be read.
+def weights_of(database: Database, key: str, labels: Mapping[int, str]) -> F64 | None:
+    """How much each label counts in the next fit.
 
-    Example:
-        >>> why_unknown(None) == UNKNOWN
-        True
+    Where several people labelled a task as probably as its label is right, by them and by the last
+    version, which was not fitted on it. Where one did it counts in full: a version that does not
+    know a rare class yet would weigh its few labels away. In full counts also what was not known at
+    the last training, and what people have changed since.
+
+    Args:
+        database: with what the last training made of labelled tasks.
+        key: of the project.
+        labels: task -> the label to fit on.
+
+    Returns:
+        ``(N,)``, in ascending order of the tasks, each in (0, 1]; None where all count in full.
     """
-    if spec is not None and (spec.boxes or spec.multiple):
-        return ONE_CHOICE.format(kind="Boxes" if spec.boxes else "Several choices")
-    return UNKNOWN
+    known = {row.task_id: row for row in database.consensus(key) if len(row.votes) > 1}
+    answers = database.answers_of_people(key) if known else {}
+    found = np.ones(len(labels))
+    for n, task in enumerate(sorted(labels)):
+        row = known.get(task)
+        if row is not None and row.votes == votes_of(answers.get(task, ())):
+            found[n] = max(row.probs.get(labels[task], 1.0), LEAST_WEIGHT)
+    return found if (found < 1.0).any() else None
+
+
+def meaning(spec: TaskSpec | None) -> str:
+    """What the figures of `people` are, for a project that asks for this; None: one choice."""
+    if spec is not None and spec.boxes:
+        return MEANINGS["boxes"]
+    return MEANINGS["several choices" if spec is not None and spec.multiple else "one choice"]
 
 
 def _weights(database: Database, key: str, spec: TaskSpec) -> dict[int | None, float]:

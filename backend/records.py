@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,9 +189,12 @@ class Consensus:
         label: the most probable.
         p_right: probability in [0, 1] that it is right.
         votes: who had given which label, each person's newest, by id.
+        probs: each label that somebody gave -> probability in [0, 1] that it is right; empty where
+            a task asks for several things.
     """
 
     task_id: int
     label: str
     p_right: float
     votes: Sequence[tuple[int, str]]
+    probs: Mapping[str, float] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from backend import commands
 from backend.again import NOTHING, ask_again
-from backend.annotators import people, why_unknown
+from backend.annotators import UNKNOWN, meaning, people
 from backend.cli.base import (
     command,
     console,
@@ -162,24 +162,38 @@ def annotators(as_json: bool, reference: str | None, again: int | None) -> None:
         click.echo(json.dumps(found if wanted is None else wanted))
         return
     if not found:
-        console.print(why_unknown(parse_config(project.label_config).spec), highlight=False)
+        console.print(UNKNOWN, highlight=False)
         return
     if wanted is not None:
         _print_again(wanted)
         return
-    table = Table("annotator", "labels", "shared", "agreement", "kappa", "quality", "95 % interval")
+    spec = parse_config(project.label_config).spec
+    several = spec is not None and (spec.boxes or spec.multiple)
+    parts = ("recall", "precision") if several else ()
+    table = Table(
+        "annotator", "labels", "shared", "agreement", "kappa", "quality", "95 % interval", *parts
+    )
     for row in found:
         interval = "-" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
         table.add_row(
             str(row["id"]), str(row["labels"]), str(row["shared"]), number(row["agreement"]),
             number(row["kappa"]), number(row["quality"]), interval,
+            *(number(row[part]) for part in parts),
         )  # fmt: skip
     console.print(table)
-    console.print(
-        "Quality: how probably a label is right. Tasks where people differ are among `doubtless "
-        "errors` if their label is more probably wrong than right.",
-        highlight=False,
-    )
+    console.print(meaning(spec), highlight=False)
+    if not several:
+        console.print(
+            "Tasks where people differ are among `doubtless errors` if their label is more "
+            "probably wrong than right.",
+            highlight=False,
+        )
+
+
+def _each(labels: list[Any]) -> str:
+    """What each person gave; by semicolons where one of them is more than a word."""
+    between = ", " if all(isinstance(label, str) for label in labels) else "; "
+    return between.join(answer(label, "-") for label in labels)
 
 
 def _print_again(wanted: list[dict[str, Any]]) -> None:
@@ -189,7 +203,7 @@ def _print_again(wanted: list[dict[str, Any]]) -> None:
     table = Table("task", "labels", "probably", "P(right)", "ask")
     for row in wanted:
         table.add_row(
-            str(row["task"]), escape(", ".join(row["labels"])), escape(row["label"]),
+            str(row["task"]), escape(_each(row["labels"])), escape(answer(row["label"], "-")),
             number(row["p_right"]), "anyone else" if row["ask"] is None else f"user {row['ask']}",
         )  # fmt: skip
     console.print(table)

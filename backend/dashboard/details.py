@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from backend.again import ask_again
-from backend.annotators import people
+from backend.annotators import meaning, people
 from backend.app import App
 from backend.doubtful import most_doubtful
 from backend.edges.database import Database
@@ -42,6 +42,7 @@ def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
         "histogram": _histogram(app.database, project, live),
         "doubtful": _doubtful(app.database, project, live, spec, doubtful),
         "annotators": people(app.database, project.key),
+        "annotators_meaning": meaning(spec),
         "ask_again": _pictured(project, ask_again(app.database, project, doubtful)),
         "doubted_labels": _pictured(project, doubted_labels(app.database, project, doubtful)),
     }

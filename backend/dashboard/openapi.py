@@ -218,6 +218,7 @@ def _schemas() -> dict[str, Schema]:
     annotator = _object(
         id=WHOLE, labels=WHOLE, shared=WHOLE, agreement=_or_null(SHARE), kappa=_or_null(NUMBER),
         quality=_or_null(SHARE), low=_or_null(SHARE), high=_or_null(SHARE),
+        recall=_or_null(SHARE), precision=_or_null(SHARE),
     )  # fmt: skip
     reliability = _object(count=WHOLE, stated=SHARE, observed=SHARE, low=SHARE, high=SHARE)
     prediction: Schema = {
@@ -267,6 +268,7 @@ def _schemas() -> dict[str, Schema]:
                 bins=_list(_object(low=SHARE, high=SHARE, count=WHOLE)),
             ),
             annotators=_list(annotator),
+            annotators_meaning=TEXT,
             ask_again=_list(
                 _object(
                     task=WHOLE, label=prediction, p_right=SHARE, labels=_list(prediction),

@@ -223,6 +223,7 @@ consensus = Table(
     Column("label", Text, nullable=False),  # the most probable
     Column("p_right", Float, nullable=False),
     Column("votes", JSON, nullable=False),  # [[user, label], ...] as they were then
+    Column("probs", JSON),  # that each of these labels is right; null: not told
 )
 
 # The most doubtful open tasks beside the labelled ones; see `backend.records.Compared`.
@@ -245,9 +246,11 @@ annotators = Table(
     Column("shared", Integer, nullable=False),  # of tasks that others labelled too
     Column("agreement", Float),
     Column("kappa", Float),
-    Column("quality", Float),  # probability that a label is right
+    Column("quality", Float),  # probability that a label is right; F1 of boxes
     Column("low", Float),
     Column("high", Float),
+    Column("recall", Float),  # of what is there, where a task asks for several things
+    Column("precision", Float),
 )
 
 runs = Table(

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from backend.annotators import weigh_people
+from backend.annotators import weigh_people, weights_of
 from backend.drift import look
 from backend.edges.labels.config import TaskSpec
 from backend.errors import BackendError
@@ -129,6 +129,7 @@ def _fit(job: Job, pool: Pool, labels: Mapping[int, str], spec: TaskSpec) -> Fit
         texts=[labels[i] for i in order],
         random=np.array([i in draws for i in order], bool),
         pool=pool.features,
+        weights=weights_of(job.app.database, job.run.project, labels),
         progress=lambda part, what: job.say(began + span * part, what),
     )
 

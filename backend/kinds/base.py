@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from backend.edges.labels.config import TaskSpec
 from backend.settings import Settings
 from model.acquisition import Selection
+from model.annotators.base import Annotator
 
 if TYPE_CHECKING:
     from backend.app import App
@@ -87,6 +88,21 @@ class Fitted:
     random: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Together:
+    """What people and a version that was not fitted on them make of N tasks.
+
+    Attributes:
+        texts: N, the most probable answer to each.
+        p_right: ``(N,)`` probability that nothing of it is wrong.
+        annotators: each person once.
+    """
+
+    texts: Sequence[str]
+    p_right: NDArray[np.float64]
+    annotators: tuple[Annotator, ...]
+
+
 class Kind(Protocol):
     """How images are read, versions fitted and predictions made."""
 
@@ -143,6 +159,7 @@ class Kind(Protocol):
         random: NDArray[np.bool_],
         pool: NDArray[np.float32],
         progress: Progress,
+        weights: NDArray[np.float64] | None = None,
     ) -> Fitted:
         """Fit and calibrate a version on labelled images.
 
@@ -154,6 +171,7 @@ class Kind(Protocol):
             random: ``(N,)`` True where the image was drawn by chance.
             pool: ``(M, D)`` features of every readable image.
             progress: called with a share from 0 to 1 and what is being done.
+            weights: ``(N,)`` above 0, how much each answer counts; boxes all count alike.
         """
 
     def contradictions(
@@ -174,6 +192,22 @@ class Kind(Protocol):
         """``(n_labels, C)`` out-of-fold probabilities of the one class that each image has.
 
         None where an image has not just one, and where a version does not say.
+        """
+
+    def together(
+        self, model: Model, spec: TaskSpec, rows: Sequence[int], votes: Sequence[Mapping[int, str]]
+    ) -> Together | None:
+        """What people's answers come to where a task asks for several things.
+
+        Args:
+            model: just fitted, with what it found out of fold.
+            spec: of the project.
+            rows: number of each of N tasks among the labels it was fitted on.
+            votes: N, person -> answer.
+
+        Returns:
+            None where an image has one class (see `class_probs`), where nobody can be judged, and
+            where a version does not say.
         """
 
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from backend.edges.labels import boxes as drawings
 from backend.edges.labels.config import TaskSpec
-from backend.kinds.base import Fitted, Model, Progress, Said
+from backend.kinds.base import Fitted, Model, Progress, Said, Together
 from backend.settings import Settings
 from model.acquisition import Selection
+from model.annotators.drawings import weigh_drawings
 from model.backbones.pyramid import LARGE, PYRAMIDS
 from model.detection.acquisition import PoolBuilder, select_images
 from model.detection.bundle import BoxBundle, shown
@@ -124,9 +125,10 @@ class Boxes:
         random: NDArray[np.bool_],
         pool: NDArray[np.float32],
         progress: Progress,
+        weights: NDArray[np.float64] | None = None,
     ) -> Fitted:
         """See `Kind`."""
-        del pool
+        del pool, weights
         code = self.code(app)
         drawn = [drawings.to_box_labels(text, spec.classes) for text in texts]
         data = LabelledImages.stored(app.maps, code, keys, drawn, random)
@@ -149,6 +151,26 @@ class Boxes:
         """See `Kind`; an image has a drawing, and no class."""
         del model, spec
         return None
+
+    def together(
+        self, model: Model, spec: TaskSpec, rows: Sequence[int], votes: Sequence[Mapping[int, str]]
+    ) -> Together | None:
+        """See `Kind`."""
+        assert isinstance(model, BoxBundle)
+        found = model.out_of_fold_found
+        if found is None:
+            return None
+        flat = [(n, who, text) for n, given in enumerate(votes) for who, text in given.items()]
+        crowd = weigh_drawings(
+            [found[row] for row in rows],
+            np.array([n for n, _, _ in flat], np.int64),
+            np.array([who for _, who, _ in flat], np.int64),
+            [drawings.to_box_labels(text, model.classes) for *_, text in flat],
+        )
+        if crowd.why is not None:
+            return None
+        texts = [drawings.of_box_labels(one, model.classes) for one in crowd.drawn]
+        return Together(texts, crowd.p_right, crowd.annotators)
 
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """See `Kind`; as out of fold: every region shown is right and no object is missed."""

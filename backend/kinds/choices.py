@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from backend.edges.labels import answers
 from backend.edges.labels.config import TaskSpec
-from backend.kinds.base import Fitted, Model, Progress, Said
+from backend.kinds.base import Fitted, Model, Progress, Said, Together
 from backend.settings import Settings
 from model.acquisition import Selection, require, select
+from model.annotators.sets import weigh_sets
 from model.bundle import Bundle
 from model.engine import EngineConfig, fit
 from model.errors import NeedsError
@@ -105,12 +106,14 @@ class Choices:
         random: NDArray[np.bool_],
         pool: NDArray[np.float32],
         progress: Progress,
+        weights: NDArray[np.float64] | None = None,
     ) -> Fitted:
         """See `Kind`."""
         data = Labelled(
             features=app.features.load(self.code(app), keys),
             labels=answers.to_labels(spec, texts, spec.classes),
             random=random,
+            weights=weights,
         )
         config = EngineConfig(
             estimator=app.settings.estimator,
@@ -143,6 +146,29 @@ class Choices:
         """See `Kind`."""
         assert isinstance(model, Bundle)
         return None if spec.multiple else model.out_of_fold_probs
+
+    def together(
+        self, model: Model, spec: TaskSpec, rows: Sequence[int], votes: Sequence[Mapping[int, str]]
+    ) -> Together | None:
+        """See `Kind`."""
+        assert isinstance(model, Bundle)
+        if not spec.multiple or model.out_of_fold_probs is None or not rows:
+            return None
+        flat = [(n, who, text) for n, given in enumerate(votes) for who, text in given.items()]
+        crowd = weigh_sets(
+            np.asarray(model.out_of_fold_probs[list(rows)], np.float64),
+            np.array([n for n, _, _ in flat], np.int64),
+            np.array([who for _, who, _ in flat], np.int64),
+            np.asarray(answers.to_labels(spec, [text for *_, text in flat], model.classes), bool),
+            at_least_one=spec.required,
+        )
+        if crowd.why is not None:
+            return None
+        chosen = [
+            answers.encode(name for name, yes in zip(model.classes, row, strict=True) if yes)
+            for row in crowd.consensus
+        ]
+        return Together(chosen, crowd.p_right, crowd.annotators)
 
     def is_right(self, spec: TaskSpec, said: str, answer: str) -> bool:
         """See `Kind`."""

@@ -42,6 +42,9 @@ class Annotator:
             shared task.
         low: lower end of its 95 % interval; None where `quality` is.
         high: upper end.
+        recall: where a task asks for several things, the estimated share in [0, 1] of what is there
+            that they gave; otherwise None.
+        precision: of what they gave, the estimated share that is there; as `recall`.
     """
 
     id: int
@@ -52,6 +55,8 @@ class Annotator:
     quality: float | None
     low: float | None
     high: float | None
+    recall: float | None = None
+    precision: float | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ class Given:
         for n, (agreement, kappa) in enumerate(zip(self.agreement, self.kappa, strict=True)):
             shared = int(self.overlap[n])
             value = min(max(float(quality[n]), 0.0), 1.0) if shared else None
-            low, high = (None, None) if value is None else _interval(value, float(worth[n]))
+            low, high = (None, None) if value is None else interval(value, float(worth[n]))
             found.append(
                 Annotator(
                     id=int(self.people[n]), labels=int(self.labels[n]), shared=shared,
@@ -218,8 +223,8 @@ def vote_weight(quality: float, classes: int) -> float:
     return max(1.0 - (1.0 - quality) / (1.0 - chance), LEAST_WEIGHT)
 
 
-def _interval(quality: float, worth: float) -> tuple[float, float]:
-    """Clopper-Pearson for a number of labels that need not be whole."""
+def interval(quality: float, worth: float) -> tuple[float, float]:
+    """Clopper-Pearson's, of 95 %, for a share of a number of labels that need not be whole."""
     hits, tail = quality * worth, (1.0 - LEVEL) / 2.0
     low = betaincinv(hits, worth - hits + 1.0, tail) if hits > 0.0 else 0.0
     high = betaincinv(hits + 1.0, worth - hits, 1.0 - tail) if hits < worth else 1.0

@@ -18,7 +18,10 @@ from support.browser import chromium, find_chromium
 from support.installation import Installation, Valkey, until
 from support.looked_at import LONG_TITLE, fill_audit, fill_installation
 
+from backend.annotators import MEANINGS
 from backend.dashboard.access import read_tokens
+from backend.records import Consensus
+from model.annotators.base import Annotator
 
 SHOTS = Path(__file__).parents[2] / "artifacts" / "dashboard"
 WIDTHS = (1440, 768, 390)
@@ -153,6 +156,41 @@ def test_people_are_shown_where_several_share_tasks(running, browser):
     open_project(page, LONG_TITLE)
     assert page.locator(".annotators").is_hidden()
     assert page.wrong == []
+
+
+def test_people_who_draw_are_shown_with_what_they_find(running, browser):
+    database, key = running.database, running.boxes
+    people = [
+        Annotator(id=5, labels=20, shared=9, agreement=0.82, kappa=None, quality=0.86, low=0.8,
+                  high=0.91, recall=0.79, precision=0.94),
+        Annotator(id=6, labels=3, shared=0, agreement=None, kappa=None, quality=None, low=None,
+                  high=None),
+    ]  # fmt: skip
+    task = min(running.platform.data)
+    votes = sorted((who, text) for who, text in database.answers_of_people(key, [task])[task])
+    database.put_annotators(key, people)
+    database.put_consensus(
+        key, [Consensus(task_id=task, label=votes[0][1], p_right=0.4, votes=votes)]
+    )
+    try:
+        page = open_page(browser, running)
+        open_project(page, LONG_TITLE)
+        region = page.get_by_role("region", name="Annotators")
+        rows = region.locator("tbody tr")
+        rows.first.wait_for()
+        cells = [rows.nth(n).locator("td, th").all_inner_texts() for n in (0, 1)]
+        assert [[text.replace("\u00a0", " ") for text in row] for row in cells] == [
+            ["user 5", "20", "9", "82.0 %", "–", "86.0 %", "80.0 % to 91.0 %", "79.0 %", "94.0 %"],
+            ["user 6", "3", "0", "–", "–", "–", "–", "–", "–"],
+        ]
+        assert region.get_by_text(MEANINGS["boxes"]).is_visible()
+        said = region.locator(".again > li").first.inner_text().replace("\u00a0", " ")
+        assert "Probably 1 cell, 1 platelet, right with 40.0 %" in said
+        assert "Labelled 1 cell, 1 platelet. Ask user 5." in said
+        assert page.wrong == []
+    finally:
+        database.put_annotators(key, [])
+        database.put_consensus(key, [])
 
 
 def test_doubtful_images_show_the_labelled_ones_they_are_most_like(running, browser):

@@ -142,7 +142,7 @@ export class ProjectView {
         h("ul", { class: "doubtful-list" }, found.map(doubtedLabel))]
       : why("No label is more probably wrong than right."));
     this.people.hidden = d.annotators.length < 2;
-    keep(this.annotators, [d.annotators, d.ask_again], annotatorsOf);
+    keep(this.annotators, [d.annotators, d.ask_again, d.annotators_meaning], annotatorsOf);
     if (this.version) this.showVersions(d.versions);
   }
 
@@ -300,8 +300,8 @@ function classTable(found) {
       : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)])), mixedUp];
 }
 
-function annotatorsOf([people, again]) {
-  return [annotatorTable(people), h("h3", {}, "Worth another label"), again.length
+function annotatorsOf([people, again, meaning]) {
+  return [annotatorTable(people, meaning), h("h3", {}, "Worth another label"), again.length
     ? [h("p", {}, "Labelled images whose most probable label, by people and model together, is least sure to be right; and whom to ask: the best of those who have not labelled the image."),
       h("ul", { class: "doubtful-list again" }, again.map(askedAgain))]
     : why("No labelled image: each is right with 95 % or more.")];
@@ -313,14 +313,19 @@ function askedAgain(item) {
     picture(item, `Task ${item.task}, probably ${said}`),
     h("h4", {}, link(item.label_studio_url, `Task ${item.task}`)),
     h("p", {}, "Probably ", h("strong", {}, said), `, right with ${percent(item.p_right)}`),
-    h("p", { class: "soft" }, `Labelled ${item.labels.map(answer).join(", ")}. Ask ${item.ask === null ? "anyone else" : `user ${item.ask}`}.`));
+    h("p", { class: "soft" }, `Labelled ${item.labels.map(answer).join(item.labels.every((l) => typeof l === "string") ? ", " : "; ")}. Ask ${item.ask === null ? "anyone else" : `user ${item.ask}`}.`));
 }
 
-function annotatorTable(found) {
-  return [h("p", {}, "How people agree on tasks that several labelled, and how probably a label of theirs is right; worst first."),
-    table("Annotators", ["Annotator", "Labels", "Shared", "Agreement", "Kappa", "Quality", "95 % interval"],
+function annotatorTable(found, meaning) {
+  // Where a task asks for several things somebody may miss some and add others.
+  const several = found.some((a) => a.recall !== null || a.precision !== null);
+  return [h("p", {}, "How people agree on tasks that several labelled, and how good their labels are; worst first."),
+    table("Annotators", ["Annotator", "Labels", "Shared", "Agreement", "Kappa", "Quality", "95 % interval",
+      ...(several ? ["Recall", "Precision"] : [])],
       found.map((a) => [`user ${a.id}`, whole(a.labels), whole(a.shared), percent(a.agreement), number(a.kappa, 2),
-        percent(a.quality), interval(a.low === null ? null : [a.low, a.high])]))];
+        percent(a.quality), interval(a.low === null ? null : [a.low, a.high]),
+        ...(several ? [percent(a.recall), percent(a.precision)] : [])])),
+    h("p", { class: "soft" }, meaning)];
 }
 
 // A small picture of a task with what is drawn on it; `lost` stands where it cannot be fetched.

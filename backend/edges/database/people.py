@@ -75,6 +75,12 @@ class People(Store):
         with self.reader.connect() as c:
             rows = [dict(row) for row in c.execute(query).mappings()]
         return [
-            Consensus(**row | {"votes": [(who, text) for who, text in row["votes"]]})
+            Consensus(
+                **row
+                | {
+                    "votes": [(who, text) for who, text in row["votes"]],
+                    "probs": row["probs"] or {},
+                }
+            )
             for row in rows
         ]

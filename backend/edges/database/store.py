@@ -67,6 +67,7 @@ class Store:
             for column in (
                 t.scores.c.probs, t.answers.c.lead_time, t.answers.c.made_in_bulk,
                 t.projects.c.drift, t.projects.c.methods,
+                t.annotators.c.recall, t.annotators.c.precision, t.consensus.c.probs,
             ):  # fmt: skip
                 self._add_if_missing(c, column)
             found = c.scalar(sa.select(t.meta.c.value).where(t.meta.c.name == "schema"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -8,7 +9,8 @@ from support.postgresql import PostgreSQL, programs
 
 from backend.edges.database import Database
 from backend.errors import BackendError, UnknownProjectError, UnknownVersionError
-from backend.records import Compared, Draw, Score, Version
+from backend.records import Compared, Consensus, Draw, Score, Version
+from model.annotators.base import Annotator
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +252,36 @@ def test_a_database_whose_projects_chose_no_methods_is_read(tmp_path):
     assert database.project(key).methods == {}
     database.update_project(key, methods={"estimator": "laplace"})
     assert database.project(key).methods == {"estimator": "laplace"}
+    database.close()
+
+
+def test_a_database_whose_people_had_no_recall_is_read(tmp_path):
+    """As a release that judged people of one choice alone left it."""
+    address = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    old = Database(address)
+    key = connected(old).key
+    before = Annotator(
+        id=3, labels=9, shared=8, agreement=0.9, kappa=0.8, quality=0.9, low=0.7, high=0.99
+    )
+    old.put_annotators(key, [before])
+    with old.engine.begin() as c:
+        for name in ("recall", "precision"):
+            c.exec_driver_sql(f"ALTER TABLE annotators DROP COLUMN {name}")
+        c.exec_driver_sql("ALTER TABLE consensus DROP COLUMN probs")
+        c.exec_driver_sql(
+            "INSERT INTO consensus (project, task_id, label, p_right, votes) VALUES (?, 1, 'a', "
+            "0.5, '[[3, \"a\"]]')",
+            (key,),
+        )
+    old.close()
+    database = Database(address)
+    assert database.consensus(key) == [
+        Consensus(task_id=1, label="a", p_right=0.5, votes=[(3, "a")])
+    ]
+    assert database.annotators(key) == [before]
+    of_boxes = replace(before, kappa=None, recall=0.8, precision=0.95)
+    database.put_annotators(key, [of_boxes])
+    assert database.annotators(key) == [of_boxes]
     database.close()
 
 

@@ -8,6 +8,7 @@ from support.boxes import NOTHING, picture_of, random_drawing, rectangle
 from support.world import World
 
 from backend import commands
+from backend.again import ask_again
 from backend.doubtful import most_doubtful
 from backend.edges.labels import boxes
 from backend.edges.labels.boxes import Drawing, Drawn, Region
@@ -71,6 +72,38 @@ def world(tmp_path, monkeypatch) -> WorldOfObjects:
     world = WorldOfObjects(tmp_path, 24)
     world.work()
     return world
+
+
+def test_people_who_draw_the_same_images_are_judged(world) -> None:
+    tasks = world.label(10)
+    whole = {task: world.truth[task] for task in tasks}
+    counted = 0
+    for n, task in enumerate(sorted(tasks)[:8]):  # the second leaves a box out of every other image
+        drawn = whole[task]
+        left = slice(1 if n % 2 else 0, None)
+        counted += len(drawn.labels[left])
+        world.truth[task] = BoxLabels.of(drawn.boxes[left], drawn.labels[left])
+        world.submit(task, user=2)
+    world.work()
+    assert world.versions()[-1] == "v2 live"
+    first, second = sorted(world.database.annotators(world.key), key=lambda one: one.id)
+    assert [(one.id, one.labels, one.shared) for one in (first, second)] == [(1, 10, 8), (2, 8, 8)]
+    drawn = sum(len(whole[task]) for task in sorted(tasks)[:8])
+    agreement = 2 * counted / (counted + drawn)
+    assert first.agreement == second.agreement == pytest.approx(agreement)
+    assert first.kappa is None
+    for one in (first, second):
+        assert 0 < one.low < one.quality < one.high < 1
+        assert 0 < one.recall <= 1
+        assert 0 < one.precision <= 1
+    assert first.recall > second.recall
+    kept = world.database.consensus(world.key)
+    assert {row.task_id for row in kept} == set(tasks)
+    assert all(boxes.is_drawing(world.spec, row.label) for row in kept)
+    asked = ask_again(world.database, world.project, 20)
+    assert [row["p_right"] for row in asked] == [row.p_right for row in kept if row.p_right < 0.95]
+    for row in asked:
+        assert all(set(given) <= set(NAMES) for given in (row["label"], *row["labels"]))
 
 
 def test_drawings_make_a_version_whose_regions_come_back(world) -> None:

@@ -10,6 +10,7 @@ from backend.edges.labels.boxes.drawing import (
     encode,
     in_classes,
     is_drawing,
+    of_box_labels,
     to_box_labels,
 )
 from backend.edges.labels.boxes.geometry import Box
@@ -48,6 +49,7 @@ __all__ = [
     "in_classes",
     "is_drawing",
     "is_prediction",
+    "of_box_labels",
     "read_result",
     "to_box_labels",
 ]

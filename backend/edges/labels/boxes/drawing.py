@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from backend.edges.labels.boxes.geometry import Box, rounded, to_box
+from backend.edges.labels.boxes.geometry import Box, clipped, rounded, to_box
 from backend.edges.labels.config import TaskSpec
 from model.detection.types import BoxLabels
 
@@ -113,3 +113,20 @@ def to_box_labels(text: str, classes: Sequence[str]) -> BoxLabels:
         accepted=[d.origin == "accepted" for d in drawing.boxes],
         ignored=drawing.ignored,
     )
+
+
+def of_box_labels(drawn: BoxLabels, classes: Sequence[str]) -> str:
+    """The text of what the model has; boxes are cut at the image's edges, ignored areas kept."""
+    inside = [clipped(_sides(box)) for box in drawn.boxes.tolist()]
+    objects = [
+        Drawn(classes[label], box)
+        for label, box in zip(drawn.labels.tolist(), inside, strict=True)
+        if box is not None
+    ]
+    areas = [area for box in drawn.ignored.tolist() if (area := clipped(_sides(box))) is not None]
+    return encode(Drawing(tuple(objects), tuple(areas)))
+
+
+def _sides(box: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = box
+    return x0, y0, x1, y1

@@ -21,7 +21,7 @@ from backend.edges.labelstudio_records import AnnotationRecord
 from backend.jobs.publish import prediction
 from backend.jobs.sync import annotation_rows
 from backend.records import Score
-from model.detection.types import Detections
+from model.detection.types import BoxLabels, Detections
 
 PAYLOADS = Path(__file__).parents[3] / "payloads"
 CONTROLS = {
@@ -853,3 +853,20 @@ def test_label_studios_own_validator_takes_what_we_send() -> None:
             assert ours
             text = case["text"]
             assert case["prediction"]["result"] == to_result(spec, text, 0.5)
+
+
+def test_what_the_model_has_is_a_text_again():
+    text = boxes.encode(
+        Drawing((Drawn("RBC", (0.1, 0.2, 0.3, 0.4)), Drawn("WBC", (0.5, 0.5, 1.0, 0.9))),
+                ((0.0, 0.0, 0.1, 0.1),))
+    )  # fmt: skip
+    labels = boxes.to_box_labels(text, ("WBC", "RBC"))
+    assert boxes.of_box_labels(labels, ("WBC", "RBC")) == text
+    # A region may reach out of the image, and one may lie outside.
+    outside = BoxLabels(
+        np.array([(-0.1, 0.2, 0.3, 1.2), (1.1, 0.0, 1.3, 0.5)]), np.array([1, 0]),
+        np.zeros(2, bool), np.zeros((0, 4)),
+    )  # fmt: skip
+    assert boxes.of_box_labels(outside, ("WBC", "RBC")) == boxes.encode(
+        Drawing((Drawn("RBC", (0.0, 0.2, 0.3, 1.0)),))
+    )
