@@ -5,8 +5,8 @@
 
 Of a set with one label an image the training part is taken and a share of its labels is flipped to
 another class at random. Ours and cleanlab's scores read the same out-of-fold probabilities: the
-engine's with the estimator that label errors are found with best, those with its default one, and
-those of plain softmax regression, such as cleanlab's users have.
+engine's as it is in a connected project, and those of plain softmax regression, such as cleanlab's
+users have.
 
 Of a set with boxes a share each is dropped, shifted by a third to half of its size, and given
 another class; both read the engine's out-of-fold regions with their P(right).
@@ -47,9 +47,8 @@ from model.engine import EngineConfig, fit
 from model.errors import ModelError
 from model.heads.softmax import normalise
 from model.label_errors.boxes import KINDS, OF_DRAWN, BoxErrors, find_box_errors
-from model.label_errors.choices import BEST_ESTIMATOR, find_choice_errors
+from model.label_errors.choices import find_choice_errors
 from model.types import Labelled
-from model.uncertainty import DEFAULT_ESTIMATOR
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,7 +57,7 @@ Row = dict[str, float | None]
 Rows = dict[str, Row]
 
 OURS, THEIRS = "doubtless", "cleanlab: "
-ON_DEFAULT, ON_PLAIN = f", on {DEFAULT_ESTIMATOR}", ", on plain softmax regression"
+ON_PLAIN = ", on plain softmax regression"
 # cleanlab's default is the first. Calibrated regions seldom reach it, and in crowded images a box
 # whose own region is below the second is compared with that of its neighbour.
 SURE_AND_LIKELY = ((0.95, 0.5), (0.8, 0.5), (0.5, 0.5), (0.8, 0.1), (0.5, 0.1))
@@ -142,13 +141,10 @@ def choices(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
         labels, is_wrong = flip(task.labels, classes, arguments.share, seed)
         everyone = np.ones(len(labels), bool)
         data = Labelled(task.features, labels, everyone)
-        known = {}
-        for estimator, where in ((BEST_ESTIMATOR, ""), (DEFAULT_ESTIMATOR, ON_DEFAULT)):
-            config = EngineConfig(seed=seed, estimator=estimator)
-            bundle = fit(data, task.classes, pool=task.features, config=config)
-            assert bundle.out_of_fold_probs is not None
-            known[where] = bundle.out_of_fold_probs
-            say(f"  engine fitted with {estimator}")
+        bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
+        assert bundle.out_of_fold_probs is not None
+        known = {"": bundle.out_of_fold_probs}
+        say("  engine fitted")
         plain = {
             "rows": normalise(task.features, mean_row(task.features)),
             "labels": labels,

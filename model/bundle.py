@@ -40,8 +40,10 @@ class Bundle:
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
             was not fitted on it; only of a version just fitted, not stored.
         out_of_fold_p_right: ``(n_labels,)`` the P(right) stated for these predictions; likewise.
-        out_of_fold_probs: ``(n_labels, C)`` of every class, calibrated by one temperature whatever
-            calibrator was chosen, as `model.label_errors.choices` asks for them; likewise.
+        out_of_fold_probs: ``(n_labels, C)`` of every class, as `model.label_errors.choices` asks
+            for them: of plain logistic regressions, calibrated by one temperature, whatever
+            estimator and calibrator were chosen; where an image may have several classes those of
+            the version itself. Likewise.
     """
 
     classes: tuple[str, ...]

@@ -170,7 +170,7 @@ def fit(
         metrics=metrics,
         out_of_fold_right=right,
         out_of_fold_p_right=p_right,
-        out_of_fold_probs=_evenly_calibrated(mean, data, published),
+        out_of_fold_probs=_for_label_errors(fitted, data, published),
     )
 
 
@@ -190,19 +190,21 @@ def _calibrated(
     return choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
 
 
-def _evenly_calibrated(
-    mean: NDArray[np.float64], data: Labelled, published: Published | PublishedSets
+def _for_label_errors(
+    fitted: FittedEstimator, data: Labelled, published: Published | PublishedSets
 ) -> NDArray[np.float64]:
-    """``(N, C)`` with one temperature, whatever calibrates what is published.
+    """``(N, C)`` of the regressions, with one temperature, whatever is published.
 
     Most calibrators move the largest probability and divide the rest; after that it no longer
-    shows how improbable the given label was, and label errors are found less well.
+    shows how improbable the given label was, and label errors are found less well. The same holds
+    of estimators that keep some probability for every class. Where an image may have several
+    classes it is the published probability of each.
     """
     if data.labels.ndim == 2:
-        return published.probs(mean)
-    labels = data.labels.astype(np.int64, copy=False)
-    evidence = OutOfFold.of(mean, labels, data.random)
-    return CALIBRATORS[SIMPLEST].fit(evidence).probs(mean)
+        return published.probs(fitted.out_of_fold.mean(axis=1))
+    probs = fitted.out_of_fold.mean(axis=1) if fitted.plain is None else fitted.plain
+    evidence = OutOfFold.of(probs, data.labels.astype(np.int64, copy=False), data.random)
+    return CALIBRATORS[SIMPLEST].fit(evidence).probs(probs)
 
 
 def rest_of_pool(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -244,13 +244,17 @@ def propagated(
     weight = choose_weight(fitted.out_of_fold, probs, labels)
     facts = {**fitted.facts, "propagation": weight}
     neighbours = Neighbours(reading, lead_of(fitted.out_of_fold, probs, labels))
+    plain = fitted.plain
+    if plain is not None:
+        one_pass = plain[:, None]
+        plain = mix(one_pass, probs, choose_weight(one_pass, probs, labels))[:, 0]
+    found = replace(fitted, plain=plain, facts=facts, neighbours=neighbours)
     if weight == 0.0:
-        return FittedEstimator(fitted.estimator, fitted.out_of_fold, facts, neighbours)
-    return FittedEstimator(
-        PropagatedEstimator(fitted.estimator, weight, reading),
-        mix(fitted.out_of_fold, probs, weight),
-        facts,
-        neighbours,
+        return found
+    return replace(
+        found,
+        estimator=PropagatedEstimator(fitted.estimator, weight, reading),
+        out_of_fold=mix(fitted.out_of_fold, probs, weight),
     )
 
 

@@ -13,12 +13,6 @@ F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# Of `model.engine.EngineConfig`, whose out-of-fold probabilities tell flipped labels best. The
-# default, `evidential`, keeps some probability for every class where little is known of an image,
-# and so says less of how improbable the given one is: average precision 0.881 and 0.935 on 300 and
-# 1,443 sign language digits where `softmax` has 0.898 and 0.955; on hand-written ones 0.965 and
-# 0.985 where it has 0.952 and 0.985.
-BEST_ESTIMATOR = "softmax"
 # What is expected before anything is known: errors in the test sets of ten benchmarks, on average
 # (Northcutt, Athalye and Mueller 2021, arXiv:2103.14749); it counts as much as so many labels.
 USUAL_NOISE, NOISE_LABELS = 0.033, 60.0
@@ -81,10 +75,11 @@ def find_choice_errors(probs: F64, labels: Ints | Bools) -> ChoiceErrors:
     of its own, and the score of the image is the product over the classes: independent questions.
 
     Args:
-        probs: ``(N, C)`` out of fold, such as `model.bundle.Bundle.out_of_fold_probs` of a version
-            fitted with `BEST_ESTIMATOR`. Best with one temperature for all classes: a calibrator of
-            the largest probability alone divides what is left without regard to how improbable the
-            given label was.
+        probs: ``(N, C)`` out of fold, such as `model.bundle.Bundle.out_of_fold_probs`. Best are
+            those of plain regressions with one temperature for all classes: an evidential head
+            keeps some probability for every class where little is known of an image, and a
+            calibrator of the largest probability divides what is left, both without regard to how
+            improbable the given label was.
         labels: ``(N,)`` int64; or ``(N, C)`` bool, where an image may have several classes.
 
     Raises:

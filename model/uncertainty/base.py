@@ -56,12 +56,15 @@ class FittedEstimator:
             seen that label: what calibration and metrics may use.
         facts: JSON-able facts worth showing, such as the regularisation chosen.
         neighbours: None where nothing was propagated.
+        plain: ``(N, C)`` what logistic regressions on the same folds say out of fold; None where a
+            family has none. See `model.label_errors.choices` for why it is wanted.
     """
 
     estimator: Estimator
     out_of_fold: NDArray[np.float64]
     facts: Mapping[str, float] = field(default_factory=dict)
     neighbours: Neighbours | None = None
+    plain: NDArray[np.float64] | None = None
 
 
 class EstimatorFamily(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,7 +42,7 @@ class ProblemFamily(ABC):
             features, labels, n_classes, centre=centre, seed=seed, progress=progress,
             label_weights=weights,
         )  # fmt: skip
-        return self.fit_problem(problem)
+        return replace(self.fit_problem(problem), plain=plain_out_of_fold(problem))
 
     @property
     @abstractmethod
@@ -192,3 +192,16 @@ def assemble(
         held_out = problem.fold == number - 1
         out_of_fold[held_out] = build(number).sample_rows(problem.rows[held_out])
     return FittedEstimator(estimator, out_of_fold, {"l2": problem.l2, **facts})
+
+
+def plain_out_of_fold(problem: Problem) -> F64:
+    """``(N, C)`` what the logistic regression without a label's fold says of its image.
+
+    Every family begins at these regressions, so they cost a matrix product here.
+    """
+    probs = np.empty((len(problem.labels), problem.n_classes))
+    for number in range(1, len(problem.fit_weights)):
+        held_out = problem.fold == number - 1
+        logits = problem.rows[held_out] @ problem.lifted[number] + problem.heads.biases[number]
+        probs[held_out] = Frame.of(problem, number).probs(logits.astype(np.float64))
+    return probs
