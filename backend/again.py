@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from backend.annotators import votes_of
+from backend.doubtful import drawn_regions
 from backend.edges.database import Database
 from backend.edges.labels.answers import readable
 from backend.edges.labels.config import parse_config
@@ -37,8 +38,8 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
     Returns:
         Least sure first: ``task``; ``label``, the most probable one; ``p_right``, how probably by
         people and model together; ``labels``, what people gave, the most probable first; ``ask``,
-        whom to ask, an id (see `whom_to_ask`) or None; ``label_studio_url``. Empty where no two
-        people share a task.
+        whom to ask, an id (see `whom_to_ask`) or None; ``regions``, the boxes of ``label``;
+        ``label_studio_url``. Empty where no two people share a task.
 
     Source:
         The order is that of ActiveLab for labelled data, Goh and Mueller 2023, arXiv:2301.11856,
@@ -62,6 +63,7 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
                     "task": row.task_id, "label": readable(spec, row.label),
                     "p_right": row.p_right, "labels": [readable(spec, text) for text in texts],
                     "ask": whom_to_ask(annotators, dict(votes)),
+                    "regions": drawn_regions(spec, row.label),
                     "label_studio_url": f"{address}{row.task_id}",
                 }
             )  # fmt: skip

@@ -124,7 +124,7 @@ def _beside_labels(
                 "task": task,
                 "label": readable(spec, labels[task]),
                 "similarity": similarity,
-                "regions": _drawn(spec, labels[task]),
+                "regions": drawn_regions(spec, labels[task]),
                 "label_studio_url": _address(project, task),
             }
             for task, similarity in nearest
@@ -145,8 +145,8 @@ def _regions(spec: TaskSpec | None, text: str | None) -> list[dict[str, Any]]:
     return [{"label": r.label, "box": list(r.box), "p_right": r.p} for r in said.regions]
 
 
-def _drawn(spec: TaskSpec | None, text: str) -> list[dict[str, Any]]:
-    """Boxes that people drew, as `_regions` without a probability."""
+def drawn_regions(spec: TaskSpec | None, text: str) -> list[dict[str, Any]]:
+    """Boxes of a label: ``label`` and ``box``, shares of the upright image; else none."""
     drawing = boxes.decode(text) if spec is not None and spec.boxes else None
     if drawing is None:
         return []

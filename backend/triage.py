@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend import audits
+from backend.doubtful import drawn_regions
 from backend.edges.database import Database
 from backend.edges.labels.answers import readable
 from backend.edges.labels.config import parse_config
@@ -55,6 +56,7 @@ def doubted_labels(database: Database, project: Project, limit: int) -> list[dic
             "label": readable(spec, row.label),
             "p_right": row.p_right,
             "why": row.why,
+            "regions": drawn_regions(spec, row.label),
             "label_studio_url": f"{tasks}{row.task_id}",
         }
         for row in database.label_errors(project.key, below=DOUBTED, limit=limit)

@@ -225,10 +225,10 @@ def _schemas() -> dict[str, Schema]:
         "oneOf": [TEXT, _list(TEXT), _counts(), {"type": "null"}],
         "description": "a class; with several answers a list; with boxes objects of each class",
     }
+    drawn = _list(_object(label=TEXT, box=_list(SHARE)))
     nearest = _object(
         task=WHOLE, label=prediction, similarity={"type": "number", "minimum": -1, "maximum": 1},
-        regions=_list(_object(label=TEXT, box=_list(SHARE))), label_studio_url=TEXT,
-        image_url=TEXT,
+        regions=drawn, label_studio_url=TEXT, image_url=TEXT,
     )  # fmt: skip
     doubtful = _object(
         task=WHOLE, prediction=prediction, p_right=SHARE, score=SHARE,
@@ -272,12 +272,12 @@ def _schemas() -> dict[str, Schema]:
             ask_again=_list(
                 _object(
                     task=WHOLE, label=prediction, p_right=SHARE, labels=_list(prediction),
-                    ask=_or_null(WHOLE), label_studio_url=TEXT, image_url=TEXT,
+                    ask=_or_null(WHOLE), regions=drawn, label_studio_url=TEXT, image_url=TEXT,
                 )
             ),
             doubted_labels=_list(
                 _object(
-                    task=WHOLE, label=prediction, p_right=SHARE, why=TEXT,
+                    task=WHOLE, label=prediction, p_right=SHARE, why=TEXT, regions=drawn,
                     label_studio_url=TEXT, image_url=TEXT,
                 )
             ),

@@ -14,7 +14,7 @@ from model.detection.evaluate import INSIDE_IGNORED, IOU_RIGHT
 from model.detection.geometry import inside_matrix, iou_matrix
 from model.detection.types import BoxLabels, Detections, Floats
 from model.errors import ModelError, ShapeError
-from model.label_errors.choices import USUAL_NOISE
+from model.label_errors.noise import USUAL_NOISE
 from model.label_errors.placement import p_badly_placed, tightness
 
 Ints = NDArray[np.int64]

@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ModelError, ShapeError
+from model.label_errors.noise import USUAL_NOISE, sharpen_and_weigh
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# What is expected before anything is known: errors in the test sets of ten benchmarks, on average
-# (Northcutt, Athalye and Mueller 2021, arXiv:2103.14749); it counts as much as so many labels.
-USUAL_NOISE, NOISE_LABELS = 0.033, 60.0
-MOST_NOISE = 0.5
 NOBODY = -1
 # Of rows that came out of an exponential; what is further off was not normalised.
 _ROUNDING = 1e-3
@@ -38,8 +35,8 @@ class ChoiceErrors:
             label where there is no issue.
         per_class: ``(N, C)`` in [0, 1], where an image may have several classes: probability that
             the answer to each is right. Otherwise ``(N, 1)``, the score.
-        noise: ``(C,)`` or ``(1,)`` share of wrong labels that confident learning estimates, drawn
-            towards 3.3 % while labels are few.
+        noise: ``(C,)`` or ``(1,)`` estimated share of wrong labels, drawn towards 3.3 % while
+            labels are few.
     """
 
     score: F64
@@ -61,15 +58,16 @@ def find_choice_errors(probs: F64, labels: Ints | Bools) -> ChoiceErrors:
     """Score given labels by what a model says that has not seen them.
 
     With a share e of wrong labels, each as likely to be any other of the C classes, Bayes' rule
-    makes of the probability p of the given class, its self-confidence,
+    makes of the probability p of the given class
 
         ``P(label right) = (1 - e) p / ((1 - e) p + e / (C - 1) * (1 - p))``
 
-    which orders labels as p does, and says how much of a contradiction it takes: with 43 classes a
-    flat guess of 1 / 43 speaks against nobody. Of what else was tried on hand-written digits and
-    sign language digits with 5 % of the labels flipped, nothing was ahead everywhere: normalised
-    margin and entropy-weighted confidence were behind, self-confidence over the class's mean and
-    the ratio to the likeliest class level with it.
+    which says how much of a contradiction it takes: with 43 classes a flat guess of 1 / 43 speaks
+    against nobody. Both e and the temperature of p are fitted to the given labels together, see
+    `noise.sharpen_and_weigh`. The order is close to that of p, self-confidence; of what else was
+    tried on hand-written digits and sign language digits with 5 % of the labels flipped, nothing
+    was ahead everywhere: normalised margin and entropy-weighted confidence were behind,
+    self-confidence over the class's mean and the ratio to the likeliest class level with it.
 
     Where an image may have several classes every class is a question of two answers, with a share
     of its own, and the score of the image is the product over the classes: independent questions.
@@ -88,8 +86,7 @@ def find_choice_errors(probs: F64, labels: Ints | Bools) -> ChoiceErrors:
             label outside the classes, or labels that are neither whole numbers nor bool.
 
     Source:
-        Northcutt, Jiang and Chuang 2021, arXiv:1911.00068; the score is Bayes' rule with its
-        estimate of the noise.
+        `is_issue` and `suggested`: Northcutt, Jiang and Chuang 2021, arXiv:1911.00068.
 
     Example:
         >>> probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.9, 0.1], [0.2, 0.8], [0.1, 0.9]])
@@ -102,9 +99,11 @@ def find_choice_errors(probs: F64, labels: Ints | Bools) -> ChoiceErrors:
         return _find_in_sets(probs, labels.astype(bool))
     whole = labels.astype(np.int64)
     believed = confident_class(probs, whole)
-    noise = expected_noise(confident_joint(probs, whole), whole)
-    p_given = probs[np.arange(len(whole)), whole]
-    score = _p_right(p_given, noise, probs.shape[1])
+    if probs.shape[1] == 1:  # there is nothing else that it could be
+        score, noise = np.ones(len(whole)), USUAL_NOISE
+    else:
+        p_given, noise = sharpen_and_weigh(probs, whole)
+        score = _p_right(p_given, noise, probs.shape[1])
     is_issue = (believed != NOBODY) & (believed != whole)
     return ChoiceErrors(
         score=score,
@@ -145,42 +144,6 @@ def confident_class(probs: F64, labels: Ints) -> Ints:
     return np.where(most < 0.0, NOBODY, np.where(is_given, labels, best))
 
 
-def confident_joint(probs: F64, labels: Ints) -> Ints:
-    """``(C, C)`` images labelled as the row that confidently belong to the column.
-
-    Source:
-        Northcutt, Jiang and Chuang 2021, equation 1.
-
-    Example:
-        >>> probs = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
-        >>> confident_joint(probs, np.array([0, 1, 1]))
-        array([[1, 0],
-               [0, 1]])
-    """
-    classes = probs.shape[1]
-    believed = confident_class(probs, labels)
-    counted = believed != NOBODY
-    pairs = labels[counted] * classes + believed[counted]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
-def expected_noise(joint: Ints, labels: Ints) -> float:
-    """Share of wrong labels, from 0 to 0.5.
-
-    The confident joint, each row scaled to the images that are labelled so, off its diagonal; with
-    60 more labels of which 3.3 % are wrong.
-
-    Source:
-        Northcutt, Jiang and Chuang 2021, equation 3; the prior is ours.
-    """
-    given = np.bincount(labels, minlength=len(joint)).astype(np.float64)
-    counted = joint.sum(axis=1)
-    wrong = counted - np.diag(joint)
-    share = np.divide(wrong, counted, out=np.zeros(len(joint)), where=counted > 0)
-    expected = float(share @ given) + USUAL_NOISE * NOISE_LABELS
-    return min(expected / (float(given.sum()) + NOISE_LABELS), MOST_NOISE)
-
-
 def _find_in_sets(probs: F64, labels: Bools) -> ChoiceErrors:
     """Each class as a question of two answers."""
     per_class = np.empty_like(probs)
@@ -202,8 +165,6 @@ def _find_in_sets(probs: F64, labels: Bools) -> ChoiceErrors:
 
 
 def _p_right(p_given: F64, noise: float, classes: int) -> F64:
-    if classes == 1:  # there is nothing else that it could be
-        return np.ones(len(p_given))
     right = (1.0 - noise) * p_given
     wrong = noise / (classes - 1) * np.maximum(1.0 - p_given, 0.0)
     score: F64 = right / (right + wrong)

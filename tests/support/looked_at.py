@@ -123,10 +123,9 @@ def fill(
     database.put_label_errors(
         key, live,
         [
-            Contradicted(task_id=i, p_right=0.02 + 0.1 * n, label=texts[n % len(texts)],
-                         why="probably blue")
+            Contradicted(task_id=i, p_right=0.02 + 0.1 * n, label=drawn or texts[n % len(texts)],
+                         why="1 cell overlooked" if drawn else "probably blue")
             for n, i in enumerate(labelled[:3])
-            if len(texts) > 1
         ],
     )  # fmt: skip
 

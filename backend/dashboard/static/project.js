@@ -90,7 +90,7 @@ export class ProjectView {
     this.runs.show(p.running);
     keep(this.work, [p.next_training.due, p.next_training.reason, p.paused], () => [
       p.paused ? h("p", { class: "badge warn" }, "Paused: no training starts by itself.") : null,
-      h("p", {}, "Next training: ", p.next_training.due ? "now, " : "waits, ", p.next_training.reason, "."),
+      h("p", {}, "Next training: ", p.next_training.due ? "now, " : "waits, ", prose(p.next_training.reason), "."),
     ]);
   }
 
@@ -310,7 +310,7 @@ function annotatorsOf([people, again, meaning]) {
 function askedAgain(item) {
   const said = answer(item.label);
   return h("li", {},
-    picture(item, `Task ${item.task}, probably ${said}`),
+    picture(item, `Task ${item.task}, probably ${said}`, { regions: item.regions }),
     h("h4", {}, link(item.label_studio_url, `Task ${item.task}`)),
     h("p", {}, "Probably ", h("strong", {}, said), `, right with ${percent(item.p_right)}`),
     h("p", { class: "soft" }, `Labelled ${item.labels.map(answer).join(item.labels.every((l) => typeof l === "string") ? ", " : "; ")}. Ask ${item.ask === null ? "anyone else" : `user ${item.ask}`}.`));
@@ -346,12 +346,13 @@ function doubtfulTask(task) {
   const said = answer(task.prediction);
   return h("li", {},
     picture(task, `Task ${task.task}, pre-annotated: ${said}`, { regions: task.regions }),
-    h("h3", {}, link(task.label_studio_url, `Task ${task.task}`)),
-    h("p", {}, h("strong", {}, said), `, P(right) ${percent(task.p_right)}`),
-    task.regions.length ? h("p", { class: "soft" }, "P(right) of each box: ",
-      task.regions.map((r) => `${r.label} ${percent(r.p_right, 0)}`).join(", ")) : null,
-    h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
-    h("p", { class: "soft" }, novelty(task.novelty)),
+    h("div", { class: "beside" },
+      h("h3", {}, link(task.label_studio_url, `Task ${task.task}`)),
+      h("p", {}, h("strong", {}, said), `, P(right) ${percent(task.p_right)}`),
+      task.regions.length ? h("p", { class: "soft" }, "P(right) of each box: ",
+        task.regions.map((r) => `${r.label} ${percent(r.p_right, 0)}`).join(", ")) : null,
+      h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
+      h("p", { class: "soft" }, novelty(task.novelty))),
     h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""),
     task.nearest.length ? nearestOf(task) : null);
 }
@@ -378,7 +379,7 @@ function nearestOf(task) {
 function doubtedLabel(item) {
   const said = answer(item.label);
   return h("li", {},
-    picture(item, `Task ${item.task}, labelled: ${said}`),
+    picture(item, `Task ${item.task}, labelled: ${said}`, { regions: item.regions }),
     h("h3", {}, link(item.label_studio_url, `Task ${item.task}`)),
     h("p", {}, "Labelled ", h("strong", {}, said), `, right with ${percent(item.p_right)}`),
     h("p", { class: "soft" }, item.why));

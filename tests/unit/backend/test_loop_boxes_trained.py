@@ -19,6 +19,7 @@ from backend.jobs.base import Job
 from backend.kinds import kind_of
 from backend.predictor import Predictor
 from backend.settings import Settings
+from backend.triage import doubted_labels
 from model.detection.acquisition import Pool, seen_inside, select_images
 from model.detection.schedule import Schedule
 from model.detection.types import BoxLabels
@@ -132,6 +133,11 @@ def test_drawings_make_a_version_whose_regions_come_back(world) -> None:
     assert {row.task_id for row in contradicted} == world.database.labels(world.key).keys()
     assert all(0 <= row.p_right <= 1 for row in contradicted)
     assert any("overlooked" in row.why or "unsupported" in row.why for row in contradicted)
+
+    doubted = doubted_labels(world.database, world.project, 100)
+    assert doubted
+    for row in doubted:
+        assert len(row["regions"]) == len(world.truth[row["task"]].labels)
 
     # The most doubtful images, beside those that are drawn on.
     told = most_doubtful(world.database, world.project, 2, world.spec, 14)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from model.errors import ModelError, ShapeError
 from model.label_errors.choices import (
     NOBODY,
     confident_class,
-    confident_joint,
     confident_thresholds,
-    expected_noise,
     find_choice_errors,
 )
+from model.label_errors.noise import MOST_NOISE, USUAL_NOISE, sharpen_and_weigh
 
 # Thresholds are (0.9 + 0.8 + 0.1) / 3 = 0.6 and (0.2 + 0.9 + 0.7) / 3 = 0.6.
 PROBS = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]])
@@ -32,19 +32,16 @@ def some(seed: int, count: int = 200, classes: int = 5) -> tuple[np.ndarray, np.
 
 def test_confident_learning_as_computed_by_hand() -> None:
     np.testing.assert_allclose(confident_thresholds(PROBS, LABELS), [0.6, 0.6])
-    assert confident_joint(PROBS, LABELS).tolist() == [[2, 1], [1, 2]]
     found = find_choice_errors(PROBS, LABELS)
     assert found.is_issue.tolist() == [False, False, True, True, False, False]
     assert found.suggested.tolist() == [0, 0, 1, 0, 1, 1]
-    # A third of three labels each, and 3.3 % of the 60 that stand for what is usual.
-    noise = (2 + 0.033 * 60) / (6 + 60)
-    np.testing.assert_allclose(found.noise, [noise])
 
 
 def test_score_is_bayes_rule_as_computed_by_hand() -> None:
     found = find_choice_errors(PROBS, LABELS)
     e = float(found.noise[0])
-    expected = (1 - e) * 0.1 / ((1 - e) * 0.1 + e * 0.9)
+    p = sharpen_and_weigh(PROBS, LABELS)[0]
+    expected = (1 - e) * p[2] / ((1 - e) * p[2] + e * (1 - p[2]))
     assert found.score[2] == pytest.approx(expected)
     assert found.ranking.tolist() == [2, 3, 5, 1, 0, 4]
     np.testing.assert_array_equal(found.per_class, found.score[:, None])
@@ -64,16 +61,6 @@ def test_what_is_as_probable_as_the_given_label_does_not_contradict_it() -> None
     probs = np.full((4, 2), 0.5)
     labels = np.array([0, 1, 1, 0])
     assert confident_class(probs, labels).tolist() == labels.tolist()
-    assert confident_joint(probs, labels).tolist() == [[2, 0], [0, 2]]
-
-
-def test_noise_scales_each_row_to_its_labels() -> None:
-    """Nine of ten labels of class 0 are confident, a third of them elsewhere; of class 1 none."""
-    joint = np.array([[6, 3], [0, 0]])
-    labels = np.repeat([0, 1], [10, 5])
-    expected = (10 * 3 / 9 + 0.033 * 60) / (15 + 60)
-    assert expected_noise(joint, labels) == pytest.approx(expected)
-    assert expected_noise(np.array([[0, 5000], [5000, 0]]), np.repeat([0, 1], 5000)) == 0.5
 
 
 def test_flat_guess_among_many_classes_contradicts_nobody() -> None:
@@ -85,11 +72,11 @@ def test_flat_guess_among_many_classes_contradicts_nobody() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ranking_is_that_of_self_confidence_and_every_score_a_probability(seed: int) -> None:
+def test_ranking_is_about_that_of_self_confidence_and_every_score_a_probability(seed: int) -> None:
     probs, labels = some(seed)
     found = find_choice_errors(probs, labels)
     given = probs[np.arange(len(labels)), labels]
-    np.testing.assert_array_equal(found.ranking, np.argsort(given, kind="stable"))
+    assert spearmanr(found.score, given).statistic > 0.98
     assert ((found.score >= 0) & (found.score <= 1)).all()
     assert (found.is_issue == (found.suggested != labels)).all()
     assert 0 < found.is_issue.sum() < len(labels) / 2
@@ -172,3 +159,62 @@ def test_what_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         find_choice_errors(probs, labels)
+
+
+def test_sharpness_and_noise_are_found_again() -> None:
+    """Truth from known probabilities, a tenth of the labels flipped; given are flatter ones."""
+    rng = np.random.default_rng(3)
+    count, classes = 4000, 4
+    logits = 3.0 * rng.normal(size=(count, classes))
+    true = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = (rng.random((count, 1)) > true.cumsum(1)).sum(1)
+    is_wrong = rng.random(count) < 0.1
+    labels = np.where(is_wrong, (truth + rng.integers(1, classes, count)) % classes, truth)
+    flat = np.exp(logits / 1.4) / np.exp(logits / 1.4).sum(1, keepdims=True)
+    p_given, noise = sharpen_and_weigh(flat, labels)
+    assert noise == pytest.approx(0.1, abs=0.015)
+    np.testing.assert_allclose(p_given, true[np.arange(count), labels], atol=0.03)
+    score = find_choice_errors(flat, labels).score
+    assert (1 - score).sum() == pytest.approx(is_wrong.sum(), rel=0.08)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_fitted_is_the_maximum_of_the_likelihood(seed: int) -> None:
+    """Against a search on a grid, written another way."""
+    probs, labels = some(seed, count=60, classes=3)
+    p_given, noise = sharpen_and_weigh(probs, labels)
+
+    def cost(sharpness: float, e: float) -> float:
+        powered = probs**sharpness
+        p = (powered / powered.sum(1, keepdims=True))[np.arange(60), labels]
+        prior = 60 * (0.033 * np.log(e) + 0.967 * np.log(1 - e)) - np.log(sharpness) ** 2 / 0.32
+        return -float(np.log((1 - e) * p + e / 2 * (1 - p)).sum() + prior)
+
+    grid = [(s, e) for s in np.linspace(0.3, 3, 136) for e in np.linspace(0.005, 0.4, 159)]
+    sharpness, e = min(grid, key=lambda point: cost(*point))
+    assert noise == pytest.approx(e, abs=0.004)
+    powered = probs**sharpness
+    np.testing.assert_allclose(
+        p_given, (powered / powered.sum(1, keepdims=True))[np.arange(60), labels], atol=0.02
+    )
+
+
+def test_clean_labels_of_a_good_model_are_not_doubted() -> None:
+    """A calibrated model leaves even a sure class some probability elsewhere; that is no error."""
+    rng = np.random.default_rng(2)
+    truth = rng.integers(10, size=400)
+    probs = np.full((400, 10), 0.01)
+    probs[np.arange(400), truth] = 0.91
+    found = find_choice_errors(probs, truth)
+    assert (found.score > 0.99).all()
+    assert found.noise[0] < USUAL_NOISE / 2
+    assert find_choice_errors(probs, (truth + 1) % 10).noise[0] <= MOST_NOISE
+
+
+def test_one_clear_contradiction_is_more_probably_wrong_than_right() -> None:
+    """Calibrated to labels of which 2 % are wrong, the model leaves the others 2 % everywhere."""
+    probs = np.tile([[0.98, 0.01, 0.01]], (100, 1))
+    labels = np.repeat([0, 1], [98, 2])
+    found = find_choice_errors(probs, labels)
+    assert (found.score[98:] < 0.4).all()
+    assert (found.score[:98] > 0.99).all()
