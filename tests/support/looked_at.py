@@ -217,7 +217,7 @@ def fill_boxes(database, platform, host: str) -> str:
     database.mark_images(boxes.key, {i: f"h{i}" for i in tasks}, {})
     regions = [
         Region(label=label, box=box, p=p, spread=(2.0, 2.0, 2.0, 2.0), entropy=0.4)
-        for label, box, p in zip(("cell", "platelet"), DISCS, (0.9, 0.55), strict=True)
+        for label, box, p in zip(("cell", "platelet"), DISCS, (0.9, 0.45), strict=True)
     ]
     fill(
         database, boxes.key, tasks, [encode_prediction(regions, SIZE)], drawn,

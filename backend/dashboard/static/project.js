@@ -328,6 +328,21 @@ function annotatorTable(found, meaning) {
     h("p", { class: "soft" }, meaning)];
 }
 
+// Each class of boxes has a colour, the same on all pictures of a page; after six they come again.
+const hues = new Map();
+function hue(label) {
+  if (!hues.has(label)) hues.set(label, `hue${hues.size % 6}`);
+  return hues.get(label);
+}
+
+const isDoubted = (p) => p !== undefined && p < 0.5;
+
+function boxesOf(regions) {
+  return h("p", { class: "soft" }, "P(right) of each box: ",
+    regions.map((r, n) => [n ? ", " : "", h("span", { class: `swatch ${hue(r.label)}`, "aria-hidden": "true" }), `${r.label} ${percent(r.p_right, 0)}`]),
+    regions.some((r) => isDoubted(r.p_right)) ? "; dashed: more probably wrong than right" : "");
+}
+
 // A small picture of a task with what is drawn on it; `lost` stands where it cannot be fetched.
 function picture(task, alt, { regions = [], lost = "No picture: it cannot be fetched." } = {}) {
   const image = h("img", { src: task.image_url, alt, loading: "lazy" });
@@ -335,7 +350,7 @@ function picture(task, alt, { regions = [], lost = "No picture: it cannot be fet
   if (regions.length) {
     frame.append(s("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
       regions.map(({ label, box: [x0, y0, x1, y1], p_right: p }) =>
-        s("rect", { class: "region", x: x0, y: y0, width: x1 - x0, height: y1 - y0 },
+        s("rect", { class: `region ${hue(label)}${isDoubted(p) ? " doubted-box" : ""}`, x: x0, y: y0, width: x1 - x0, height: y1 - y0 },
           s("title", {}, p === undefined ? label : `${label} ${percent(p, 0)}`)))));
   }
   image.addEventListener("error", () => frame.replaceChildren(h("p", { class: "soft" }, lost)), { once: true });
@@ -349,8 +364,7 @@ function doubtfulTask(task) {
     h("div", { class: "beside" },
       h("h3", {}, link(task.label_studio_url, `Task ${task.task}`)),
       h("p", {}, h("strong", {}, said), `, P(right) ${percent(task.p_right)}`),
-      task.regions.length ? h("p", { class: "soft" }, "P(right) of each box: ",
-        task.regions.map((r) => `${r.label} ${percent(r.p_right, 0)}`).join(", ")) : null,
+      task.regions.length ? boxesOf(task.regions) : null,
       h("p", { class: "soft" }, `Total ${number(task.total, 2)} nats: aleatoric ${number(task.aleatoric, 2)}, epistemic ${number(task.epistemic, 2)}`),
       h("p", { class: "soft" }, novelty(task.novelty))),
     h("p", { class: "soft" }, task.why, task.drawn_by_chance ? " Drawn by chance, so shown early." : ""),
