@@ -7,6 +7,13 @@ import { Methods } from "./methods.js";
 import { askedAgain, doubtedLabel, doubtfulTask } from "./pictures.js";
 import { count, duration, h, interval, keep, link, moment, number, percent, prose, table, whole } from "./dom.js";
 
+// What workers do, by the kind of run that the API tells.
+const WORK = {
+  sync: "Reading labels", features: "Reading images", cold: "First order of the queue",
+  train: "Training", republish: "Publishing again", extend: "Tagging more of the queue",
+  prune: "Clearing superseded predictions", audit: "Drawing an audit", accept: "Accepting",
+  undo: "Taking accepted labels back",
+};
 const STATUS = { live: "live", superseded: "promoted", kept: "kept back", abandoned: "broke off" };
 
 const section = (id, title, ...children) =>
@@ -251,7 +258,7 @@ export class Runs {
       const item = this.items.get(r.id);
       const isRunning = r.status === "running";
       const left = r.seconds_left === null ? "" : `, about ${duration(r.seconds_left)} left`;
-      keep(item.name, r.kind, (kind) => kind);
+      keep(item.name, r.kind, (kind) => WORK[kind] || kind);
       keep(item.far, [r.progress, r.status, r.attempt], () =>
         ` ${isRunning ? percent(r.progress, 0) : r.status}${r.attempt > 1 ? `, attempt ${r.attempt}` : ""}`);
       item.bar.hidden = !isRunning;
@@ -290,15 +297,15 @@ function notices([problems, advice, unreadable, broken, failure, drift]) {
 
 function classTable(found) {
   const boxes = found.rows.some((row) => row.ap50 !== null);
-  const mixedUp = found.confusions.length ? [
+  const mixedUp = found.confusions.length ? h("div", {},
     h("h3", {}, "Mixed up most"),
     table("Classes that are mixed up most", ["Labelled", "Predicted", "Labels"],
-      found.confusions.map((pair) => [pair.label, pair.said, whole(pair.count)]))] : null;
-  return [table(`Classes under ${found.version}`,
+      found.confusions.map((pair) => [pair.label, pair.said, whole(pair.count)]))) : null;
+  return h("div", { class: "side-by-side" }, table(`Classes under ${found.version}`,
     boxes ? ["Class", "Objects drawn", "AP50"] : ["Class", "Labels", "Predicted, open images", "Mean P(right)"],
     found.rows.map((row) => boxes
       ? [row.name, whole(row.labels), number(row.ap50)]
-      : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)])), mixedUp];
+      : [row.name, whole(row.labels), whole(row.predicted), percent(row.mean_p_right)])), mixedUp);
 }
 
 function annotatorsOf([people, again, meaning]) {

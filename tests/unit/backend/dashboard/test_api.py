@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from backend import audits, commands
 from backend.dashboard import api
 from backend.doubtful import why_doubtful
 from backend.edges.database import Database
+from backend.jobs import KINDS
 from backend.records import Score
 
 
@@ -430,3 +432,10 @@ def test_what_cannot_be_accepted_says_why(trained, owner, path, body, status, sa
     answer = owner.post(f"/api/projects/{trained.key}/{path}", json=body)
     assert answer.status_code == status
     assert said in answer.json()["error"]
+
+
+def test_the_page_has_words_for_every_kind_of_run():
+    script = (api.STATIC / "project.js").read_text(encoding="utf-8")
+    words = re.search(r"const WORK = \{(.*?)\};", script, re.DOTALL)
+    assert words is not None
+    assert set(re.findall(r"(\w+): \"", words.group(1))) == KINDS.keys()
