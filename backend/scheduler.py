@@ -18,7 +18,7 @@ from typing import Any
 from backend.acceptance import held
 from backend.app import App
 from backend.edges.database import Database
-from backend.jobs.base import LOST_AFTER_S
+from backend.edges.processes import is_gone
 from backend.kinds import kind_of_project
 from backend.records import Project, Version
 from backend.retraining import Decision, decide
@@ -38,6 +38,14 @@ PING_QUIET_S = 3.0
 # Waiting runs that are looked for in the queue to see whether it was emptied.
 SAMPLE = 20
 RETRY_S = (5.0, 300.0)
+# After so many seconds without a sign of life a worker is taken for lost: one of which it is not
+# known whether it has ended, and one that has not.
+SILENT_S, HUNG_S = 15.0, 120.0
+MOST_ATTEMPTS = 5
+GIVEN_UP = (
+    f"its worker ended {MOST_ATTEMPTS} times in the middle of it, as when memory runs out; free "
+    "some, or run fewer workers (DOUBTLESS_WORKERS), and see the log of the worker"
+)
 FINISHED = ("live", "superseded", "kept")
 TIDY_EVERY_S = 3600.0
 
@@ -54,8 +62,7 @@ class Scheduler:
 
     def tick(self) -> None:
         """Look once. Cheap: a handful of indexed queries for each project."""
-        for run in self.app.database.requeue_lost(LOST_AFTER_S):
-            log.warning("run %s (%s of %s) lost its worker", run.id, run.kind, run.project)
+        self._take_back()
         for project in self.app.database.projects():
             try:
                 self._plan(project)
@@ -66,6 +73,24 @@ class Scheduler:
         if now - self._tidied > TIDY_EVERY_S:
             self._tidied = now
             self.app.database.tidy_runs()
+
+    def _take_back(self) -> None:
+        """Queue runs again that have lost their worker; give up those that lose one each time."""
+        for run in self.app.database.runs(status=("running",)):
+            gone = is_gone((run.owner or "").partition(":")[2])
+            silent = self.clock() - (run.heartbeat_at or 0.0)
+            # A live worker may be starved by what else runs, or asleep with the machine.
+            if not gone and silent <= (SILENT_S if gone is None else HUNG_S):
+                continue
+            if run.attempt >= MOST_ATTEMPTS:
+                again = {"status": "failed", "finished_at": self.clock(), "error": GIVEN_UP}
+            else:
+                again = {
+                    "status": "queued", "enqueued_at": None, "attempt": run.attempt + 1,
+                    "stage": "its worker ended; starting again",
+                }  # fmt: skip
+            if self.app.database.take_away(run, **again):
+                log.warning("run %s (%s of %s) lost its worker", run.id, run.kind, run.project)
 
     def _hand_out(self) -> None:
         """Give new runs to the queue, and all of them again when the queue has forgotten any."""

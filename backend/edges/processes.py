@@ -88,6 +88,33 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def process_name() -> str:
+    """This process, for `is_gone`: the machine since it was started, the container, the id."""
+    return f"{_whereabouts()}:{os.getpid()}"
+
+
+def is_gone(name: str) -> bool | None:
+    """Whether a process has ended that called itself `process_name`.
+
+    Returns:
+        None where that cannot be told: on another machine, in another container, by a name of
+        another form. An id that was given to another process since counts as alive.
+    """
+    where, _, number = name.rpartition(":")
+    if not where or where != _whereabouts() or not number.isdecimal():
+        return None
+    return not is_alive(int(number))
+
+
+def _whereabouts() -> str:
+    """Where a process id means one process; empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 def wait_gone(pid: int, timeout_s: float) -> bool:
     """Wait until no process runs under this id; says whether that happened in time."""
     deadline = time.monotonic() + timeout_s

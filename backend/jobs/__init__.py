@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
 
 from backend.app import App, build
+from backend.edges.processes import process_name
 from backend.errors import BackendError
 from backend.jobs import accept, audit, cold, extend, features, prune, republish, sync, train
 from backend.jobs.base import Heartbeat, Job, TakenAwayError
@@ -50,7 +50,7 @@ def perform(app: App, run_id: int) -> str:
     Returns:
         One line that says what was done.
     """
-    owner = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+    owner = f"{time.time_ns()}:{process_name()}"
     run = app.database.claim_run(run_id, owner)
     if run is None:
         return "nothing to do: the run is done or somebody else has it"

@@ -25,8 +25,6 @@ HEARTBEAT_S = 3.0
 # What a small request keeps Label Studio busy, and how long one waits for a pause between submits.
 SMALL_S = 0.12
 SMALL_PATIENCE_S = 2.0
-# A run silent for this long has lost its worker; the scheduler starts it again.
-LOST_AFTER_S = 15.0
 
 
 class TakenAwayError(BackendError):

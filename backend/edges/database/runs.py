@@ -100,31 +100,21 @@ class Runs(Store):
             )
         return bool(done.rowcount == 1)
 
-    def requeue_lost(self, older_than_s: float) -> list[Run]:
-        """Put runs whose worker went silent back into the queue."""
-        limit = time.time() - older_than_s
-        lost = [r for r in self.runs(status=("running",)) if (r.heartbeat_at or 0) < limit]
-        requeued = []
-        for run in lost:
-            with self.engine.begin() as c:
-                done = c.execute(
-                    t.runs.update()
-                    .where(
-                        (t.runs.c.id == run.id)
-                        & (t.runs.c.status == "running")
-                        & (t.runs.c.heartbeat_at < limit)
-                    )
-                    .values(
-                        status="queued",
-                        owner=None,
-                        enqueued_at=None,
-                        attempt=run.attempt + 1,
-                        stage="its worker went silent; starting again",
-                    )
+    def take_away(self, run: Run, **values: Any) -> bool:
+        """Change a run whose worker is lost; False when it has said since that it is alive."""
+        n = t.runs.c
+        with self.engine.begin() as c:
+            done = c.execute(
+                t.runs.update()
+                .where(
+                    (n.id == run.id)
+                    & (n.status == "running")
+                    & (n.owner == run.owner)
+                    & (n.heartbeat_at == run.heartbeat_at)
                 )
-            if done.rowcount == 1:
-                requeued.append(run)
-        return requeued
+                .values(owner=None, **values)
+            )
+        return bool(done.rowcount == 1)
 
     def tidy_runs(self, keep_s: float = 7 * 86400) -> None:
         """Forget finished runs and events older than that."""

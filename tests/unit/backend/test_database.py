@@ -186,14 +186,17 @@ def test_unscored_tasks_are_counted_once_their_image_is_settled(database):
     assert database.unscored(key, 1) == 2
 
 
-def test_a_run_is_claimed_once_and_taken_back_when_silent(database):
+def test_a_run_is_claimed_once_and_taken_away_unless_it_is_alive(database):
     key = connected(database).key
     run = database.add_run(key, "train", payload={"a": 1})
     assert database.claim_run(run, "me").payload == {"a": 1}
     assert database.claim_run(run, "you") is None
-    assert database.requeue_lost(1000.0) == []
-    database.update_run(run, heartbeat_at=1.0)
-    assert [r.id for r in database.requeue_lost(10.0)] == [run]
+    seen = database.run(run)
+    assert database.beat(run, "me")
+    again = {"status": "queued", "attempt": 2}
+    assert not database.take_away(seen, **again)
+    assert database.take_away(database.run(run), **again)
+    assert not database.take_away(database.run(run), **again)
     assert not database.beat(run, "me")
     assert database.claim_run(run, "you").attempt == 2
 
