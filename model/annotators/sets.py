@@ -17,6 +17,8 @@ from model.annotators.yes_no import (
 )
 from model.errors import ModelError, ShapeError
 
+_LEAST = 1e-100  # several so improbable classes still add up to more than nothing
+
 
 @dataclass(frozen=True)
 class SetCrowd:
@@ -50,9 +52,11 @@ class SetCrowd:
     @property
     def p_right(self) -> F64:
         """``(N,)`` probability that all of it is right."""
-        p: F64 = np.where(self.consensus, self.probs, 1.0 - self.probs).prod(axis=1)
+        probs = np.clip(self.probs, _LEAST, 1.0)
+        p: F64 = np.where(self.consensus, probs, 1.0 - probs).prod(axis=1)
         if self.at_least_one:
-            p = p / (1.0 - (1.0 - self.probs).prod(axis=1))
+            with np.errstate(divide="ignore"):  # of a class that applies for sure
+                p = p / -np.expm1(np.log1p(-probs).sum(axis=1))
         return p
 
 
