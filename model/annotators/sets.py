@@ -14,6 +14,7 @@ from model.annotators.yes_no import (
     Questions,
     annotators,
     answer,
+    why_unknown,
 )
 from model.errors import ModelError, ShapeError
 
@@ -82,6 +83,9 @@ def weigh_sets(
     """
     _check(probs, task, annotator, chosen)
     people, who = np.unique(annotator, return_inverse=True)
+    why = why_unknown(task, people)
+    if why is not None:
+        return SetCrowd(probs, (), why, at_least_one)
     tasks, classes = probs.shape
     code = np.arange(classes)
     given = Questions(
@@ -93,9 +97,6 @@ def weigh_sets(
         labelled=np.stack([task, who], axis=1),
         people=people,
     )
-    why = given.why_unknown()
-    if why is not None:
-        return SetCrowd(probs, (), why, at_least_one)
     found = answer(given)
 
     def judge(of: Questions, by: Found) -> tuple[F64, F64]:
