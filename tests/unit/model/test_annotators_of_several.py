@@ -465,7 +465,9 @@ def test_boxes_of_simulated_people_are_judged_right():
 
 def test_drawings_that_nobody_shares_are_not_compared(monkeypatch):
     """A project of one person has thousands, and every training would wait for nothing."""
-    monkeypatch.setattr("model.annotators.drawings._objects", lambda *given: pytest.fail("compared"))
+    monkeypatch.setattr(
+        "model.annotators.drawings._objects", lambda *given: pytest.fail("compared")
+    )
     crowd = crowd_of([found((LEFT, 0, 0.9))] * 2, {1: [drawn((LEFT, 0)), None], 2: [None, drawn()]})
     assert (crowd.why, crowd.drawn, len(crowd.p_right)) == (APART, (), 0)
 
