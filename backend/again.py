@@ -67,9 +67,9 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
                     "label_studio_url": f"{address}{row.task_id}",
                 }
             )  # fmt: skip
-        if len(found) >= limit:
-            break
-    return found[:limit]
+            if len(found) == limit:
+                return found
+    return found
 
 
 def whom_to_ask(annotators: Sequence[Annotator], asked: Collection[int]) -> int | None:
