@@ -33,7 +33,7 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
     Args:
         database: the facts.
         project: which.
-        limit: tasks at most.
+        limit: tasks at most, one or more.
 
     Returns:
         Least sure first: ``task``; ``label``, the most probable one; ``p_right``, how probably by
