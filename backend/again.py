@@ -33,7 +33,7 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
     Args:
         database: the facts.
         project: which.
-        limit: tasks at most.
+        limit: tasks at most, one or more.
 
     Returns:
         Least sure first: ``task``; ``label``, the most probable one; ``p_right``, how probably by
@@ -48,12 +48,12 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
     spec = parse_config(project.label_config).spec
     annotators = database.annotators(project.key)
     address = f"{project.host}/projects/{project.platform_id}/data?task="
-    doubted = database.consensus(project.key, below=SETTLED)
     found: list[dict[str, Any]] = []
+    doubted = database.doubted_tasks(project.key, below=SETTLED)
     for start in range(0, len(doubted), TURN):
         part = doubted[start : start + TURN]
-        given = database.answers_of_people(project.key, [row.task_id for row in part])
-        for row in part:
+        given = database.answers_of_people(project.key, part)
+        for row in database.consensus(project.key, part):
             votes = votes_of(given.get(row.task_id, ()))
             if votes != row.votes:
                 continue
@@ -67,9 +67,9 @@ def ask_again(database: Database, project: Project, limit: int) -> list[dict[str
                     "label_studio_url": f"{address}{row.task_id}",
                 }
             )  # fmt: skip
-        if len(found) >= limit:
-            break
-    return found[:limit]
+            if len(found) == limit:
+                return found
+    return found
 
 
 def whom_to_ask(annotators: Sequence[Annotator], asked: Collection[int]) -> int | None:

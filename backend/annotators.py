@@ -26,14 +26,14 @@ UNKNOWN = (
 )
 MEANINGS = {
     "one choice": (
-        "Agreement: share of others' labels of the same tasks that are equal. Quality: how "
-        "probably a label of theirs is right."
+        "Agreement: share of others' labels of the same tasks that are equal; kappa: the same "
+        "beyond chance, 0 where it is no more. Quality: how probably a label of theirs is right."
     ),
     "several choices": (
         "Agreement: share of others' sets of choices of the same tasks that are equal as a whole; "
-        "kappa is that of single choices. Quality: how probably a set of theirs is right as a "
-        "whole. Recall: share of the choices that apply which they made; precision: share of their "
-        "choices that apply."
+        "kappa: that of single choices beyond chance, 0 where it is no more. Quality: how probably "
+        "a set of theirs is right as a whole. Recall: share of the choices that apply which they "
+        "made; precision: share of their choices that apply."
     ),
     "boxes": (
         "Agreement: share of boxes that others drew too, of the same class and with IoU 0.5 or "

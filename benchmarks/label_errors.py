@@ -142,8 +142,8 @@ def choices(arguments: argparse.Namespace, worker: PeerProcess) -> Made:
         everyone = np.ones(len(labels), bool)
         data = Labelled(task.features, labels, everyone)
         bundle = fit(data, task.classes, pool=task.features, config=EngineConfig(seed=seed))
-        assert bundle.out_of_fold_probs is not None
-        known = {"": bundle.out_of_fold_probs}
+        assert bundle.out_of_fold_plain is not None
+        known = {"": bundle.out_of_fold_plain}
         say("  engine fitted")
         plain = {
             "rows": normalise(task.features, mean_row(task.features)),

@@ -40,10 +40,12 @@ class Bundle:
         out_of_fold_right: ``(n_labels,)`` whether each label was predicted right by a head that
             was not fitted on it; only of a version just fitted, not stored.
         out_of_fold_p_right: ``(n_labels,)`` the P(right) stated for these predictions; likewise.
-        out_of_fold_probs: ``(n_labels, C)`` of every class, as `model.label_errors.choices` asks
-            for them: of plain logistic regressions, calibrated by one temperature, whatever
-            estimator and calibrator were chosen; where an image may have several classes those of
-            the version itself. Likewise.
+        out_of_fold_probs: ``(n_labels, C)`` of every class by the estimator, calibrated by one
+            temperature whatever calibrator was chosen; where an image may have several classes the
+            published ones. What people's labels are weighed with; likewise.
+        out_of_fold_plain: ``(n_labels, C)`` the same of plain logistic regressions, whatever the
+            estimator: what `model.label_errors.choices` finds most by. None where an image may
+            have several classes; likewise.
     """
 
     classes: tuple[str, ...]
@@ -56,6 +58,7 @@ class Bundle:
     out_of_fold_right: NDArray[np.bool_] | None = None
     out_of_fold_p_right: NDArray[np.float64] | None = None
     out_of_fold_probs: NDArray[np.float64] | None = None
+    out_of_fold_plain: NDArray[np.float64] | None = None
 
     @property
     def multi_label(self) -> bool:

@@ -170,7 +170,8 @@ def fit(
         metrics=metrics,
         out_of_fold_right=right,
         out_of_fold_p_right=p_right,
-        out_of_fold_probs=_for_label_errors(fitted, data, published),
+        out_of_fold_probs=_evenly_calibrated(mean, data, published),
+        out_of_fold_plain=_plain(fitted, data, published),
     )
 
 
@@ -190,21 +191,27 @@ def _calibrated(
     return choose_calibrator(evidence, name=config.calibrator, seed=config.seed)
 
 
-def _for_label_errors(
-    fitted: FittedEstimator, data: Labelled, published: Published | PublishedSets
+def _evenly_calibrated(
+    mean: NDArray[np.float64], data: Labelled, published: Published | PublishedSets
 ) -> NDArray[np.float64]:
-    """``(N, C)`` of the regressions, with one temperature, whatever is published.
+    """``(N, C)`` with one temperature, whatever calibrates what is published.
 
     Most calibrators move the largest probability and divide the rest; after that it no longer
-    shows how improbable the given label was, and label errors are found less well. The same holds
-    of estimators that keep some probability for every class. Where an image may have several
-    classes it is the published probability of each.
+    shows how improbable the given label was, and label errors are found less well. Where an image
+    may have several classes it is the published probability of each.
     """
     if data.labels.ndim == 2:
-        return published.probs(fitted.out_of_fold.mean(axis=1))
-    probs = fitted.out_of_fold.mean(axis=1) if fitted.plain is None else fitted.plain
-    evidence = OutOfFold.of(probs, data.labels.astype(np.int64, copy=False), data.random)
-    return CALIBRATORS[SIMPLEST].fit(evidence).probs(probs)
+        return published.probs(mean)
+    evidence = OutOfFold.of(mean, data.labels.astype(np.int64, copy=False), data.random)
+    return CALIBRATORS[SIMPLEST].fit(evidence).probs(mean)
+
+
+def _plain(
+    fitted: FittedEstimator, data: Labelled, published: Published | PublishedSets
+) -> NDArray[np.float64] | None:
+    if fitted.plain is None or data.labels.ndim == 2:
+        return None
+    return _evenly_calibrated(fitted.plain, data, published)
 
 
 def rest_of_pool(

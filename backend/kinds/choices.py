@@ -128,11 +128,12 @@ class Choices:
     ) -> list[tuple[float, str]]:
         """See `Kind`."""
         assert isinstance(model, Bundle)
-        if model.out_of_fold_probs is None:
+        plain = model.out_of_fold_plain
+        probs = model.out_of_fold_probs if plain is None else plain
+        if probs is None:
             return []
         labels = answers.to_labels(spec, texts, model.classes)
-        found = find_choice_errors(model.out_of_fold_probs, labels)
-        probs = model.out_of_fold_probs
+        found = find_choice_errors(probs, labels)
         said = found.suggested if labels.ndim == 2 else probs.argmax(axis=1)
         why = []
         for row, text in zip(said, texts, strict=True):

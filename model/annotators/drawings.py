@@ -18,6 +18,7 @@ from model.annotators.yes_no import (
     Questions,
     annotators,
     answer,
+    why_unknown,
 )
 from model.detection.evaluate import INSIDE_IGNORED, IOU_RIGHT
 from model.detection.geometry import inside_matrix, iou_matrix
@@ -97,6 +98,9 @@ def weigh_drawings(
             raise ShapeError(name, expected=f"({len(task)},)", got=(size,))
     check_labels(task, annotator, len(found))
     people, who = np.unique(annotator, return_inverse=True)
+    why = why_unknown(task, people)
+    if why is not None:  # to compare what all drew takes its time
+        return BoxCrowd((), np.zeros(0), (), why)
     by_task: list[list[int]] = [[] for _ in found]
     for row in np.lexsort((who, task)).tolist():
         by_task[task[row]].append(row)
@@ -123,9 +127,6 @@ def weigh_drawings(
         labelled=np.stack([task, who], axis=1),
         people=people,
     )
-    why = given.why_unknown()
-    if why is not None:
-        return BoxCrowd((), np.zeros(0), (), why)
     result = answer(given)
     agreement = _agreement(by_task, who, drawn, len(people))
     told = annotators(given, result, _f1, agreement, np.full(len(people), np.nan))

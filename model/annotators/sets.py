@@ -14,8 +14,11 @@ from model.annotators.yes_no import (
     Questions,
     annotators,
     answer,
+    why_unknown,
 )
 from model.errors import ModelError, ShapeError
+
+_LEAST = 1e-100  # several so improbable classes still add up to more than nothing
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,11 @@ class SetCrowd:
     @property
     def p_right(self) -> F64:
         """``(N,)`` probability that all of it is right."""
-        p: F64 = np.where(self.consensus, self.probs, 1.0 - self.probs).prod(axis=1)
+        probs = np.clip(self.probs, _LEAST, 1.0)
+        p: F64 = np.where(self.consensus, probs, 1.0 - probs).prod(axis=1)
         if self.at_least_one:
-            p = p / (1.0 - (1.0 - self.probs).prod(axis=1))
+            with np.errstate(divide="ignore"):  # of a class that applies for sure
+                p = p / -np.expm1(np.log1p(-probs).sum(axis=1))
         return p
 
 
@@ -78,6 +83,9 @@ def weigh_sets(
     """
     _check(probs, task, annotator, chosen)
     people, who = np.unique(annotator, return_inverse=True)
+    why = why_unknown(task, people)
+    if why is not None:
+        return SetCrowd(probs, (), why, at_least_one)
     tasks, classes = probs.shape
     code = np.arange(classes)
     given = Questions(
@@ -89,9 +97,6 @@ def weigh_sets(
         labelled=np.stack([task, who], axis=1),
         people=people,
     )
-    why = given.why_unknown()
-    if why is not None:
-        return SetCrowd(probs, (), why, at_least_one)
     found = answer(given)
 
     def judge(of: Questions, by: Found) -> tuple[F64, F64]:

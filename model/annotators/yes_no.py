@@ -87,12 +87,6 @@ class Questions:
         """``(M,)`` sums of ``(L,)`` values, of each person's answers."""
         return np.bincount(self.who, rows, minlength=len(self.people)).astype(np.float64)
 
-    def why_unknown(self) -> str | None:
-        """Why nobody can be judged; None where somebody can."""
-        if (self.count > 1).any():
-            return None
-        return ALONE if len(self.people) < 2 else APART
-
 
 @dataclass(frozen=True)
 class Found:
@@ -114,6 +108,13 @@ class Found:
     invents: F64
     unsaid: float
     model: F64
+
+
+def why_unknown(task: Ints, people: Ints) -> str | None:
+    """Why nobody can be judged by their ``(T,)`` labels of tasks; None where somebody can."""
+    if (np.bincount(task) > 1).any():
+        return None
+    return ALONE if len(people) < 2 else APART
 
 
 # The share of each person's work that is right, ``(M,)``, and of how many things it is one.

@@ -73,7 +73,7 @@ def find_choice_errors(probs: F64, labels: Ints | Bools) -> ChoiceErrors:
     of its own, and the score of the image is the product over the classes: independent questions.
 
     Args:
-        probs: ``(N, C)`` out of fold, such as `model.bundle.Bundle.out_of_fold_probs`. Best are
+        probs: ``(N, C)`` out of fold, such as `model.bundle.Bundle.out_of_fold_plain`. Best are
             those of plain regressions with one temperature for all classes: an evidential head
             keeps some probability for every class where little is known of an image, and a
             calibrator of the largest probability divides what is left, both without regard to how

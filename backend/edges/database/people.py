@@ -63,13 +63,20 @@ class People(Store):
             for start in range(0, len(values), CHUNK):
                 c.execute(t.consensus.insert(), values[start : start + CHUNK])
 
-    def consensus(self, key: str, *, below: float | None = None) -> list[Consensus]:
-        """What labelled tasks come to, least sure first; all, or those less sure than `below`."""
+    def doubted_tasks(self, key: str, *, below: float) -> list[int]:
+        """Labelled tasks whose consensus is less sure than `below`, least sure first."""
         n = t.consensus.c
-        doubted = sa.true() if below is None else n.p_right < below
+        query = sa.select(n.task_id).where((n.project == key) & (n.p_right < below))
+        with self.reader.connect() as c:
+            return list(c.scalars(query.order_by(n.p_right, n.task_id)))
+
+    def consensus(self, key: str, task_ids: Sequence[int] | None = None) -> list[Consensus]:
+        """What labelled tasks come to, least sure first; all, or a few that are named."""
+        n = t.consensus.c
+        named = sa.true() if task_ids is None else n.task_id.in_(task_ids)
         query = (
             sa.select(*(column for column in n if column.name != "project"))
-            .where((n.project == key) & doubted)
+            .where((n.project == key) & named)
             .order_by(n.p_right, n.task_id)
         )
         with self.reader.connect() as c:

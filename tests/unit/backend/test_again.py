@@ -73,6 +73,22 @@ def test_who_has_answered_since_the_training_is_not_asked_for_again(asked):
     assert [row["task"] for row in rows(asked)] == [1, 4]
 
 
+def test_no_more_is_read_than_is_shown(asked, monkeypatch):
+    """The dashboard asks every few seconds, of tens of thousands of tasks."""
+    monkeypatch.setattr("backend.again.TURN", 1)
+    assert [row["task"] for row in rows(asked)] == [2, 1, 4]
+    read = []
+    consensus = asked.database.consensus
+
+    def spy(key, task_ids):
+        read.extend(task_ids)
+        return consensus(key, task_ids)
+
+    monkeypatch.setattr(asked.database, "consensus", spy)
+    assert [row["task"] for row in rows(asked, limit=2)] == [2, 1]
+    assert read == [2, 1]
+
+
 def test_a_label_changed_since_the_training_waits_for_the_next(asked):
     world = asked
     newer = {"annotation_id": 400, "task_id": 4, "label": "blue", "cancelled": False,
@@ -110,7 +126,7 @@ def test_a_training_says_what_tasks_come_to_and_whom_to_ask(make_world):
     world.submit(odd, user=2)  # changes their mind
     world.work()
     found = rows(world)
-    kept = {row.task_id: row for row in world.database.consensus(world.key, below=2.0)}
+    kept = {row.task_id: row for row in world.database.consensus(world.key)}
     assert kept.keys() == set(tasks)
     assert {len(kept[task].votes) for task in tasks[1::2]} == {3}
     assert kept[tasks[1]].label == world.truth[tasks[1]]

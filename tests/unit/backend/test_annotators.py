@@ -310,6 +310,8 @@ def test_what_the_figures_mean_depends_on_the_question():
     assert said[0] == meaning(None)
     assert "right as a whole" in said[1]
     assert "IoU 0.5" in said[2]
+    assert all("kappa" in one for one in said), "every column is explained"
+    assert all("beyond chance" in one for one in said[:2])
 
 
 def test_votes_in_words():

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from support.several import WorldOfSeveral
+from support.world import CONFIG
 
+from backend.edges.labels.config import parse_config
+from backend.kinds.choices import Choices
 from backend.triage import DOUBTED, doubted_labels
+from model.engine import fit
+from model.label_errors.choices import find_choice_errors
+from model.types import Labelled
 
 
 def mislabel(world, task, colour):
@@ -87,3 +96,21 @@ def test_sets_of_classes_are_contradicted_as_a_whole(tmp_path):
     assert len(rows) == 12
     assert all(0 <= row.p_right <= 1 and row.why for row in rows)
     assert all(isinstance(row["label"], list) for row in found(world))
+
+
+def test_labels_are_checked_by_the_regressions_and_people_by_the_version():
+    """What finds wrong labels best says too much where people are weighed (docs/annotators.md)."""
+    spec = parse_config(CONFIG).require_spec()
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (np.eye(3)[labels] + rng.normal(0, 0.4, (60, 3))).astype(np.float32)
+    bundle = fit(Labelled(features, labels, np.ones(60, bool)), spec.classes)
+    texts = [spec.classes[n] for n in labels]
+    kind = Choices()
+    found = [p for p, _ in kind.contradictions(bundle, spec, texts)]
+    np.testing.assert_array_equal(found, find_choice_errors(bundle.out_of_fold_plain, labels).score)
+    np.testing.assert_array_equal(kind.class_probs(bundle, spec), bundle.out_of_fold_probs)
+    assert not np.array_equal(bundle.out_of_fold_plain, bundle.out_of_fold_probs)
+    without = replace(bundle, out_of_fold_plain=None)
+    found = [p for p, _ in kind.contradictions(without, spec, texts)]
+    np.testing.assert_array_equal(found, find_choice_errors(bundle.out_of_fold_probs, labels).score)

@@ -245,6 +245,20 @@ def test_the_consensus_of_a_task_that_needs_a_class_has_one():
     assert free.p_right[0] == pytest.approx((1 - p[0]) * (1 - p[1]))
 
 
+@pytest.mark.parametrize("people", [3, 8, 30, 400])
+def test_what_nobody_chose_is_as_probable_as_it_is_where_there_has_to_be_a_class(people):
+    """However improbable each class is: one of them it is, and here both are alike."""
+    tasks = 40
+    crowd = weigh_sets(
+        np.full((tasks, 2), 0.01),
+        np.repeat(np.arange(tasks), people),
+        np.tile(np.arange(people), tasks),
+        np.zeros((tasks * people, 2), bool),
+        at_least_one=True,
+    )
+    np.testing.assert_allclose(crowd.p_right, 0.5, atol=1e-3)
+
+
 def test_sets_nobody_shares_say_why():
     probs, chosen = np.full((2, 2), 0.5), np.ones((2, 2), bool)
     alone = weigh_sets(probs, np.array([0, 1]), np.array([3, 3]), chosen)
@@ -447,6 +461,15 @@ def test_boxes_of_simulated_people_are_judged_right():
     assert abs(np.mean(off)) < 0.01
     assert np.abs(off).max() < 0.03
     assert np.mean(holds) > 0.8
+
+
+def test_drawings_that_nobody_shares_are_not_compared(monkeypatch):
+    """A project of one person has thousands, and every training would wait for nothing."""
+    monkeypatch.setattr(
+        "model.annotators.drawings._objects", lambda *given: pytest.fail("compared")
+    )
+    crowd = crowd_of([found((LEFT, 0, 0.9))] * 2, {1: [drawn((LEFT, 0)), None], 2: [None, drawn()]})
+    assert (crowd.why, crowd.drawn, len(crowd.p_right)) == (APART, (), 0)
 
 
 def test_drawings_that_do_not_belong_together_are_refused():

@@ -257,18 +257,20 @@ def test_fitting_and_loading_import_neither_torch_nor_onnxruntime() -> None:
 
 
 def test_out_of_fold_probabilities_of_every_class_tell_flipped_labels() -> None:
-    """Of regressions with one temperature, whatever estimator and calibrator are chosen."""
+    """One temperature, so that they order the classes as a head does, whatever is published."""
     data = labelled(300)
     flipped = np.arange(300) % 20 == 3
     labels = np.where(flipped, (data.labels + 1) % 3, data.labels)
     bundle = fit(Labelled(data.features, labels, data.random), CLASSES)
-    probs = bundle.out_of_fold_probs
-    assert probs.shape == (300, 3)
-    np.testing.assert_allclose(probs.sum(axis=1), 1)
-    given = probs[np.arange(300), labels]
-    assert np.median(given[flipped]) < 0.05 < 0.9 < np.median(given[~flipped])
-    said = probs.argmax(axis=1)
-    assert (said == data.labels)[flipped].mean() > 0.9  # what was there before
+    for probs in (bundle.out_of_fold_probs, bundle.out_of_fold_plain):
+        assert probs.shape == (300, 3)
+        np.testing.assert_allclose(probs.sum(axis=1), 1)
+        given = probs[np.arange(300), labels]
+        assert np.median(given[flipped]) < 0.05 < 0.9 < np.median(given[~flipped])
+        said = probs.argmax(axis=1)
+        assert (said == data.labels)[flipped].mean() > 0.9  # what was there before
+    said = bundle.out_of_fold_probs.argmax(axis=1)
+    np.testing.assert_array_equal(said == labels, bundle.out_of_fold_right)  # the version's own
 
 
 def test_out_of_fold_probabilities_do_not_depend_on_the_calibrator() -> None:
@@ -277,11 +279,12 @@ def test_out_of_fold_probabilities_do_not_depend_on_the_calibrator() -> None:
         for name in ("temperature", "isotonic")
     )
     np.testing.assert_array_equal(one.out_of_fold_probs, other.out_of_fold_probs)
+    np.testing.assert_array_equal(one.out_of_fold_plain, other.out_of_fold_plain)
     assert not np.array_equal(one.out_of_fold_p_right, other.out_of_fold_p_right)
 
 
 @pytest.mark.parametrize("with_pool", [False, True])
-def test_out_of_fold_probabilities_are_of_regressions_whatever_the_estimator(
+def test_plain_probabilities_are_of_regressions_whatever_the_estimator(
     with_pool: bool,
 ) -> None:
     data = labelled(60)
@@ -290,8 +293,10 @@ def test_out_of_fold_probabilities_are_of_regressions_whatever_the_estimator(
         name: fit(data, CLASSES, pool=pool, config=EngineConfig(estimator=name))
         for name in ("evidential", "laplace")
     }
-    one, other = (bundle.out_of_fold_probs for bundle in of.values())
+    one, other = (bundle.out_of_fold_plain for bundle in of.values())
     np.testing.assert_array_equal(one, other)
+    own, others = (bundle.out_of_fold_probs for bundle in of.values())
+    assert not np.array_equal(own, others)
     given = one[np.arange(60), data.labels]
     assert (given > 0.5).mean() > 0.8
 
@@ -302,7 +307,7 @@ def test_regressions_out_of_fold_have_not_seen_the_label() -> None:
     noise = Labelled(
         rng.normal(size=data.features.shape).astype(np.float32), data.labels, data.random
     )
-    probs = fit(noise, CLASSES).out_of_fold_probs
+    probs = fit(noise, CLASSES).out_of_fold_plain
     right = (probs.argmax(axis=1) == data.labels).mean()
     assert right < 0.5  # chance is a third; a regression that saw the labels has nearly 1
 
@@ -311,4 +316,6 @@ def test_out_of_fold_probabilities_are_not_stored(tmp_path: Path) -> None:
     bundle = fit(labelled(30), CLASSES)
     bundle.save(tmp_path / "v1")
     assert bundle.out_of_fold_probs is not None
-    assert Bundle.load(tmp_path / "v1").out_of_fold_probs is None
+    assert bundle.out_of_fold_plain is not None
+    stored = Bundle.load(tmp_path / "v1")
+    assert stored.out_of_fold_probs is stored.out_of_fold_plain is None

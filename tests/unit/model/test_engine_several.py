@@ -67,6 +67,7 @@ def test_metrics_are_of_whole_sets_out_of_fold() -> None:
     assert metrics["propagation"] == 0.0
     assert 0.5 < metrics["macro_f1"] <= 1
     assert bundle.out_of_fold_probs.shape == data.labels.shape
+    assert bundle.out_of_fold_plain is None
     said = bundle.published.decide(bundle.out_of_fold_probs)
     assert (said == data.labels).all(axis=1).tolist() == bundle.out_of_fold_right.tolist()
     assert fit(labelled(60), CLASSES).metrics["oof_accuracy"] == metrics["oof_accuracy"]
