@@ -204,10 +204,16 @@ class Dashboard:
         return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
 
     async def project(self, request: Request) -> Response:
-        """Versions, classes, calibration, histogram, most doubtful tasks."""
+        """Versions, classes, calibration, histogram, most doubtful tasks.
+
+        How good people are is for those who may act: a shared link goes to many.
+        """
         count = count_of(request, "doubtful", DOUBTFUL, MOST_DOUBTFUL)
+        of_people = self.access.level(request) is Level.ACT
         return JSONResponse(
-            await self._read(lambda: details(self.app, self._project(request), count))
+            await self._read(
+                lambda: details(self.app, self._project(request), count, of_people=of_people)
+            )
         )
 
     async def events(self, request: Request) -> Response:

@@ -19,14 +19,16 @@ from backend.triage import doubted_labels
 BINS = 20
 
 
-def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
+def details(app: App, project: Project, doubtful: int, *, of_people: bool = True) -> dict[str, Any]:
     """Versions, classes, calibration, the pool's P(right), and the most doubtful tasks.
 
     Args:
         app: for database and labeling config.
         project: which.
         doubtful: how many tasks to name.
+        of_people: also how good people are, and whom to ask again.
     """
+    again = ask_again(app.database, project, doubtful) if of_people else []
     versions = app.database.versions(project.key)
     live = next((v for v in versions if v.number == project.live_version), None)
     spec = app.spec(project)
@@ -41,9 +43,9 @@ def details(app: App, project: Project, doubtful: int) -> dict[str, Any]:
         "calibration": _calibration(live),
         "histogram": _histogram(app.database, project, live),
         "doubtful": _doubtful(app.database, project, live, spec, doubtful),
-        "annotators": people(app.database, project.key),
+        "annotators": people(app.database, project.key) if of_people else [],
         "annotators_meaning": meaning(spec),
-        "ask_again": _pictured(project, ask_again(app.database, project, doubtful)),
+        "ask_again": _pictured(project, again),
         "doubted_labels": _pictured(project, doubted_labels(app.database, project, doubtful)),
     }
 

@@ -73,7 +73,7 @@ STATES = (
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_answers_are_as_described(world, owner, state):
+def test_answers_are_as_described(world, owner, tokens, state):
     if state != "new":
         world.work()
     if state not in ("new", "cold"):
@@ -112,6 +112,9 @@ def test_answers_are_as_described(world, owner, state):
     people = [(row["id"], row["labels"], row["shared"]) for row in project["annotators"]]
     assert people == ([(1, 10, 10), (2, 10, 10)] if state == "annotated" else [])
     assert [row["ask"] for row in project["ask_again"]] == ([None] if state == "annotated" else [])
+    shared = {"Authorization": f"Bearer {tokens.read_only}"}
+    seen = owner.get(f"/api/projects/{world.key}", headers=shared).json()
+    assert seen == project | {"annotators": [], "ask_again": []}
     check(owner.get(f"/api/projects/{world.key}/events").json(), "Events")
     check(owner.get("/api/session").json(), "Session")
     check(owner.post(f"/api/projects/{world.key}/pause").json(), "Said")
