@@ -20,7 +20,7 @@ KNOWN_GOOD = 0.5
 TURN = 500  # tasks looked up at once
 NOTHING = (
     "No labelled task is worth another label: what people and model say together is right with "
-    "95 % or more of each."
+    "95 % or more of each whose labels have not changed since the last training."
 )
 
 

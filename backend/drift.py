@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend import audits
 from backend.edges.database import Database
 from backend.ordering import random_draws
 from backend.records import Draw, Project
@@ -23,6 +24,10 @@ FALSE_ALARM = 0.05  # in a project, ever
 FEWEST_OLD, FEWEST_NEW = 40, 20
 # A test for every twentieth of the pool that comes, or every thousand: a series has forty.
 NEW_SHARE, ENOUGH_NEW = 0.05, 1000
+PROVED = (
+    " What audits have proved, they proved of the tasks that were there: it holds, and says nothing "
+    "of the new ones."
+)
 ASKED = 10  # of new tasks that are unlike the others: labels teach what they are
 
 
@@ -98,11 +103,14 @@ def alarm_of(database: Database, project: Project) -> dict[str, Any] | None:
     left = [task for task in alarm["draws"] if task not in touched]
     if not left:
         return None
+    proved = (audits.CERTIFIED, *audits.STANDING)
+    has_proved = any(one.status in proved for one in database.audits(project.key))
     return {
         **alarm,
         "sentence": (
             f"{alarm['tasks']} new tasks are unlike those before (p = {alarm['p_value']:.1g}, of "
             f"all such tests one in {1 / FALSE_ALARM:.0f} projects has a false alarm): accuracy "
             f"and P(right) say little of them. {len(left)} of them come first in the queue."
+            f"{PROVED if has_proved else ''}"
         ),
     }

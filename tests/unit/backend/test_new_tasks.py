@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.looked_at import fill_audit
 
-from backend.drift import ASKED, DRIFT, alarm_of
+from backend.drift import ASKED, DRIFT, PROVED, alarm_of
 
 
 @pytest.fixture
@@ -44,6 +45,9 @@ def test_a_flood_of_one_kind_is_noticed_and_asked_for(trained):
     told = alarm_of(trained.database, trained.project)
     assert told["tasks"] == 60
     assert "1 of them come first" in told["sentence"]
+    assert PROVED not in told["sentence"]
+    fill_audit(trained.database, trained.key, status="accepted", size=2)
+    assert PROVED in alarm_of(trained.database, trained.project)["sentence"]
     trained.submit(served[-1])
     assert alarm_of(trained.database, trained.project) is None
 
