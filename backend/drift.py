@@ -25,8 +25,8 @@ FEWEST_OLD, FEWEST_NEW = 40, 20
 # A test for every twentieth of the pool that comes, or every thousand: a series has forty.
 NEW_SHARE, ENOUGH_NEW = 0.05, 1000
 PROVED = (
-    " What audits have proved, they proved of the tasks that were there: it holds, and says nothing "
-    "of the new ones."
+    " What audits have proved, they proved of the tasks that were there: it holds, and says "
+    "nothing of the new ones."
 )
 ASKED = 10  # of new tasks that are unlike the others: labels teach what they are
 
