@@ -13,11 +13,13 @@ from rich.console import Console
 from backend import acceptance, acts, audits
 from backend.cli.view import show_acceptance
 from backend.edges.database import Database
+from backend.errors import NotNowError
 from backend.records import Audit, Project
 from backend.settings import Settings
 from model.acceptance.plan import Promise
 
 Follow = Callable[..., None]
+PROMISE = ("max_error", "confidence", "of", "by")  # options that say what is promised
 _ASKED = "asked for by `doubtless accept {}`"
 
 
@@ -69,6 +71,8 @@ def _next_step(
     follow: Follow,
 ) -> None:
     audit = audits.current(database, project)
+    if audit is not None and audit.status in audits.HOLDING:
+        _refuse_another(audit, given)
     if audit is not None and audit.status in (audits.CERTIFIED, audits.ACCEPTING):
         if given["yes"] or (not as_json and _confirmed(console, audit)):
             follow(("accept",), acts.accept(database, project, _ASKED.format("--yes")))
@@ -83,6 +87,23 @@ def _next_step(
     # Seconds, with 100,000 tasks.
     with nullcontext() if as_json else console.status("planning the audit"):
         acceptance.propose(database, project, promise, **asked)
+
+
+def _refuse_another(audit: Audit, given: dict[str, Any]) -> None:
+    """Another promise than that of the audit must not be taken for it."""
+    stands = dict(
+        zip(
+            PROMISE, (audit.max_error, audit.confidence, audit.of, audits.by_of(audit)), strict=True
+        )
+    )
+    for name in given["named"]:
+        if given[name] != stands[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise NotNowError(
+                f"an audit with {option} {stands[name]} is under way, so {option} {given[name]} "
+                "cannot be asked for now; go on with that one (`doubtless accept` without the "
+                "option), or give it up first (`doubtless accept --cancel`)"
+            )
 
 
 def _confirmed(console: Console, audit: Audit) -> bool:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from backend import acts, commands
 from backend.audits import BY, TASKS
@@ -106,8 +107,13 @@ def accept(as_json: bool, reference: str | None, wait: bool, timeout: float, **g
     Run it once to have an audit put in front of the queue, again when its labels are there: it
     says what was proved, and accepts it.
     """
+    from backend.cli.accepting import PROMISE
     from backend.cli.accepting import accept as run
 
+    given["named"] = [
+        name for name in PROMISE
+        if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]  # fmt: skip
     settings = Settings.load()
     project = project_of(settings, reference)
     watch = partial(

@@ -62,7 +62,7 @@ def test_without_options_it_is_one_promise_and_blind(database):
     audit = newest(database)
     assert (audit.of, audits.by_of(audit), audit.plan["blind"]) == ("accepted", "tasks", True)
     assert "audit labels are there" in asked.output
-    again = accept("--max-error", "0.1")
+    again = accept()
     assert newest(database).id == audit.id, "it goes on with the audit that is under way"
     assert again.exit_code == 0
     given_up = accept("--cancel")
@@ -89,3 +89,29 @@ def test_what_cannot_be_is_one_sentence(database, options, said):
     assert "Traceback" not in answer.output
     (project,) = database.projects()
     assert database.audits(project.key) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "stands"),
+    [("--max-error", "0.02", "0.3"), ("--confidence", "0.9", "0.95"), ("--of", "all", "accepted"),
+     ("--by", "classes", "tasks")],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [audits.OPEN, audits.CERTIFIED])
+def test_another_promise_is_not_taken_for_that_of_the_audit(
+    database, status, option, value, stands
+):
+    assert accept("--max-error", "0.3").exit_code == 0
+    database.update_audit(newest(database).id, status=status, reason="All may be accepted.")
+    other = accept(option, value, "--yes", "--no-wait")
+    assert other.exit_code != 0
+    assert f"an audit with {option} {stands} is under way, so {option} {value}" in other.output
+    assert "--cancel" in other.output
+    (project,) = database.projects()
+    assert not [run for run in database.runs(project.key) if run.kind == "accept"]
+
+
+def test_the_same_promise_may_be_named_again(database):
+    options = ("--max-error", "0.3", "--of", "all", "--audit", "50")
+    first, second = accept(*options), accept(*options)
+    assert (first.exit_code, second.exit_code) == (0, 0), second.output
+    assert "audit labels are there" in second.output
