@@ -30,7 +30,7 @@ from backend.edges.database.audits import PENDING
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import BackendError, NotNowError
 from backend.jobs.base import Job
-from backend.jobs.sync import synchronise
+from backend.jobs.sync import annotation_rows, synchronise
 from backend.records import Audit, AuditItem
 from backend.region_audits import draw_regions
 
@@ -197,12 +197,17 @@ def _accept(job: Job, audit: Audit, items: Sequence[AuditItem]) -> None:
     database.update_items(audit.id, [*answered, *gone], state="")
     left = [i for i in ids if i in there and i not in answered]
     job.platform.accept_predictions(number, name, left)
+    records = job.platform.tasks_of_many(number, left)
     made = {
         task: (found.id, found.updated_at)
-        for task, record in job.platform.tasks_of_many(number, left).items()
+        for task, record in records.items()
         for found in record.annotations
         if found.made_in_bulk
     }
     database.mark_accepted(audit.id, made)
+    # Known at once: pages of what changed lately shift while Label Studio counts so many anew.
+    annotations = [found for record in records.values() for found in record.annotations]
+    rows = annotation_rows(job.require_spec(job.project), annotations)
+    database.put_annotations(job.run.project, rows)
     # A prediction may be gone, with its version or by hand: such a task stays open.
     database.update_items(audit.id, [i for i in left if i not in made], state="")

@@ -10,6 +10,7 @@ import pytest
 from backend import acceptance, acts, audits, triage
 from backend.errors import BackendError, PlatformError
 from backend.jobs import perform
+from backend.triage import piles
 from model.acceptance.plan import ALL, EXPECTED, Promise, plan_audit
 from model.errors import ModelError
 
@@ -125,6 +126,18 @@ def test_an_audit_without_an_error_proves_and_is_accepted_and_taken_back(trained
     assert before.keys() <= left
     assert len(left) == by_people == len(people)
     assert trained.database.annotation_counts(trained.key) == (by_people, 0)
+
+
+def test_what_is_accepted_is_out_of_the_piles_whatever_label_studio_lists(trained, monkeypatch):
+    """What changed lately is read by pages, and pages that shift leave some of it out."""
+    audit = propose(trained)
+    answer_audit(trained)
+    before = piles(trained.database, trained.project)
+    monkeypatch.setattr("backend.jobs.accept.synchronise", lambda *_, **__: "nothing was read")
+    run(trained, "accept", audit)
+    found, after = status(trained), piles(trained.database, trained.project)
+    opened = sum(before[name] - after[name] for name in ("accept", "review", "label"))
+    assert opened == found["accepted"] > 100
 
 
 def test_what_was_accepted_is_never_trained_on(trained):
