@@ -10,7 +10,6 @@ import pytest
 from backend import acceptance, acts, audits, triage
 from backend.errors import BackendError, PlatformError
 from backend.jobs import perform
-from backend.triage import piles
 from model.acceptance.plan import ALL, EXPECTED, Promise, plan_audit
 from model.errors import ModelError
 
@@ -132,10 +131,12 @@ def test_what_is_accepted_is_out_of_the_piles_whatever_label_studio_lists(traine
     """What changed lately is read by pages, and pages that shift leave some of it out."""
     audit = propose(trained)
     answer_audit(trained)
-    before = piles(trained.database, trained.project)
+    before = triage.piles(trained.database, trained.project)
     monkeypatch.setattr("backend.jobs.accept.synchronise", lambda *_, **__: "nothing was read")
-    run(trained, "accept", audit)
-    found, after = status(trained), piles(trained.database, trained.project)
+    trained.database.add_run(trained.key, "accept", payload={"audit": audit.id})
+    trained.scheduler.tick()
+    perform(trained.app, trained.queue.take())
+    found, after = status(trained), triage.piles(trained.database, trained.project)
     opened = sum(before[name] - after[name] for name in ("accept", "review", "label"))
     assert opened == found["accepted"] > 100
 
