@@ -205,7 +205,7 @@ def _accept(job: Job, audit: Audit, items: Sequence[AuditItem]) -> None:
         if found.made_in_bulk
     }
     database.mark_accepted(audit.id, made)
-    # Known at once: pages of what changed lately shift while Label Studio counts so many anew.
+    # Known at once: right after so many, Label Studio's list of what changed was seen to lack some.
     annotations = [found for record in records.values() for found in record.annotations]
     rows = annotation_rows(job.require_spec(job.project), annotations)
     database.put_annotations(job.run.project, rows)
