@@ -248,6 +248,11 @@ def _check(probs: F64, task: Ints, annotator: Ints, label: Ints) -> None:
     without = np.flatnonzero(np.bincount(task, minlength=len(probs)) == 0)
     if len(without):
         raise ModelError(f"task {int(without[0])} has no label; leave out tasks without any")
+    check_once(task, annotator)
+
+
+def check_once(task: Ints, annotator: Ints) -> None:
+    """Raise `ModelError` where one person labelled a task twice."""
     pairs, times = np.unique(np.stack([task, annotator], axis=1), axis=0, return_counts=True)
     if (times > 1).any():
         row, person = pairs[times.argmax()].tolist()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.annotators.base import F64, Annotator, Bools, Ints, ratio
+from model.annotators.base import F64, Annotator, Bools, Ints, check_once, ratio
 from model.annotators.yes_no import (
     USUAL_ANSWERS,
     USUAL_YES,
@@ -156,7 +156,4 @@ def check_labels(task: Ints, annotator: Ints, tasks: int) -> None:
     bad = task[(task < 0) | (task >= tasks)]
     if len(bad):
         raise ModelError(f"task {int(bad[0])} is out of range; there are {tasks}, from 0")
-    pairs, times = np.unique(np.stack([task, annotator], axis=1), axis=0, return_counts=True)
-    if (times > 1).any():
-        row, person = pairs[times.argmax()].tolist()
-        raise ModelError(f"annotator {person} labelled task {row} twice; give the newest label")
+    check_once(task, annotator)
