@@ -26,6 +26,7 @@ from backend.audits import (
     TASKS,
     WITHDRAWN,
     progress,
+    released,
     watched,
 )
 from backend.certificates import conclude
@@ -212,6 +213,9 @@ def review(database: Database, project: Project) -> list[str]:
                 audit.id, only_if=(audit.status,), status=status, reason=reason
             ):
                 said.append(reason)
+    live = project.live_version
+    if said and live is not None and released(database, project, live):
+        database.add_run(project.key, "audit", reason="an audit has ended")
     return said
 
 

@@ -12,6 +12,7 @@ from backend.edges.database import Database
 from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.kinds import kind_of
+from backend.ordering import is_in_front
 from backend.records import Audit, AuditItem, Project
 from backend.region_audits import are_wrong, look_at
 from model.acceptance.plan import EXPECTED, AuditPlan, Promise
@@ -82,8 +83,13 @@ def regions_of(audit: Audit) -> dict[str, Any] | None:
     return found
 
 
-def to_check(database: Database, project: Project) -> dict[int, bool]:
+def to_check(database: Database, project: Project, version: int) -> dict[int, bool]:
     """Tasks that audits ask for and nobody has labelled yet, in the order they are asked for.
+
+    Args:
+        database: the facts.
+        project: whose.
+        version: the one that is live, or is about to be: it ends the audits of another.
 
     Returns:
         Task -> whether it is to be labelled without seeing what is predicted.
@@ -91,12 +97,30 @@ def to_check(database: Database, project: Project) -> dict[int, bool]:
     touched = database.touched_tasks(project.key)
     found: dict[int, bool] = {}
     for audit in database.audits(project.key, status=(*HOLDING, ACCEPTED)):
+        if audit.status in HOLDING and audit.version != version:
+            continue
         state = DRAWN if audit.status in HOLDING else WATCHED
         blind = bool(audit.plan.get("blind"))
         for item in in_chance_order(audit, database.audit_items(audit.id, state=state)):
             if item.task_id not in touched:
                 found.setdefault(item.task_id, blind)
     return found
+
+
+def released(database: Database, project: Project, version: int) -> list[int]:
+    """Tasks in front of the queue for an audit that has ended, which nobody has labelled."""
+    spared = database.touched_tasks(project.key) | database.draws(project.key).keys()
+    spared |= to_check(database, project, version).keys()
+    asked = {
+        item.task_id
+        for audit in database.audits(project.key)
+        for state in (DRAWN, WATCHED)
+        for item in database.audit_items(audit.id, state=state)
+    }
+    rows = database.scores(project.key, version, sorted(asked - spared))
+    return [
+        task for task, row in rows.items() if row.p_right is not None and is_in_front(row.score)
+    ]
 
 
 def by_of(audit: Audit) -> str:

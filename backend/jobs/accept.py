@@ -25,6 +25,7 @@ from backend.audits import (
     WATCHED_SHARE,
     proved,
     regions_of,
+    released,
 )
 from backend.edges.database.audits import PENDING
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
@@ -97,6 +98,9 @@ def undo(job: Job) -> str:
         database.update_items(audit.id, [item.task_id for item in part], state=UNDONE)
     synchronise(job)
     database.update_audit(audit.id, status=UNDONE)
+    live = job.project.live_version
+    if live is not None and released(database, job.project, live):
+        database.add_run(job.run.project, "audit", reason="what was accepted is taken back")
     changed = f"; {kept} that people changed or deleted since are left" if kept else ""
     return f"{gone} accepted labels taken back{changed}"
 

@@ -142,7 +142,7 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     database, project = job.app.database, job.project
     job.confirm()
     database.update_version(project.key, version.number, status="publishing", on_platform=True)
-    unseen = {task for task, blind in to_check(database, project).items() if blind}
+    unseen = {task for task, blind in to_check(database, project, version.number).items() if blind}
     rows = [replace(row, label=None) if row.task_id in unseen else row for row in rows]
     tagged = [row for row in rows if row.cluster is not None]
     first = sorted(tagged, key=lambda row: row.score)[:TAGGED_BEFORE]

@@ -123,7 +123,9 @@ class Versions(Store):
                 found |= {row["task_id"]: Score(**row) for row in c.execute(query).mappings()}
         return found
 
-    def place_scores(self, key: str, number: int, places: Mapping[int, tuple[float, int]]) -> None:
+    def place_scores(
+        self, key: str, number: int, places: Mapping[int, tuple[float, int | None]]
+    ) -> None:
         """Give tasks another place in the queue: task -> score and cluster; P(right) stays."""
         s = t.scores.c
         if not places:

@@ -606,6 +606,92 @@ def test_classes_need_one_choice_an_image(trained):
         propose(trained, by="clases")
 
 
+def queue(world):
+    """What Label Studio has of the live version, by task: score, whether tagged, the choice."""
+    return {
+        task: (round(item["score"], 6), item.get("cluster") is not None, chosen_of(item["result"]))
+        for task, item in world.platform.live().items()
+    }
+
+
+def chosen_of(result):
+    return result[0]["value"]["choices"] if result else None
+
+
+def test_an_audit_that_is_given_up_leaves_the_queue_as_it_was(trained):
+    before = queue(trained)
+    audit = propose(trained)
+    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.DRAWN)}
+    assert queue(trained) != before
+    acts.cancel_audit(trained.database, trained.project, "given up")
+    said = trained.work()
+    assert any(f"{len(drawn)} are back in their places" in line for line in said), said
+    assert queue(trained) == before
+    rows = trained.database.scores(trained.key, audit.version)
+    live = trained.platform.live()
+    assert all(live[task].get("cluster") == rows[task].cluster for task in drawn)
+    trained.database.add_run(trained.key, "audit", reason="once more")
+    assert not any("back in their places" in line for line in trained.work())
+
+
+def test_what_was_chosen_for_training_is_chosen_again_after_an_audit(trained):
+    """With a cluster nobody has used, or Label Studio would leave it for the end."""
+    chosen = {t for t, *_ in trained.database.acquired(trained.key, trained.project.live_version)}
+    audit = propose(trained, audit=300)  # of nearly all
+    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.DRAWN)}
+    assert chosen & drawn
+    highest = max(i["cluster"] for i in trained.platform.live().values() if i.get("cluster"))
+    acts.cancel_audit(trained.database, trained.project, "given up")
+    trained.work()
+    live = trained.platform.live()
+    assert all(live[task]["cluster"] > highest for task in chosen & drawn)
+    assert all(live[task]["cluster"] is None for task in drawn - chosen)
+
+
+def test_the_next_audit_asks_for_its_own_tasks_alone(trained):
+    propose(trained)
+    acts.cancel_audit(trained.database, trained.project, "given up")
+    trained.work()
+    audit = propose(trained)
+    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.DRAWN)}
+    assert set(trained.label(len(drawn))) == drawn
+
+
+def test_a_version_that_ends_an_audit_hides_nothing_and_asks_for_nothing_of_it(trained):
+    audit = propose(trained)
+    drawn = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.DRAWN)}
+    trained.database.update_project(trained.key, requested_at=1.0, request_reason="pressed")
+    trained.work()
+    live = trained.platform.live()
+    assert trained.project.live_version > audit.version
+    assert all(item["result"] for item in live.values())
+    assert not [task for task in drawn if live[task]["score"] < 1e-3]
+
+
+@pytest.mark.parametrize("end", ["withdrawn", "undone"])
+def test_what_is_no_longer_accepted_is_no_longer_checked(trained, end):
+    audit = accepted(trained)
+    watched = trained.database.audit_items(audit.id, state=audits.WATCHED)
+    if end == "undone":
+        run(trained, "undo", audit)
+        seen = []
+    else:
+        seen = watched[:8]
+        for item in seen:
+            trained.truth[item.task_id] = other(item.said)
+            trained.submit(item.task_id)
+        trained.database.update_project(trained.key, sync_requested_at=1.0)
+        trained.work()
+        assert status(trained)["status"] == "withdrawn"
+    trained.work()
+    left = {item.task_id for item in watched} - {item.task_id for item in seen}
+    left -= trained.database.draws(trained.key).keys()  # of the version that came
+    live = trained.platform.live()
+    assert left
+    assert all(live[task]["result"] for task in left)
+    assert not [task for task in left if live[task]["score"] < 1e-3]
+
+
 def test_who_checks_does_not_see_what_is_predicted(trained):
     """Neither in the audit nor, once something is accepted, among what is checked."""
     audit = propose(trained)
