@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from backend.again import ask_again
@@ -17,6 +20,8 @@ from backend.records import Project, Version
 from backend.triage import doubted_labels
 
 BINS = 20
+# Most of them are labels, each of which is told; what is the same becomes one entry.
+WEBHOOKS_READ = 2000
 
 
 def details(app: App, project: Project, doubtful: int, *, of_people: bool = True) -> dict[str, Any]:
@@ -59,10 +64,13 @@ def _pictured(project: Project, rows: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def events(database: Database, project: Project, limit: int) -> list[dict[str, Any]]:
-    """What happened, newest first: webhooks, runs of the workers, versions."""
+    """What happened, newest first: webhooks, runs of the workers, versions.
+
+    What came several times without anything else in between is one entry: ``times``, ``since``.
+    """
     found: list[dict[str, Any]] = [
         {"at": e.received_at, "kind": "webhook", "what": e.action, "status": "", "detail": ""}
-        for e in database.events(project.key, limit)
+        for e in database.events(project.key, WEBHOOKS_READ)
     ]
     found += [
         {
@@ -78,7 +86,16 @@ def events(database: Database, project: Project, limit: int) -> list[dict[str, A
         }
         for v in database.versions(project.key)[-limit:]
     ]  # fmt: skip
-    return sorted(found, key=lambda e: e["at"], reverse=True)[:limit]
+    return _together(sorted(found, key=lambda e: e["at"], reverse=True))[:limit]
+
+
+def _together(newest_first: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours that are the same thing as one entry: people submit a label every few seconds."""
+    found: list[dict[str, Any]] = []
+    for _, same in groupby(newest_first, key=itemgetter("kind", "what", "status", "detail")):
+        every = list(same)
+        found.append(every[0] | {"times": len(every), "since": every[-1]["at"]})
+    return found
 
 
 def _version(version: Version) -> dict[str, Any]:

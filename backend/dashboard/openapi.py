@@ -286,7 +286,11 @@ def _schemas() -> dict[str, Schema]:
             ),
         ),
         "Events": _object(
-            events=_list(_object(at=TIME, kind=TEXT, what=TEXT, status=TEXT, detail=TEXT))
+            events=_list(
+                _object(
+                    at=TIME, kind=TEXT, what=TEXT, status=TEXT, detail=TEXT, times=WHOLE, since=TIME
+                )
+            )
         ),
         "Doctor": _object(
             ok=YES,

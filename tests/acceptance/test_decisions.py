@@ -160,6 +160,7 @@ def test_an_audit_is_given_up_refused_accepted_and_taken_back(make_owner, artifa
     project.label(LABELS)
     owner.press("Train now")
     owner.live(project.wait_for_version(prefix="v"))
+    owner.says("Ask for an audit: people label")
     owner.idle()
 
     given_up = owner.ask_for_an_audit()
@@ -193,6 +194,7 @@ def test_an_audit_is_given_up_refused_accepted_and_taken_back(make_owner, artifa
     owner.idle()
     accepted = owner.status()["acceptance"]
     assert accepted["status"] == "accepted"
+    owner.says("what was proved is accepted")
     made = owner.annotations()
     assert people.items() <= made.items()
     assert len(made) - len(people) == accepted["accepted"] > 0

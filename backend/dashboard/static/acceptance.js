@@ -16,10 +16,11 @@ export class Acceptance {
   }
 
   show(p) {
-    keep(this.piles, p.piles, (piles) => (piles ? pilesOf(piles) : []));
     const found = p.acceptance;
-    keep(this.said, found && [found.status, found.version, found.sentence, found.checked, found.accepted, found.classes, found.earlier], (shown) =>
-      shown ? sentences(found) : h("p", { class: "why" }, p.piles
+    keep(this.piles, [p.piles, found && found.status], ([piles, status]) => (piles ? pilesOf(piles, status) : []));
+    const shown = found && [found.status, found.version, found.sentence, found.checked, found.accepted, found.classes, found.earlier];
+    keep(this.said, [shown, Boolean(p.piles)], ([, asked]) =>
+      found ? sentences(found) : h("p", { class: "why" }, asked
         ? "Ask for an audit: people label some of the surest images, and what they find proves how many others may become labels unseen."
         : "Nothing can be accepted before there is a version."));
     this.bar.hidden = !found || found.status !== "open";
@@ -88,20 +89,21 @@ export class Acceptance {
   }
 }
 
-function pilesOf(piles) {
+function pilesOf(piles, status) {
   const time = (minutes) => (minutes < 1 ? "less than a minute" : count(Math.round(minutes), "minute"));
   const pace = (minutes) => (minutes === null ? "" : `${time(minutes)} at the present pace`);
   return [
-    ["May be accepted", piles.accept, fromOn(piles)],
+    ["May be accepted", piles.accept, fromOn(piles, status)],
     ["To review", piles.review, pace(piles.minutes.review)],
     ["To label", piles.label, pace(piles.minutes.label)],
   ].map(([name, value, more]) =>
     h("div", {}, h("dt", {}, name), h("dd", {}, whole(value), more ? h("small", {}, more) : null)));
 }
 
-function fromOn(piles) {
+function fromOn(piles, status) {
   if (piles.accept_from !== null) return `from P(right) ${percent(piles.accept_from)} on`;
-  return piles.accept ? "not from one P(right) on" : "nothing is proved";
+  if (piles.accept) return "not from one P(right) on";
+  return status === "accepted" ? "what was proved is accepted" : "nothing is proved";
 }
 
 function sentences(found) {

@@ -13,7 +13,8 @@ const isDoubted = (p) => p !== undefined && p < 0.5;
 
 function boxesOf(regions) {
   return h("p", { class: "soft" }, "P(right) of each box: ",
-    regions.map((r, n) => [n ? ", " : "", h("span", { class: `swatch ${hue(r.label)}`, "aria-hidden": "true" }), `${r.label} ${percent(r.p_right, 0)}`]),
+    regions.map((r, n) => [n ? ", " : "", h("span", { class: "unbroken" },
+      h("span", { class: `swatch ${hue(r.label)}`, "aria-hidden": "true" }), `${r.label} ${percent(r.p_right, 0)}`)]),
     regions.some((r) => isDoubted(r.p_right)) ? "; dashed: more probably wrong than right" : "");
 }
 

@@ -110,7 +110,8 @@ export class ProjectView {
       this.showDetails(found);
       keep(this.events, happened.events, (events) => events.length
         ? table("What happened, newest first", ["When", "What", "State", "Why"],
-          events.map((e) => [moment(e.at), `${e.kind} ${e.what}`, (e.kind === "version" && STATUS[e.status]) || e.status || "–", e.detail || "–"]))
+          events.map((e) => [moment(e.at), `${e.kind} ${e.what}`, (e.kind === "version" && STATUS[e.status]) || e.status || "–",
+            [e.times > 1 ? `${whole(e.times)} since ${moment(e.since)}` : "", e.detail].filter(Boolean).join("; ") || "–"]))
         : why("Nothing yet."));
     } catch (error) {
       if (!this.closed) this.say(error.message, true);

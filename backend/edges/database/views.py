@@ -116,9 +116,9 @@ class Views(Store):
             return [Happened(str(row.action), float(row.received_at)) for row in c.execute(query)]
 
     def noteworthy_runs(self, key: str, limit: int) -> list[Run]:
-        """The newest runs, newest first, without the looks at Label Studio that went well."""
+        """The newest runs, newest first, without looks and clearing up that went well."""
         r = t.runs.c
-        dull = (r.kind == "sync") & (r.status == "done")
+        dull = r.kind.in_(("sync", "prune")) & (r.status == "done")
         query = sa.select(t.runs).where((r.project == key) & ~dull).order_by(r.id.desc())
         with self.reader.connect() as c:
             return [Run(**row) for row in c.execute(query.limit(limit)).mappings()]

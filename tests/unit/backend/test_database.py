@@ -336,7 +336,7 @@ def test_events_and_runs_come_newest_first(database):
         database.record_event(key, name, name.upper())
     assert [e.action for e in database.events(key, 2)] == ["C", "B"]
     ended = [("train", "done", 4.0), ("sync", "done", 1.0), ("train", "done", 6.0),
-             ("train", "failed", 9.0), ("sync", "failed", 1.0)]  # fmt: skip
+             ("train", "failed", 9.0), ("sync", "failed", 1.0), ("prune", "done", 2.0)]  # fmt: skip
     for kind, status, took in ended:
         run = database.add_run(key, kind)
         database.update_run(run, status=status, started_at=10.0, finished_at=10.0 + took)

@@ -196,6 +196,22 @@ def test_events_are_the_newest_of_webhooks_runs_and_versions(trained, owner):
     assert owner.get(path, params={"limit": 2}).json()["events"] == found[:2]
 
 
+def test_labels_one_after_another_are_one_event(trained, owner):
+    path = f"/api/projects/{trained.key}/events"
+    before = owner.get(path).json()["events"]
+    for n in range(600):
+        trained.database.record_event(trained.key, f"k{n}", "ANNOTATION_CREATED")
+    trained.database.record_event(trained.key, "gone", "TASKS_DELETED")
+    trained.database.record_event(trained.key, "one more", "ANNOTATION_CREATED")
+    found = owner.get(path).json()["events"]
+    assert [(e["what"], e["times"]) for e in found[:3]] == [
+        ("ANNOTATION_CREATED", 1), ("TASKS_DELETED", 1), ("ANNOTATION_CREATED", 600),
+    ]  # fmt: skip
+    assert found[0]["since"] == found[0]["at"]
+    assert found[2]["since"] < found[2]["at"] <= found[1]["at"]
+    assert found[3:] == before
+
+
 def test_the_doctor_says_what_is_wrong_and_the_fix(trained, owner):
     trained.database.update_project(trained.key, host="http://127.0.0.1:1")
     shown = owner.get(f"/api/projects/{trained.key}/doctor").json()
