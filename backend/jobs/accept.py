@@ -82,6 +82,7 @@ def undo(job: Job) -> str:
     if audit.status not in STANDING:
         return f"nothing to take back: the audit is {audit.status}"
     database.update_audit(audit.id, status=UNDOING)
+    earlier = database.audit_states(audit.id).get(UNDONE, 0)
     todo = [
         *database.audit_items(audit.id, state=ACCEPTED),
         *database.audit_items(audit.id, state=PENDING),  # of an acceptance that broke off
@@ -102,7 +103,8 @@ def undo(job: Job) -> str:
     if live is not None and released(database, job.project, live):
         database.add_run(job.run.project, "audit", reason="what was accepted is taken back")
     changed = f"; {kept} that people changed or deleted since are left" if kept else ""
-    return f"{gone} accepted labels taken back{changed}"
+    before = f", after {earlier} of a run that broke off" if earlier else ""
+    return f"{gone} accepted labels taken back{before}{changed}"
 
 
 def _take_back(job: Job, items: Sequence[AuditItem]) -> dict[int, list[int]]:

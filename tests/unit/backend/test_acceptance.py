@@ -734,6 +734,26 @@ def test_what_was_made_is_taken_back_in_few_requests(trained):
     assert trained.platform.annotations.keys() == people
 
 
+def test_taking_back_that_broke_off_tells_what_went_before(trained):
+    audit = accepted(trained)
+    made = status(trained)["accepted"]
+    update = trained.database.update_items
+    parts = []
+
+    def dies_in_the_second(*arguments, **fields):
+        update(*arguments, **fields)
+        parts.append(arguments)
+        if len(parts) == 2:
+            raise PlatformError("killed", 500)
+
+    trained.database.update_items = dies_in_the_second
+    run(trained, "undo", audit)
+    trained.database.update_items = update
+    assert status(trained)["status"] == "undoing"
+    said = run(trained, "undo", audit)
+    assert f"{made - 120} accepted labels taken back, after 120 of" in " ".join(said)
+
+
 def test_nothing_else_of_the_author_goes_with_it(trained):
     """A second annotation, a draft, and what is saved between reading and deleting."""
     audit = accepted(trained)
