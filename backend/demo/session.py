@@ -29,7 +29,8 @@ from backend.demo.standing import Standing, StoppedError, check_stopping, pause,
 from backend.demo.view import LiveView, State
 from backend.edges import label_studio_server
 from backend.edges.database import Database
-from backend.edges.labelstudio_api import FILES_PER_REQUEST, LabelStudio
+from backend.edges.labelstudio_api import LabelStudio
+from backend.edges.labelstudio_tasks import FILES_PER_REQUEST
 from backend.errors import PlatformError, SettingError
 from backend.records import Project
 from backend.services import Service
