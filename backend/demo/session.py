@@ -35,7 +35,8 @@ from backend.errors import PlatformError, SettingError
 from backend.records import Project
 from backend.services import Service
 from backend.settings import Settings
-from backend.supervisor import Stack, read_state, run_stack
+from backend.stack_home import read_state
+from backend.supervisor import Stack, run_stack
 from model.datasets import annotated_with
 
 USER = "admin@example.com"
