@@ -27,8 +27,8 @@ from backend.model_names import check_model_names
 from backend.predictor import NO_VERSION
 from backend.records import Project, Run, Version
 from backend.settings import Settings
+from backend.stack_home import STATED, read_state
 from backend.status import overview
-from backend.supervisor import STATED, read_state
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,25 @@
-"""Child processes that a supervisor keeps running, and the lines they print."""
+"""A child process that a supervisor keeps running: its environment, its health, its restarts."""
 
 from __future__ import annotations
 
 import os
-import selectors
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, cast
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-Say = Callable[[str, str], None]  # the name of a process, and a line of its output
+import backend
+from backend.edges.processes import kill_session, spawn
+from backend.errors import LaunchError
+from backend.settings import PREFIX, Settings
 
 HEALTH_TIMEOUT_S = 120.0
+RESTART_S = (0.5, 30.0)
+STABLE_S = 60.0
 
 
 @dataclass
@@ -48,69 +55,98 @@ class Service:
         """Whether its process lives."""
         return self.process is not None and self.process.poll() is None
 
+    def start(self) -> None:
+        """Start its process, whose output is then to be read."""
+        self.process = spawn(self.command, env=self.env, output=subprocess.PIPE, nice=self.nice)
+        self.started_at, self.healthy = time.monotonic(), not self.health_url
 
-class Outputs:
-    """Copies what services print, line by line.
+    def became_healthy(self) -> bool:
+        """Ask at its address, unless it has answered already; says whether it now did.
 
-    Args:
-        say: takes the name of the process and the line.
-    """
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._selector = selectors.DefaultSelector()
-        self._partial: dict[int, bytes] = {}
-
-    def watch(self, service: Service) -> None:
-        """From now on copy what the running process of a service prints."""
-        assert service.process is not None
-        assert service.process.stdout is not None
-        os.set_blocking(service.process.stdout.fileno(), False)
-        self._selector.register(service.process.stdout, selectors.EVENT_READ, service)
-
-    def copy(self, timeout_s: float) -> None:
-        """Copy what there is, waiting for it so long at most."""
-        if not self._selector.get_map():
-            time.sleep(timeout_s)
-            return
-        for key, _ in self._selector.select(timeout_s):
-            self._read(key.data, cast(IO[bytes], key.fileobj))  # only pipes are registered
-
-    def drain(self, service: Service) -> None:
-        """Copy the last of a process that ended, and close its pipe."""
-        pipe = service.process.stdout if service.process else None
-        if pipe is None or pipe.closed:
-            return
-        while self._read(service, pipe):
-            pass
-        if not pipe.closed:  # a grandchild still holds it
-            self._selector.unregister(pipe)
-            pipe.close()
-
-    def close(self) -> None:
-        """Watch nothing any more."""
-        self._selector.close()
-
-    def _read(self, service: Service, pipe: IO[bytes]) -> bool:
-        """Copy what is there; says whether there may be more."""
-        try:
-            data = os.read(pipe.fileno(), 65536)
-        except BlockingIOError:
+        Raises:
+            LaunchError: it has been silent for too long.
+        """
+        if self.healthy or not self.is_running:
             return False
-        except OSError:
-            data = b""
-        number = pipe.fileno()
-        *lines, rest = (self._partial.pop(number, b"") + data).split(b"\n")
-        if data and rest:
-            self._partial[number] = rest[-65536:]
-        elif rest:
-            lines.append(rest)
-        for line in lines:
-            text = line.decode("utf-8", "replace").rstrip()
-            if text:
-                service.last_line = text[-500:]
-                self._say(service.name, text)
-        if not data:
-            self._selector.unregister(pipe)
-            pipe.close()
-        return bool(data)
+        if answers(self.health_url):
+            self.healthy, self.deaths = True, 0
+            return True
+        if time.monotonic() - self.started_at > self.health_timeout_s:
+            raise LaunchError(
+                f"{self.name} does not answer at {self.health_url} after "
+                f"{self.health_timeout_s:.0f} s; its last line was: {self.last_line}"
+            )
+        return False
+
+    def bury(self, now: float) -> str:
+        """End what is left of a process that ended, and set when it is started again.
+
+        Args:
+            now: by the monotonic clock.
+
+        Returns:
+            One sentence for people.
+
+        Raises:
+            LaunchError: it has never been ready, and ended for the third time.
+        """
+        assert self.process is not None
+        code = self.process.returncode
+        kill_session(self.process)
+        self.process = None
+        if now - self.started_at > STABLE_S:
+            self.deaths = 0
+        self.deaths += 1
+        if self.health_url and not self.healthy and self.deaths >= 3:
+            raise LaunchError(
+                f"{self.name} ended three times before it was ready; its last line "
+                f"was: {self.last_line or f'none (exit code {code})'}"
+            )
+        wait = restart_wait_s(self.deaths - 1)
+        self.restart_at = now + wait
+        return f"{self.name} ended ({_why(code)}); again in {wait:g} s"
+
+
+def restart_wait_s(doublings: int) -> float:
+    """Seconds before something that ended is started again."""
+    return min(RESTART_S[0] * 2.0**doublings, RESTART_S[1])
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of our own processes: every setting, and where the packages are."""
+    threads = str(settings.thread_count())
+    values = {PREFIX + name.upper(): _text(value) for name, value in asdict(settings).items()}
+    values |= {
+        PREFIX + "HOME": str(settings.home_path),
+        PREFIX + "THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+        # ONNX Runtime's Linux builds report their use to its maker unless told not to.
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+    root = str(Path(backend.__file__).resolve().parent.parent)
+    values["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, **values}
+
+
+def answers(url: str, timeout_s: float = 1.0) -> bool:
+    """Whether a GET of the address gives 200."""
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            url, timeout=timeout_s
+        ) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _why(code: int | None) -> str:
+    if code is None:
+        return "unknown"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,46 +1,31 @@
 """Runs everything in one terminal: Valkey, the web process and the workers, until a signal.
 
-One thread, one loop: it copies the children's output line by line, restarts what dies, and keeps
-``stack.json`` in the home, so that commands find the queue and a second start is refused.
+One thread, one loop: it copies the children's output line by line (`outputs`), restarts what dies
+(`services`), and keeps the home's ``stack.json`` (`stack_home`), so that commands find the queue.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-import backend
-from backend.edges.processes import kill_session, port_is_taken, spawn
+from backend.edges.processes import kill_session, port_is_taken
 from backend.edges.valkey import RunningValkey, start_valkey
 from backend.errors import LaunchError
-from backend.services import Outputs, Say, Service
-from backend.settings import PREFIX, Settings
+from backend.outputs import Outputs, Say, printer
+from backend.services import Service, environment, restart_wait_s
+from backend.settings import Settings
+from backend.stack_home import StackHome
 
 # A training that is cut off is repeated at the next start, so stopping need not wait for its end.
 WARM_STOP_S = 15.0
-RESTART_S = (0.5, 30.0)
-STABLE_S = 60.0
-STATE_FILE = "stack.json"
-# What decides when is trained, and on what: commands in another terminal tell of what runs.
-STATED = (
-    "backbone", "pyramid", "estimator", "acquisition", "box_estimator", "box_acquisition",
-    "retrain_after", "retrain_growth", "quiet_s", "box_quiet_s",
-)  # fmt: skip
 WORKER_NICENESS = 10
-COLOURS = {"web": "36", "valkey": "33", "label-studio": "35"}
 
 
 def run_stack(
@@ -93,17 +78,18 @@ class Stack:
     failure: BaseException | None = None
     companion: threading.Thread | None = None
     _hurry: bool = False
-    _lock: IO[str] | None = None
+    _home: StackHome = field(init=False)
     _outputs: Outputs = field(init=False)
     _valkey_deaths: int = 0
     _valkey_restart_at: float = 0.0
 
     def __post_init__(self) -> None:
+        self._home = StackHome(self.settings)
         self._outputs = Outputs(self.say)
 
     def run(self, on_ready: Callable[[Stack], int] | None) -> int:
         """See `run_stack`."""
-        self._take_home()
+        self._home.take()
         previous: dict[int, Any] = {}
         try:
             self._check_ports()
@@ -117,7 +103,7 @@ class Stack:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
                 self._outputs.close()
-                self._release_home()
+                self._home.release()
         if self.failure is not None:
             raise self.failure
         return self.exit_code
@@ -127,58 +113,13 @@ class Stack:
         self.exit_code = exit_code
         self.stopping.set()
 
-    # --- the home ------------------------------------------------------------------------
-
-    def _take_home(self) -> None:
-        home = self.settings.home_path
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            self._lock = (home / "stack.lock").open("a+", encoding="utf-8")
-        except OSError as exc:
-            raise LaunchError(
-                f"{home} cannot be written ({exc.strerror or exc}); choose another folder with "
-                "--home (DOUBTLESS_HOME)"
-            ) from exc
-        try:
-            import fcntl
-
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no fcntl on Windows, where workers cannot fork either
-            return
-        except OSError:
-            self._lock.close()
-            self._lock = None
-            other = read_state(home)
-            who = f"process {other['pid']}, {other['url']}" if other else "another process"
-            raise LaunchError(
-                f"Doubtless already runs on {home} ({who}); stop it first, or use another folder "
-                "with --home (DOUBTLESS_HOME)"
-            ) from None
-
-    def _release_home(self) -> None:
-        (self.settings.home_path / STATE_FILE).unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.close()
+    # --- start and watch -----------------------------------------------------------------
 
     def _write_state(self) -> None:
-        path = self.settings.home_path / STATE_FILE
         processes = {s.name: s.process.pid for s in self.services if s.process and s.is_running}
         if self.valkey is not None:
             processes["valkey"] = self.valkey.pid
-        state = {
-            "pid": os.getpid(),
-            "url": self.settings.reachable_url,
-            "host": self.settings.host,
-            "port": self.settings.port,
-            "redis_url": self._redis_url(),
-            "processes": processes,
-            "settings": {name: getattr(self.settings, name) for name in STATED},
-        }
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        temporary.touch(mode=0o600)  # it carries the password of the Valkey
-        temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        self._home.write_state(self._redis_url(), processes)
 
     def _redis_url(self) -> str:
         return self.settings.redis_url or (self.valkey.url if self.valkey else "")
@@ -189,8 +130,6 @@ class Stack:
                 f"port {self.settings.port} on {self.settings.host} is taken; stop what listens "
                 "there, or choose another with --port (DOUBTLESS_PORT)"
             )
-
-    # --- start and watch -----------------------------------------------------------------
 
     def _catch_signals(self) -> dict[int, Any]:
         if threading.current_thread() is not threading.main_thread():
@@ -232,10 +171,7 @@ class Stack:
         return made
 
     def _start(self, service: Service) -> None:
-        service.process = spawn(
-            service.command, env=service.env, output=subprocess.PIPE, nice=service.nice
-        )
-        service.started_at, service.healthy = time.monotonic(), not service.health_url
+        service.start()
         self._outputs.watch(service)
 
     def _watch(self, on_ready: Callable[[Stack], int] | None) -> None:
@@ -267,17 +203,8 @@ class Stack:
 
     def _ask_health(self) -> None:
         for service in self.services:
-            if service.healthy or not service.is_running:
-                continue
-            if answers(service.health_url):
-                service.healthy, service.deaths = True, 0
-                if service.name == "web":
-                    self._write_state()
-            elif time.monotonic() - service.started_at > service.health_timeout_s:
-                raise LaunchError(
-                    f"{service.name} does not answer at {service.health_url} after "
-                    f"{service.health_timeout_s:.0f} s; its last line was: {service.last_line}"
-                )
+            if service.became_healthy() and service.name == "web":
+                self._write_state()
 
     def _revive(self) -> None:
         self._revive_valkey()
@@ -286,21 +213,8 @@ class Stack:
             if service.is_running:
                 continue
             if service.process is not None:
-                code = service.process.returncode
                 self._outputs.drain(service)
-                kill_session(service.process)
-                service.process = None
-                if now - service.started_at > STABLE_S:
-                    service.deaths = 0
-                service.deaths += 1
-                if service.health_url and not service.healthy and service.deaths >= 3:
-                    raise LaunchError(
-                        f"{service.name} ended three times before it was ready; its last line "
-                        f"was: {service.last_line or f'none (exit code {code})'}"
-                    )
-                wait = min(RESTART_S[0] * 2 ** (service.deaths - 1), RESTART_S[1])
-                service.restart_at = now + wait
-                self.say("doubtless", f"{service.name} ended ({_why(code)}); again in {wait:g} s")
+                self.say("doubtless", service.bury(now))
             elif now >= service.restart_at:
                 self._start(service)
                 self._write_state()
@@ -318,7 +232,7 @@ class Stack:
             self.valkey = start_valkey(self.settings.home_path)
         except LaunchError as exc:
             self._valkey_deaths += 1
-            wait = min(RESTART_S[0] * 2**self._valkey_deaths, RESTART_S[1])
+            wait = restart_wait_s(self._valkey_deaths)
             self._valkey_restart_at = time.monotonic() + wait
             self.say("doubtless", f"{exc}; again in {wait:g} s")
             return
@@ -368,66 +282,3 @@ class Stack:
                     service.process.terminate()
                 elif waited > service.stop_s + 3:
                     return
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of our own processes: every setting, and where the packages are."""
-    threads = str(settings.thread_count())
-    values = {PREFIX + name.upper(): _text(value) for name, value in asdict(settings).items()}
-    values |= {
-        PREFIX + "HOME": str(settings.home_path),
-        PREFIX + "THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "PYTHONUNBUFFERED": "1",
-        # ONNX Runtime's Linux builds report their use to its maker unless told not to.
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
-    root = str(Path(backend.__file__).resolve().parent.parent)
-    values["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, **values}
-
-
-def read_state(home: Path) -> dict[str, Any] | None:
-    """What ``stack.json`` says of the stack that runs on a home; ``None`` without one."""
-    with suppress(OSError, ValueError):
-        state = json.loads((home / STATE_FILE).read_text(encoding="utf-8"))
-        if isinstance(state, dict) and {"pid", "url", "redis_url", "processes"} <= state.keys():
-            return state
-    return None
-
-
-def answers(url: str, timeout_s: float = 1.0) -> bool:
-    """Whether a GET of the address gives 200."""
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-            url, timeout=timeout_s
-        ) as response:
-            return bool(response.status == 200)
-    except (OSError, ValueError, urllib.error.URLError):
-        return False
-
-
-def printer() -> Say:
-    """Print lines with the name of their process before them, in colour on a terminal."""
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-
-    def say(name: str, line: str) -> None:
-        label = f"{name:<9}"
-        if colour:
-            label = f"\033[{COLOURS.get(name, '32')}m{label}\033[0m"
-        with suppress(BrokenPipeError, ValueError):
-            print(f"{label}| {line}", flush=True)
-
-    return say
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _why(code: int | None) -> str:
-    if code is None:
-        return "unknown"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

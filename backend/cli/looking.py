@@ -56,7 +56,7 @@ def status(as_json: bool, reference: str | None) -> None:
 def dashboard(as_json: bool, share: bool) -> None:
     """Print the dashboard's address, with the token that opens it."""
     from backend.dashboard.access import address
-    from backend.supervisor import answers
+    from backend.services import answers
 
     settings = commands.with_running_stack(Settings.load())
     page = address(settings, share=share)

@@ -29,12 +29,14 @@ from backend.demo.standing import Standing, StoppedError, check_stopping, pause,
 from backend.demo.view import LiveView, State
 from backend.edges import label_studio_server
 from backend.edges.database import Database
-from backend.edges.labelstudio_api import FILES_PER_REQUEST, LabelStudio
+from backend.edges.labelstudio_api import LabelStudio
+from backend.edges.labelstudio_tasks import FILES_PER_REQUEST
 from backend.errors import PlatformError, SettingError
 from backend.records import Project
 from backend.services import Service
 from backend.settings import Settings
-from backend.supervisor import Stack, read_state, run_stack
+from backend.stack_home import read_state
+from backend.supervisor import Stack, run_stack
 from model.datasets import annotated_with
 
 USER = "admin@example.com"

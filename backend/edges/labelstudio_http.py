@@ -1,13 +1,8 @@
-"""HTTP to one Label Studio: the token in its two kinds, retries, and errors that say the fix."""
+"""HTTP to one Label Studio: sessions, retries, and errors that say the fix."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import threading
-import time
-from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -21,11 +16,17 @@ from tenacity import (
     wait_random,
 )
 
+from backend.edges.labelstudio_failures import (
+    TRANSIENT,
+    TransientError,
+    cause_of,
+    json_or_none,
+    unreachable,
+)
+from backend.edges.labelstudio_token import TOKEN_FIX, Credentials
 from backend.errors import PlatformError, TokenError
 
 ATTEMPTS = 4
-_REFRESH_BEFORE_S = 60.0
-_TRANSIENT = frozenset({429, 502, 503, 504})
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE"})
 
 _LEGACY_OFF_FIX = (
@@ -33,112 +34,12 @@ _LEGACY_OFF_FIX = (
     "Settings > Personal Access Token), or switch legacy tokens on: Organization > Access Token "
     "Settings, or start Label Studio with LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN=true on first run."
 )
-_TOKEN_FIX = (
-    "Copy a token again from Account & Settings in Label Studio (personal access token or legacy "
-    "token) into DOUBTLESS_LABEL_STUDIO_TOKEN or --token."
-)
 _FIXES = {
     403: "The token's user may not do this; use the token of an owner or administrator.",
     404: "Check the id, and that the token's user belongs to that organization.",
     413: "The request is larger than Label Studio or the proxy in front of it accepts.",
     500: "The reason is in Label Studio's own log.",
 }
-
-
-def jwt_claims(token: str) -> dict[str, Any] | None:
-    """The claims inside a JSON Web Token, unverified; ``None`` when `token` is of another kind.
-
-    Example:
-        >>> jwt_claims("0123456789abcdef") is None
-        True
-    """
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        raw = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        claims = json.loads(raw)
-    except (binascii.Error, ValueError):
-        return None
-    return claims if isinstance(claims, dict) else None
-
-
-class _TransientError(PlatformError):
-    """A failure that may pass by itself; a `PlatformError` to whoever sees it in the end."""
-
-
-class Credentials:
-    """Turns a token into an ``Authorization`` header.
-
-    A legacy token goes out as it is. A personal access token is a refresh token that Label Studio
-    answers with 401 when used directly: it is exchanged for an access token of 300 s (measured on
-    1.23.2), which is renewed a minute before its end. Safe to use from several threads.
-    """
-
-    def __init__(
-        self, url: str, token: str, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.token = token.strip()
-        if not self.token:
-            raise TokenError(f"No token is given for {url}. {_TOKEN_FIX}")
-        claims = jwt_claims(self.token)
-        self.kind = "legacy" if claims is None else str(claims.get("token_type", "refresh"))
-        self._url = f"{url}/api/token/refresh/"
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._access = ""
-        self._renew_at = 0.0
-
-    def header(self, *, timeout_s: float = 30.0) -> str:
-        """The value of ``Authorization`` to send now."""
-        if self.kind == "legacy":
-            return f"Token {self.token}"
-        if self.kind == "access":
-            return f"Bearer {self.token}"
-        with self._lock:
-            if not self._access or self._clock() >= self._renew_at:
-                self._exchange(timeout_s)
-            return f"Bearer {self._access}"
-
-    def expire(self) -> bool:
-        """Forget the access token, so that the next call exchanges again; says if there was one."""
-        with self._lock:
-            had_access, self._access = bool(self._access), ""
-        return had_access
-
-    def _exchange(self, timeout_s: float) -> None:
-        try:
-            response = requests.post(
-                self._url,
-                json={"refresh": self.token},
-                timeout=(min(timeout_s, 10.0), timeout_s),
-                allow_redirects=False,
-            )
-        except requests.RequestException as exc:
-            raise _TransientError(unreachable(self._url, exc)) from exc
-        if response.status_code in _TRANSIENT:
-            raise _TransientError(
-                f"POST {self._url} answered {response.status_code}.", response.status_code
-            )
-        access = _json_or_none(response)
-        if response.status_code in (400, 401, 403):
-            raise TokenError(
-                f"Label Studio at {self._url} does not accept this personal access token: "
-                f"{cause_of(response)}. {_TOKEN_FIX}",
-                response.status_code,
-            )
-        if response.status_code != 200 or not isinstance(access, dict) or "access" not in access:
-            raise PlatformError(
-                f"POST {self._url} answered {response.status_code} without an access token. Check "
-                "that this is the address of Label Studio 1.18 or later.",
-                response.status_code,
-            )
-        self._access = str(access["access"])
-        claims = jwt_claims(self._access) or {}
-        lifetime = float(claims.get("exp", 300)) - float(claims.get("iat", 0))
-        if not 0 < lifetime <= 86_400:
-            lifetime = 300.0
-        self._renew_at = self._clock() + lifetime - min(_REFRESH_BEFORE_S, lifetime / 2)
 
 
 class _Auth(AuthBase):
@@ -209,7 +110,7 @@ class Transport:
             PlatformError: any other refusal, or no answer; ``code`` is the HTTP status.
         """
         retrying = Retrying(
-            retry=retry_if_exception(lambda exc: isinstance(exc, _TransientError)),
+            retry=retry_if_exception(lambda exc: isinstance(exc, TransientError)),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=self._backoff_s, max=5.0)
             + wait_random(0, self._backoff_s),
@@ -245,7 +146,7 @@ class Transport:
                     allow_redirects=False,
                 )
             except requests.RequestException as exc:
-                kind = _TransientError if _may_repeat(method, exc) else PlatformError
+                kind = TransientError if _may_repeat(method, exc) else PlatformError
                 raise kind(unreachable(url, exc, read_s)) from exc
             finally:
                 if self._fresh:
@@ -259,7 +160,7 @@ class Transport:
             raise self._failure(method, url, response)
         if response.status_code == 204 or not response.content:
             return None
-        parsed = _json_or_none(response)
+        parsed = json_or_none(response)
         if parsed is None and response.content.strip() != b"null":
             raise PlatformError(
                 f"{method} {url} answered {response.headers.get('Content-Type', 'no type')} "
@@ -284,7 +185,7 @@ class Transport:
         code, cause = response.status_code, cause_of(response)
         said = f"{method} {url} answered {code}: {cause}."
         if code == 401:
-            fix = _LEGACY_OFF_FIX if "legacy token" in cause.lower() else _TOKEN_FIX
+            fix = _LEGACY_OFF_FIX if "legacy token" in cause.lower() else TOKEN_FIX
             return TokenError(f"Label Studio does not accept the token. {said} {fix}", code)
         if 300 <= code < 400:
             target = response.headers.get("Location", "")
@@ -293,47 +194,9 @@ class Transport:
                 code,
             )
         locked = code == 500 and "database is locked" in cause
-        if (code in _TRANSIENT or locked) and method in _IDEMPOTENT:
-            return _TransientError(said, code)
+        if (code in TRANSIENT or locked) and method in _IDEMPOTENT:
+            return TransientError(said, code)
         return PlatformError(f"{said} {_FIXES.get(code, '')}".rstrip(), code)
-
-
-def cause_of(response: requests.Response) -> str:
-    """What Label Studio says is wrong, in one line of at most 300 characters."""
-    body = _json_or_none(response)
-    if isinstance(body, dict):
-        parts: list[str] = []
-        for key in ("detail", "validation_errors", "non_field_errors"):
-            value = body.get(key)
-            if value:
-                parts.append(value if isinstance(value, str) else json.dumps(value))
-        text = "; ".join(parts) or json.dumps(body)
-    elif body is not None:
-        text = json.dumps(body)
-    elif "html" in response.headers.get("Content-Type", ""):
-        text = "an HTML page"
-    else:
-        text = response.text
-    return " ".join(text.split())[:300].rstrip(".") or "nothing"
-
-
-def unreachable(url: str, exc: Exception, timeout_s: float | None = None) -> str:
-    """One sentence on a request that got no answer, with the fix."""
-    if isinstance(exc, requests.ReadTimeout):
-        return f"{url} gave no answer within {timeout_s or 0:g} s. Is Label Studio overloaded?"
-    if isinstance(exc, requests.exceptions.SSLError):
-        return f"{url} has a certificate that cannot be verified ({_reason(exc)})."
-    if isinstance(exc, requests.exceptions.InvalidJSONError):
-        return f"{url}: the request cannot be written as JSON ({exc}); a number is NaN or infinite."
-    return f"{url} cannot be reached ({_reason(exc)}). Check that Label Studio runs there."
-
-
-def _reason(exc: BaseException) -> str:
-    text = str(exc)
-    for known in ("Connection refused", "Name or service not known", "timed out", "Network is"):
-        if known in text:
-            return known.removesuffix(" is").lower()
-    return type(exc).__name__
 
 
 def _may_repeat(method: str, exc: requests.RequestException) -> bool:
@@ -345,10 +208,3 @@ def _may_repeat(method: str, exc: requests.RequestException) -> bool:
     if isinstance(exc, requests.ReadTimeout):
         return method == "GET"
     return method in _IDEMPOTENT or never_sent
-
-
-def _json_or_none(response: requests.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None

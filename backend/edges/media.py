@@ -14,15 +14,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, unquote_to_bytes, urlsplit
 
 from backend.edges.labelstudio_api import LabelStudio
-from backend.edges.safe_http import (
-    URL_SAFE,
-    AllowList,
-    Answer,
-    Origin,
-    SafeHttp,
-    is_transient,
-    unavailable,
-)
+from backend.edges.safe_addresses import AllowList, Origin, unavailable
+from backend.edges.safe_http import URL_SAFE, Answer, SafeHttp, is_transient
 from backend.errors import MediaError, PlatformError
 from backend.settings import Settings
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import os
 import socket
 import ssl
@@ -19,7 +18,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,6 +26,14 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import certifi
 
+from backend.edges.safe_addresses import (
+    AllowList,
+    Origin,
+    Resolver,
+    allowed_addresses,
+    resolve,
+    unavailable,
+)
 from backend.errors import MediaError
 
 MAX_REDIRECTS = 5
@@ -37,102 +44,8 @@ _MAX_IDLE = 64
 _CHUNK = 65_536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-# Public by number, yet a cloud's own: Azure's host agent.
-_METADATA = frozenset({ipaddress.ip_address("168.63.129.16")})
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 URL_SAFE = "%/:@!$&'()*+,;=~?[]-._"  # everything else in an address is percent-encoded
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolver = Callable[[str, int], list[str]]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Scheme, host and port: what may share a token."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Origin:
-        """The origin of an http or https address.
-
-        Raises:
-            MediaError: another scheme, no host, a password inside, or an impossible port.
-        """
-        try:
-            parts = urlsplit(url)
-            host, port = (parts.hostname or "").rstrip("."), parts.port
-            if not host.isascii():
-                host = host.encode("idna").decode("ascii")
-        except (ValueError, UnicodeError) as exc:
-            raise MediaError(f"it is no valid address ({exc})") from exc
-        scheme = parts.scheme.lower()
-        if scheme not in ("http", "https"):
-            raise MediaError(f"addresses of the kind '{scheme}:' are not fetched")
-        if not host:
-            raise MediaError("it names no host")
-        if parts.username is not None or parts.password is not None:
-            raise MediaError("it carries a user name or password, which is not sent; use a storage")
-        return cls(scheme, host.lower(), port or (443 if scheme == "https" else 80))
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class AllowList:
-    """Hosts that may be on private addresses: names, ``name:port``, addresses or networks."""
-
-    names: frozenset[str] = frozenset()
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
-    origins: frozenset[Origin] = frozenset()
-
-    @classmethod
-    def parse(cls, text: str, origins: Iterable[Origin] = ()) -> AllowList:
-        """Read ``fetch_allow_hosts``: entries separated by commas."""
-        names: set[str] = set()
-        networks = []
-        for entry in (part.strip().lower() for part in text.split(",")):
-            try:
-                networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
-            except ValueError:
-                if entry:
-                    names.add(entry)
-        return cls(frozenset(names), tuple(networks), frozenset(origins))
-
-    def covers(self, origin: Origin) -> bool:
-        """Whether this host may be anywhere."""
-        return (
-            origin in self.origins
-            or origin.host in self.names
-            or f"{origin.host}:{origin.port}" in self.names
-        )
-
-    def covers_address(self, address: Address) -> bool:
-        """Whether this very address was allowed."""
-        return any(address in network for network in self.networks)
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is on the internet, also when an IPv6 address hides an IPv4 one."""
-    if isinstance(address, ipaddress.IPv6Address):
-        hidden = address.ipv4_mapped or address.sixtofour
-        if address.teredo is not None:
-            hidden = address.teredo[1]
-        if address in _NAT64:
-            hidden = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if hidden is not None:
-            return is_public(hidden)
-    return address.is_global and not address.is_multicast and address not in _METADATA
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Numeric addresses of a host, in the order to try them."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 @lru_cache(maxsize=1)
@@ -356,7 +269,7 @@ class SafeHttp:
 
     def _connect(self, origin: Origin, deadline: float) -> socket.socket:
         failure: Exception | None = None
-        for address in self.addresses(origin):
+        for address in allowed_addresses(origin, self._allow, self._resolve):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._late(origin)
@@ -379,27 +292,6 @@ class SafeHttp:
         reason = "timed out" if isinstance(failure, TimeoutError) else str(failure)
         raise unavailable(f"{origin} cannot be reached ({reason})") from failure
 
-    def addresses(self, origin: Origin) -> list[str]:
-        """Addresses of a host that may be connected to.
-
-        Raises:
-            MediaError: the name is unknown (``transient``), or all addresses are private.
-        """
-        try:
-            found = self._resolve(origin.host, origin.port)
-        except (OSError, UnicodeError) as exc:
-            raise unavailable(f"the host '{origin.host}' is not known") from exc
-        if self._allow.covers(origin):
-            return found
-        parsed = [(text, ipaddress.ip_address(text.split("%")[0])) for text in found]
-        open_ = [t for t, a in parsed if is_public(a) or self._allow.covers_address(a)]
-        if not open_:
-            raise MediaError(
-                f"'{origin.host}' is on the private or reserved address {', '.join(found)}. If "
-                f"images belong there, add {origin.host} to DOUBTLESS_FETCH_ALLOW_HOSTS"
-            )
-        return open_
-
     def _late(self, origin: Origin) -> MediaError:
         return unavailable(f"{origin} did not deliver within {self._timeout_s:g} s")
 
@@ -409,11 +301,6 @@ class SafeHttp:
             f"{known} over the limit of {self._max_bytes / 1e6:g} MB; "
             "raise DOUBTLESS_MAX_IMAGE_MB if it is meant to be so large"
         )
-
-
-def unavailable(message: str) -> MediaError:
-    """A failure that may pass by itself."""
-    return MediaError(message, transient=True)
 
 
 def is_transient(status: int) -> bool:

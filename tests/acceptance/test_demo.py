@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from backend.edges.processes import free_port, is_alive
-from backend.supervisor import answers, read_state
+from backend.services import answers
+from backend.stack_home import read_state
 
 pytestmark = pytest.mark.acceptance
 

@@ -19,9 +19,10 @@ import redis
 from backend.commands import with_running_stack
 from backend.edges.processes import free_port, is_alive, wait_gone
 from backend.errors import LaunchError
-from backend.services import Service
+from backend.services import Service, environment
 from backend.settings import Settings
-from backend.supervisor import STATED, Stack, environment, read_state, run_stack
+from backend.stack_home import STATED, read_state
+from backend.supervisor import Stack, run_stack
 
 HEALTHY = """
 import http.server, sys

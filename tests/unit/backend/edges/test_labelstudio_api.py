@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from backend.edges.labelstudio_api import LabelStudio
-from backend.edges.labelstudio_http import Credentials, jwt_claims
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord, TasksGoneError
+from backend.edges.labelstudio_token import Credentials, jwt_claims
 from backend.errors import PlatformError, TokenError
 
 WebServer = Any  # the server of conftest.py
