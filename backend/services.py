@@ -109,7 +109,9 @@ class Service:
 
 def restart_wait_s(doublings: int) -> float:
     """Seconds before something that ended is started again."""
-    return min(RESTART_S[0] * 2.0**doublings, RESTART_S[1])
+    first, most = RESTART_S
+    # Whatever keeps ending for hours has more doublings than a float.
+    return min(first * 2.0 ** min(doublings, 10), most)
 
 
 def environment(settings: Settings) -> dict[str, str]:

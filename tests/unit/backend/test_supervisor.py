@@ -19,7 +19,7 @@ import redis
 from backend.commands import with_running_stack
 from backend.edges.processes import free_port, is_alive, wait_gone
 from backend.errors import LaunchError
-from backend.services import Service, environment
+from backend.services import Service, environment, restart_wait_s
 from backend.settings import Settings
 from backend.stack_home import STATED, read_state
 from backend.supervisor import Stack, run_stack
@@ -344,3 +344,10 @@ def test_what_the_companion_raises_is_raised_after_everything_has_stopped(
     with pytest.raises(LaunchError, match="it does not work"):
         run(settings, [], act)
     assert read_state(settings.home_path) is None
+
+
+@pytest.mark.parametrize(("doublings", "seconds"), [(0, 0.5), (3, 4.0), (6, 30.0), (5000, 30.0)])
+def test_whatever_keeps_ending_is_started_again_later_and_later(
+    doublings: int, seconds: float
+) -> None:
+    assert restart_wait_s(doublings) == seconds
