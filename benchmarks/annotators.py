@@ -15,17 +15,16 @@ environment of the other libraries. A vote by quality is what the next training 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _curves import mean_and_error
 from _kept import Kept
 from _people import Answers, ask, misleading
 from _replay import Task
+from _settings import over, show
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
 from peering.environment import peer_python, versions
@@ -47,6 +46,7 @@ SHARED = {"all shared": 1.0, "a fifth shared": 0.2}
 ERRORS = ("independent", "misled")
 OURS, PAPER, THEIRS = "doubtless", "CROWDLAB (ours)", "cleanlab (CROWDLAB)"
 NEWEST, VOTE = "majority, newest of equals", "vote by quality"
+SHOWN = ("consensus_error", "quality_error", "brier", "covered")
 LIMIT_S = 600.0
 CODE = (
     "model",
@@ -79,7 +79,7 @@ def main() -> None:
                     runs.append(kept.run(given, CODE, run))
                 name = f"{shared}, {errors}"
                 result["settings"][name] = {"methods": summarise(runs), "runs": runs}
-                show(name, result["settings"][name]["methods"])
+                show(name, result["settings"][name]["methods"], SHOWN)
     write(result, arguments.out)
 
 
@@ -90,10 +90,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", default="efficientnet-lite2+lite0")
     parser.add_argument("--out", type=Path, help="JSON file; without it the result is printed")
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def one(task: Task, worker: PeerProcess, shared: str, errors: str, seed: int) -> Rows:
@@ -170,30 +166,14 @@ def summarise(runs: Sequence[Rows]) -> dict[str, Any]:
     """Mean and standard error over the seeds; of other methods' error also ours less theirs."""
     result: dict[str, Any] = {}
     for name in runs[0]:
-        result[name] = {key: _over([run[name][key] for run in runs]) for key in runs[0][name]}
+        result[name] = {key: over([run[name][key] for run in runs]) for key in runs[0][name]}
         if name in (PAPER, THEIRS):
             for key in ("consensus_error", "quality_error", "brier"):
                 pairs = [(run[OURS][key], run[name][key]) for run in runs]
-                result[name][f"{key}_ours_less"] = _over(
+                result[name][f"{key}_ours_less"] = over(
                     [a - b for a, b in pairs if a is not None and b is not None]
                 )
     return result
-
-
-def _over(values: Sequence[float | None]) -> dict[str, float | None]:
-    mean, error = mean_and_error([value for value in values if value is not None])
-    return {"mean": round(mean, 5), "se": None if error is None else round(error, 5)}
-
-
-def show(name: str, methods: Mapping[str, Any]) -> None:
-    say(name)
-    for method, row in methods.items():
-        parts = [
-            f"{key} {value['mean']:.4f} +- {value['se'] or 0.0:.4f}"
-            for key, value in row.items()
-            if key in ("consensus_error", "quality_error", "brier", "covered")
-        ]
-        say(f"  {method}: " + ", ".join(parts))
 
 
 def peer_worker() -> PeerProcess:

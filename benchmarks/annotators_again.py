@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _curves import mean_and_error
 from _kept import Kept
 from _people import Answers, ask, everybody, misleading
 from _replay import Task
+from _settings import over
 from annotators import ERRORS, LIMIT_S, SHARED, peer_worker, vote
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
@@ -147,20 +147,15 @@ def summarise(runs: Sequence[Row]) -> dict[str, Any]:
     """Mean and standard error over the seeds, and of ours less each other for the same people."""
     result: dict[str, Any] = {}
     for name in runs[0]:
-        result[name] = _over([run[name] for run in runs])
+        result[name] = over([run[name] for run in runs])
         order, _, whom = name.partition(", ")
         if order in (THEIRS, ANY):
             pairs = [(run[f"{OURS}, {whom}"], run[name]) for run in runs]
-            result[name]["ours_less"] = _over([a - b for a, b in pairs])
-    result[f"{OURS}, {BEST}"]["less_anybody"] = _over(
+            result[name]["ours_less"] = over([a - b for a, b in pairs])
+    result[f"{OURS}, {BEST}"]["less_anybody"] = over(
         [run[f"{OURS}, {BEST}"] - run[f"{OURS}, {ANYBODY}"] for run in runs]
     )
     return result
-
-
-def _over(values: Sequence[float]) -> dict[str, Any]:
-    mean, error = mean_and_error(values)
-    return {"mean": round(mean, 5), "se": None if error is None else round(error, 5)}
 
 
 def show(name: str, found: Mapping[str, Any]) -> None:

@@ -13,8 +13,7 @@ looked at.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _curves import mean_and_error
 from _kept import Kept
+from _settings import over, show
 from common import CACHE, ROOT, header, write
 from detection import Images
 from numpy.typing import NDArray
@@ -245,21 +244,9 @@ def vote(drawn: Sequence[BoxLabels], classes: Sequence[str]) -> BoxLabels:
 def summarise(runs: Sequence[Rows]) -> dict[str, Any]:
     """Mean and standard error over the seeds."""
     return {
-        name: {key: _over([run[name][key] for run in runs]) for key in runs[0][name]}
+        name: {key: over([run[name][key] for run in runs]) for key in runs[0][name]}
         for name in runs[0]
     }
-
-
-def _over(values: Sequence[float]) -> dict[str, float | None]:
-    mean, error = mean_and_error(values)
-    return {"mean": round(mean, 5), "se": None if error is None else round(error, 5)}
-
-
-def show(name: str, methods: Mapping[str, Any]) -> None:
-    print(name, file=sys.stderr)
-    for method, row in methods.items():
-        parts = [f"{k} {v['mean']:.4f} +- {v['se'] or 0.0:.4f}" for k, v in row.items()]
-        print(f"  {method}: " + ", ".join(parts), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,17 @@ accuracy that a fit finds out of fold is from the one on the third tells whether
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _curves import mean_and_error
 from _kept import Kept
 from _people import Answers, ask, misleading
 from _replay import Task
+from _settings import over, show
 from annotators import ERRORS, SHARED, vote
 from common import CACHE, ROOT, features_of, header, write
 from numpy.typing import NDArray
@@ -165,26 +164,14 @@ def summarise(runs: Sequence[Rows]) -> dict[str, Any]:
     """Mean and standard error over the seeds, and of the difference to the vote by quality."""
     result: dict[str, Any] = {}
     for name in runs[0]:
-        result[name] = {key: _over([run[name][key] for run in runs]) for key in runs[0][name]}
+        result[name] = {key: over([run[name][key] for run in runs]) for key in runs[0][name]}
         if name != VOTE:
             for key in ("accuracy", "macro_accuracy", "nll", "out_of_fold_less_accuracy"):
                 pairs = [(run[name][key], run[VOTE][key]) for run in runs]
-                result[name][f"{key}_less_vote"] = _over(
+                result[name][f"{key}_less_vote"] = over(
                     [a - b for a, b in pairs if a is not None and b is not None]
                 )
     return result
-
-
-def _over(values: Sequence[float | None]) -> dict[str, float | None]:
-    mean, error = mean_and_error([value for value in values if value is not None])
-    return {"mean": round(mean, 5), "se": None if error is None else round(error, 5)}
-
-
-def show(name: str, methods: Mapping[str, Any]) -> None:
-    print(name, file=sys.stderr)
-    for method, row in methods.items():
-        parts = [f"{k} {v['mean']:.4f} +- {v['se'] or 0.0:.4f}" for k, v in row.items()]
-        print(f"  {method}: " + ", ".join(parts), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
