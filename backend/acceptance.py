@@ -26,10 +26,10 @@ from backend.audits import (
     TASKS,
     WITHDRAWN,
     progress,
-    released,
     watched,
 )
 from backend.certificates import conclude
+from backend.checks import misplaced
 from backend.edges.database import Database
 from backend.edges.labels.boxes import decode_prediction
 from backend.edges.labels.config import parse_config
@@ -213,10 +213,22 @@ def review(database: Database, project: Project) -> list[str]:
                 audit.id, only_if=(audit.status,), status=status, reason=reason
             ):
                 said.append(reason)
-    live = project.live_version
-    if said and live is not None and released(database, project, live):
-        database.add_run(project.key, "audit", reason="an audit has ended")
+    _keep_order(database, project)
     return said
+
+
+def _keep_order(database: Database, project: Project) -> None:
+    """Have the queue put in order if audits want it otherwise, whatever that comes from.
+
+    An audit has ended; a process ended before it had asked for this; or a label of a task that was
+    checked was deleted, so that the task is open again.
+    """
+    live = project.live_version
+    if live is None:
+        return
+    waits = any(run.kind == "audit" for run in database.runs(project.key))
+    if not waits and misplaced(database, project, live):
+        database.add_run(project.key, "audit", reason="the queue is not as audits want it")
 
 
 def _asks_otherwise(database: Database, project: Project, audit: Audit) -> bool:

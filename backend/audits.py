@@ -12,7 +12,6 @@ from backend.edges.database import Database
 from backend.edges.labels.answers import is_known, merged
 from backend.edges.labels.config import TaskSpec, parse_config
 from backend.kinds import kind_of
-from backend.ordering import is_in_front
 from backend.records import Audit, AuditItem, Project
 from backend.region_audits import are_wrong, look_at
 from model.acceptance.plan import EXPECTED, AuditPlan, Promise
@@ -94,33 +93,22 @@ def to_check(database: Database, project: Project, version: int) -> dict[int, bo
     Returns:
         Task -> whether it is to be labelled without seeing what is predicted.
     """
-    touched = database.touched_tasks(project.key)
     found: dict[int, bool] = {}
     for audit in database.audits(project.key, status=(*HOLDING, ACCEPTED)):
-        if audit.status in HOLDING and audit.version != version:
-            continue
-        state = DRAWN if audit.status in HOLDING else WATCHED
         blind = bool(audit.plan.get("blind"))
-        for item in in_chance_order(audit, database.audit_items(audit.id, state=state)):
-            if item.task_id not in touched:
+        states = [DRAWN] if audit.status in HOLDING and audit.version == version else []
+        # Chosen before the last label is accepted; whichever version is live, they are checked.
+        states += [WATCHED] if audit.status in (ACCEPTING, ACCEPTED) else []
+        for state in states:
+            for item in in_chance_order(audit, database.audit_items(audit.id, state=state)):
                 found.setdefault(item.task_id, blind)
-    return found
+    touched = database.touched_tasks(project.key, list(found))
+    return {task: blind for task, blind in found.items() if task not in touched}
 
 
-def released(database: Database, project: Project, version: int) -> list[int]:
-    """Tasks in front of the queue for an audit that has ended, which nobody has labelled."""
-    spared = database.touched_tasks(project.key) | database.draws(project.key).keys()
-    spared |= to_check(database, project, version).keys()
-    asked = {
-        item.task_id
-        for audit in database.audits(project.key)
-        for state in (DRAWN, WATCHED)
-        for item in database.audit_items(audit.id, state=state)
-    }
-    rows = database.scores(project.key, version, sorted(asked - spared))
-    return [
-        task for task, row in rows.items() if row.p_right is not None and is_in_front(row.score)
-    ]
+def needed_versions(database: Database, project: Project) -> set[int]:
+    """Versions whose predictions have to stay in Label Studio: some of them may be accepted."""
+    return {audit.version for audit in database.audits(project.key, status=(CERTIFIED, ACCEPTING))}
 
 
 def by_of(audit: Audit) -> str:

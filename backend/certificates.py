@@ -34,7 +34,7 @@ def conclude(database: Database, project: Project, audit: Audit) -> tuple[str, s
         size, facts = _of_regions(database, project, audit, items)
     else:
         size, facts = _of_tasks(audit, judged)
-    database.update_audit(audit.id, certificate=facts)
+    database.update_audit(audit.id, only_if=(audit.status,), certificate=facts)
     return (CERTIFIED if size else REFUSED), facts["sentence"]
 
 

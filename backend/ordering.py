@@ -40,16 +40,6 @@ def published_score(p_right: float) -> float:
     return float(min(max(p_right, LOWEST), 1 - LOWEST))
 
 
-def is_in_front(score: float) -> bool:
-    """Whether a score of a trained version is a place before all calibrated ones.
-
-    Example:
-        >>> is_in_front(audit_score(0, 400)), is_in_front(published_score(0.0))
-        (True, False)
-    """
-    return score < LOWEST
-
-
 def audit_score(position: int, count: int) -> float:
     """Score of the n-th of so many tasks to check: before everything else, random draws included.
 

@@ -80,7 +80,8 @@ class Predictor:
     def _answer(self, spec: TaskSpec, name: str, row: Score | None) -> dict[str, Any]:
         if row is None:
             return _empty(name)
-        known = answers.is_prediction(spec, row.label)
+        # What somebody is to check blind is told nobody who may come upon it.
+        known = answers.is_prediction(spec, row.label) and not row.hidden
         return {
             "result": to_result(spec, str(row.label), row.p_right, row.probs) if known else [],
             "score": row.score,

@@ -100,7 +100,10 @@ class PoolTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one version says of one task; `label` is a text as `edges.labels.answers` has it."""
+    """What one version says of one task; `label` is a text as `edges.labels.answers` has it.
+
+    `hidden`: Label Studio does not have the label, because somebody is to check the task blind.
+    """
 
     task_id: int
     label: str | None
@@ -112,6 +115,7 @@ class Score:
     cluster: int | None = None
     position: int | None = None
     probs: dict[str, float] | None = None
+    hidden: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

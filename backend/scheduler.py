@@ -17,6 +17,7 @@ from typing import Any
 
 from backend.acceptance import held
 from backend.app import App
+from backend.audits import needed_versions
 from backend.edges.database import Database
 from backend.edges.processes import is_gone
 from backend.kinds import kind_of_project
@@ -143,7 +144,7 @@ class Scheduler:
             return
         if not counts["new"] and self._has_unscored(project, counts):
             self._start(project, "extend", "new tasks")
-        elif "prune" not in kinds and self._prunable(versions):
+        elif "prune" not in kinds and self._prunable(project, versions):
             self._start(project, "prune", "superseded versions")
 
     def _go_on(self, project: Project) -> bool:
@@ -208,10 +209,11 @@ class Scheduler:
                     reason="its publication broke off; a later version replaces it",
                 )  # fmt: skip
 
-    def _prunable(self, versions: Sequence[Version]) -> bool:
+    def _prunable(self, project: Project, versions: Sequence[Version]) -> bool:
         doomed = [v for v in versions if v.status in ("superseded", "abandoned", "kept")]
         keep = self.app.settings.keep_versions
-        return any(v.on_platform for v in doomed) or (
+        needed = needed_versions(self.app.database, project)
+        return any(v.on_platform and v.number not in needed for v in doomed) or (
             len({v.bundle for v in doomed if v.bundle}) > keep + 1
         )
 

@@ -147,6 +147,8 @@ scores = Table(
     # Calibrated probability of each class, where an image may have several.
     Column("probs", JSON(none_as_null=True)),
     Column("position", Integer),  # place in our order, from 0
+    # Label Studio has the prediction without its result: somebody is to check the task blind.
+    Column("hidden", Boolean),
 )
 
 # Out-of-fold correctness on random-share labels: what the promotion gate compares.

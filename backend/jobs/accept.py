@@ -25,8 +25,8 @@ from backend.audits import (
     WATCHED_SHARE,
     proved,
     regions_of,
-    released,
 )
+from backend.checks import misplaced
 from backend.edges.database.audits import PENDING
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import BackendError, NotNowError
@@ -45,6 +45,8 @@ DELETE_S = 0.15
 def run(job: Job) -> str:
     """Accept what the audit named in the payload has proved."""
     database, key = job.app.database, job.run.project
+    # Asked for twice, two workers would make two annotations of a prediction.
+    job.wait_for_others("accept", "undo")
     audit = _audit(job)
     if audit.status not in (CERTIFIED, ACCEPTING):
         return f"nothing to accept: the audit is {audit.status}"
@@ -82,6 +84,8 @@ def undo(job: Job) -> str:
     if audit.status not in STANDING:
         return f"nothing to take back: the audit is {audit.status}"
     database.update_audit(audit.id, status=UNDOING)
+    # Accepting ends with what is being made at this moment, and that is to be taken back as well.
+    job.wait_for_others("accept", "undo")
     earlier = database.audit_states(audit.id).get(UNDONE, 0)
     todo = [
         *database.audit_items(audit.id, state=ACCEPTED),
@@ -100,7 +104,7 @@ def undo(job: Job) -> str:
     synchronise(job)
     database.update_audit(audit.id, status=UNDONE)
     live = job.project.live_version
-    if live is not None and released(database, job.project, live):
+    if live is not None and misplaced(database, job.project, live):
         database.add_run(job.run.project, "audit", reason="what was accepted is taken back")
     changed = f"; {kept} that people changed or deleted since are left" if kept else ""
     before = f", after {earlier} of a run that broke off" if earlier else ""
@@ -200,8 +204,11 @@ def _accept(job: Job, audit: Audit, items: Sequence[AuditItem]) -> None:
         i for i in ids if i in there and any(not a.made_in_bulk for a in there[i].annotations)
     ]
     gone = [i for i in ids if i not in there]
-    database.update_items(audit.id, [*answered, *gone], state="")
-    left = [i for i in ids if i in there and i not in answered]
+    # Hidden for an audit before and not shown again yet: an annotation of it would be empty.
+    said = database.scores(job.run.project, audit.version, ids)
+    hidden = {i for i, row in said.items() if row.hidden}
+    left = [i for i in ids if i in there and i not in answered and i not in hidden]
+    database.update_items(audit.id, [*answered, *gone, *hidden], state="")
     job.platform.accept_predictions(number, name, left)
     records = job.platform.tasks_of_many(number, left)
     made = {

@@ -94,6 +94,21 @@ class Job:
             )
         return kind.load(self.app.versions_folder(version.project) / version.bundle)
 
+    def running_before(self, *kinds: str) -> list[Run]:
+        """Runs of those kinds, of this project, that other workers have begun before this one."""
+        mine = (self.run.started_at or 0.0, self.run.id)
+        return [
+            run
+            for run in self.app.database.runs(self.run.project, status=("running",))
+            if run.kind in kinds and (run.started_at or 0.0, run.id) < mine
+        ]
+
+    def wait_for_others(self, *kinds: str) -> None:
+        """Wait until no run of those kinds that began before this one is at work any more."""
+        while others := self.running_before(*kinds):
+            self.confirm(stage=f"waiting for another run: {others[0].kind}")
+            self.sleep(0.5)
+
     def lap(self, name: str) -> None:
         """Note under `name` how many seconds went by since the last lap, or the job's start."""
         now = time.perf_counter()

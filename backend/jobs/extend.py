@@ -75,9 +75,11 @@ def run(job: Job) -> str:
         for new in rows:
             job.wait_for_pause()
             job.platform.create_prediction(prediction(spec, version.name, new))
+            # At once: if the next one fails, this one must not be made twice.
+            app.database.put_scores(key, version.number, [new])
     else:
         import_bulk(job, version.name, spec, rows, label="publishing new tasks")
-    app.database.put_scores(key, version.number, rows)
+        app.database.put_scores(key, version.number, rows)
     if version.bundle is not None:
         compare_doubtful(job, pool, app.labels(key, spec), only_if_new=True)
     done_now = f"{len(rows)} new tasks have predictions of {version.name}"

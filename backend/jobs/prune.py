@@ -11,7 +11,7 @@ import shutil
 import time
 
 from backend import pacing
-from backend.audits import ACCEPTING, CERTIFIED
+from backend.audits import needed_versions
 from backend.jobs.base import Job
 
 # A slice of work, after which more urgent jobs get their turn.
@@ -28,7 +28,7 @@ def run(job: Job) -> str:
     app, key = job.app, job.run.project
     project = job.project
     versions = app.database.versions(key)
-    needed = {audit.version for audit in app.database.audits(key, status=(CERTIFIED, ACCEPTING))}
+    needed = needed_versions(app.database, project)
     doomed = [
         v for v in versions if v.status in DOOMED and v.on_platform and v.number not in needed
     ]

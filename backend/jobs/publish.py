@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from backend.acceptance import review
 from backend.audits import to_check
 from backend.edges.labels import answers
 from backend.edges.labels.config import TaskSpec
@@ -143,6 +144,8 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
     job.confirm()
     database.update_version(project.key, version.number, status="publishing", on_platform=True)
     unseen = {task for task, blind in to_check(database, project, version.number).items() if blind}
+    places = {row.task_id: (row.score, row.cluster, True) for row in rows if row.task_id in unseen}
+    database.place_scores(project.key, version.number, places)
     rows = [replace(row, label=None) if row.task_id in unseen else row for row in rows]
     tagged = [row for row in rows if row.cluster is not None]
     first = sorted(tagged, key=lambda row: row.score)[:TAGGED_BEFORE]
@@ -173,10 +176,11 @@ def publish(job: Job, version: Version, spec: TaskSpec, rows: Sequence[Score]) -
             job.app.first_published(project)
         elif version.kind != "cold":
             job.tell_piles()
-        _tag(job, version.name, [row for row in tagged if row.task_id not in early])
+        _tag(job, version, [row for row in tagged if row.task_id not in early])
     except PlatformError as exc:
         # The version is live and complete; only the tab or some clusters are missing.
         log.warning("%s is live, but not everything around it: %s", version.name, exc)
+    review(database, job.project)  # it ends audits of the version before
 
 
 def import_bulk(
@@ -222,17 +226,24 @@ def _create(job: Job, spec: TaskSpec, version: str, row: Score) -> None:
         log.warning("task %s is gone: %s", row.task_id, exc)
 
 
-def _tag(job: Job, version: str, rows: Sequence[Score]) -> None:
-    """Give tasks that were imported in bulk their clusters, in the order they will be served."""
+def _tag(job: Job, version: Version, rows: Sequence[Score]) -> None:
+    """Give tasks that were imported in bulk their clusters, in the order they will be served.
+
+    Not those that another worker has put in front for an audit meanwhile.
+    """
     number = job.project.platform_id
     for start in range(0, len(rows), LOOK_UP):
         part = sorted(rows, key=lambda row: row.score)[start : start + LOOK_UP]
         job.say(0.97, f"tagging more of the queue: {start} of {len(rows)}")
         job.wait_for_pause()
-        found = job.platform.predictions_of_many(number, [row.task_id for row in part])
+        ids = [row.task_id for row in part]
+        found = job.platform.predictions_of_many(number, ids)
+        known = job.app.database.scores(version.project, version.number, ids)
         for row in part:
+            if row.task_id not in known or known[row.task_id].cluster != row.cluster:
+                continue
             for item in found.get(row.task_id, ()):
-                if item.get("model_version") == version:
+                if item.get("model_version") == version.name:
                     job.wait_for_pause()
                     job.platform.update_prediction(int(item["id"]), cluster=row.cluster)
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.audits import to_check
-from backend.drift import DRIFT
+from backend.checks import checks
 from backend.errors import BackendError
 from backend.jobs.base import Job
 from backend.kinds import Said, kind_of
@@ -106,7 +105,7 @@ def next_round(
         len(labels), retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
     )
     index = pool.index
-    asked = [i for i in checks(job, version) if i in index]
+    asked = [i for i in checks(app.database, job.project, version) if i in index]
     earlier = app.database.draws(job.run.project)
     waiting = [i for i in earlier if i in index and pool.open[index[i]]]
     wanted = draws_wanted(
@@ -154,16 +153,3 @@ def front_size(job: Job, labels: int) -> int:
         labels, retrain_after=settings.retrain_after, retrain_growth=settings.retrain_growth
     )
     return max(settings.front, min(math.ceil(1.2 * size), MOST_TAGGED))
-
-
-def checks(job: Job, version: int) -> dict[int, bool]:
-    """Tasks to look at that nobody has labelled yet; whether without what is predicted.
-
-    Those drawn for an audit, some of what was accepted, and some of new tasks that are unlike the
-    others; while that version is the live one.
-    """
-    database, key = job.app.database, job.run.project
-    touched = database.touched_tasks(key)
-    unlike = {task: False for task in database.draws(key, kind=DRIFT) if task not in touched}
-    found = to_check(database, job.project, version)
-    return found | {task: blind for task, blind in unlike.items() if task not in found}

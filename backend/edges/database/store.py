@@ -65,8 +65,8 @@ class Store:
                 c.execute(sa.text("SELECT pg_advisory_xact_lock(20261123)"))
             t.metadata.create_all(c)
             for column in (
-                t.scores.c.probs, t.answers.c.lead_time, t.answers.c.made_in_bulk,
-                t.projects.c.drift, t.projects.c.methods,
+                t.scores.c.probs, t.scores.c.hidden, t.projects.c.drift, t.projects.c.methods,
+                t.answers.c.lead_time, t.answers.c.made_in_bulk,
                 t.annotators.c.recall, t.annotators.c.precision, t.consensus.c.probs,
             ):  # fmt: skip
                 self._add_if_missing(c, column)

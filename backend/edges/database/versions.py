@@ -124,9 +124,15 @@ class Versions(Store):
         return found
 
     def place_scores(
-        self, key: str, number: int, places: Mapping[int, tuple[float, int | None]]
+        self, key: str, number: int, places: Mapping[int, tuple[float, int | None, bool]]
     ) -> None:
-        """Give tasks another place in the queue: task -> score and cluster; P(right) stays."""
+        """Give tasks another place in the queue; P(right) stays.
+
+        Args:
+            key: the project.
+            number: of the version.
+            places: task -> score, cluster, and whether people do not see what is predicted.
+        """
         s = t.scores.c
         if not places:
             return
@@ -136,9 +142,33 @@ class Versions(Store):
                 .where(
                     (s.project == key) & (s.version == number) & (s.task_id == sa.bindparam("task"))
                 )
-                .values(score=sa.bindparam("to"), cluster=sa.bindparam("group")),
-                [{"task": i, "to": to, "group": group} for i, (to, group) in places.items()],
+                .values(
+                    score=sa.bindparam("to"),
+                    cluster=sa.bindparam("group"),
+                    hidden=sa.bindparam("unseen"),
+                ),
+                [
+                    {"task": i, "to": to, "group": group, "unseen": unseen}
+                    for i, (to, group, unseen) in places.items()
+                ],
             )
+
+    def out_of_place(self, key: str, number: int, *, below: float) -> dict[int, tuple[bool, bool]]:
+        """Open tasks that a trained version has in front of the queue, or hides what it says of.
+
+        Returns:
+            Task -> whether its score is below that, and whether it is hidden.
+        """
+        s, a = t.scores.c, t.answers.c
+        answered = sa.exists(
+            sa.select(1).where((a.project == s.project) & (a.task_id == s.task_id))
+        )
+        query = sa.select(s.task_id, s.score < below, s.hidden).where(
+            (s.project == key) & (s.version == number) & s.p_right.is_not(None)
+            & ((s.score < below) | s.hidden.is_(True)) & ~answered
+        )  # fmt: skip
+        with self.reader.connect() as c:
+            return {task: (bool(front), bool(hid)) for task, front, hid in c.execute(query)}
 
     def unscored(self, key: str, number: int) -> int:
         """Tasks whose image is settled but that the version has not scored."""
