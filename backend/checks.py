@@ -32,16 +32,8 @@ class Misplaced:
 def checks(database: Database, project: Project, version: int) -> dict[int, bool]:
     """Tasks to look at that nobody has labelled yet, in the order they are asked for.
 
-    Those drawn for an audit, some of what was accepted, and some of new tasks that are unlike the
-    others.
-
-    Args:
-        database: the facts.
-        project: whose.
-        version: the one that is live, or is about to be: it ends the audits of another.
-
-    Returns:
-        Task -> whether it is to be labelled without seeing what is predicted.
+    Those of audits (`audits.to_check`, with the same arguments and result), and some of new tasks
+    that are unlike the others.
     """
     unlike = list(database.draws(project.key, kind=DRIFT))
     touched = database.touched_tasks(project.key, unlike)

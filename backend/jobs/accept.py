@@ -12,6 +12,7 @@ from datetime import datetime
 
 import numpy as np
 
+from backend.acceptance import review
 from backend.audits import (
     ACCEPTED,
     ACCEPTING,
@@ -26,7 +27,6 @@ from backend.audits import (
     proved,
     regions_of,
 )
-from backend.checks import misplaced
 from backend.edges.database.audits import PENDING
 from backend.edges.labelstudio_records import AnnotationRecord, TaskRecord
 from backend.errors import BackendError, NotNowError
@@ -103,9 +103,7 @@ def undo(job: Job) -> str:
         database.update_items(audit.id, [item.task_id for item in part], state=UNDONE)
     synchronise(job)
     database.update_audit(audit.id, status=UNDONE)
-    live = job.project.live_version
-    if live is not None and misplaced(database, job.project, live):
-        database.add_run(job.run.project, "audit", reason="what was accepted is taken back")
+    review(database, job.project)  # what was to be checked no longer is
     changed = f"; {kept} that people changed or deleted since are left" if kept else ""
     before = f", after {earlier} of a run that broke off" if earlier else ""
     return f"{gone} accepted labels taken back{before}{changed}"

@@ -37,12 +37,15 @@ class Views(Store):
         return counts
 
     def most_doubtful(self, key: str, number: int, limit: int) -> list[Score]:
-        """The open tasks with the lowest P(right), lowest first."""
+        """The open tasks with the lowest P(right), lowest first.
+
+        Without those that somebody is to check blind: who looks here may be who checks.
+        """
         s = t.scores.c
         columns = [c for c in s if c.name not in ("project", "version")]
         query = (
             sa.select(*columns)
-            .where(_open(key, number))
+            .where(_open(key, number) & s.hidden.is_not(True))
             .order_by(s.p_right, s.task_id)
             .limit(limit)
         )

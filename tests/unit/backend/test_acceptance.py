@@ -701,6 +701,10 @@ def test_who_checks_does_not_see_what_is_predicted(trained):
     assert {task for task, item in live.items() if item["result"] == []} == drawn
     rows = trained.database.scores(trained.key, audit.version)
     assert all(rows[task].label is not None for task in drawn), "the version's word is kept"
+    doubtful = trained.database.most_doubtful(trained.key, audit.version, 1000)
+    assert {row.task_id for row in doubtful} == {
+        task for task in live if task not in drawn | trained.database.touched_tasks(trained.key)
+    }
     answer_audit(trained)
     run(trained, "accept", audit)
     watched = {i.task_id for i in trained.database.audit_items(audit.id, state=audits.WATCHED)}
