@@ -28,7 +28,7 @@ from model.acquisition.variance import (
     nearest_to_most,
 )
 from model.detection.calibration import SHOWN
-from model.detection.maps import ImageMaps
+from model.detection.maps import ImageMaps, means_inside
 from model.detection.types import Detections, Floats
 from model.errors import ShapeError
 from model.registry import Registry
@@ -103,7 +103,7 @@ class Pool:
 
     def seen(self, row: int, boxes: Floats) -> F32:
         """``(B, channels)`` what the network saw inside boxes of one of the images."""
-        return seen_inside(self.images[int(self.number[row])], boxes)
+        return means_inside(self.images[int(self.number[row])].levels[-1], boxes)
 
 
 def class_weights(counts: NDArray[np.int64], ap50: Sequence[float | None] | None = None) -> Floats:
@@ -132,24 +132,6 @@ def worth_of(found: Detections, weights: Floats) -> float:
         largest = np.sort(doubt[found.label == label])[::-1][:COUNTED]
         value += weights[label] * float(largest.sum())
     return value + MISSED_WEIGHT * min(found.missed, 1.0)
-
-
-def seen_inside(maps: ImageMaps, boxes: Floats) -> F32:
-    """``(B, channels)`` means of the coarsest map over the cells that each box touches.
-
-    Args:
-        maps: of an image.
-        boxes: ``(B, 4)`` shares, none of them empty.
-    """
-    level = maps.levels[-1].astype(np.float32)
-    rows, columns = level.shape[1:]
-    low = (boxes[:, :2] * [columns, rows]).astype(int)
-    high = np.maximum(np.ceil(boxes[:, 2:] * [columns, rows]).astype(int), low + 1)
-    found = [
-        level[:, y:bottom, x:right].mean(axis=(1, 2))
-        for (x, y), (right, bottom) in zip(low, high, strict=True)
-    ]
-    return np.array(found, np.float32).reshape(len(boxes), len(level))
 
 
 def regions_of(found: Detections, weights: Floats) -> Regions:

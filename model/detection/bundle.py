@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.detection.calibration import SHOWN, BoxCalibration
+from model.detection.context import Seen
 from model.detection.head import Head, Kept
 from model.detection.maps import ImageMaps
 from model.detection.passes import BOX_ESTIMATORS, Readings, doubt, mean_score, side_spread
@@ -63,7 +64,8 @@ class BoxBundle:
             raise ShapeError("maps", expected=expected, got=channels)
         kept = self.head.find(maps)
         readings = BOX_ESTIMATORS[self.estimator_name](self.head, kept)
-        return detections_of(kept, readings, self.calibration, maps.size)
+        seen = Seen.of(maps, kept) if self.calibration.needs_seen else None
+        return detections_of(kept, readings, self.calibration, maps.size, seen)
 
     def predict(self, maps: ImageMaps) -> Detections:
         """The regions worth showing: those that are right with a probability of 1/6 or more."""
@@ -121,11 +123,23 @@ class BoxBundle:
 
 
 def detections_of(
-    kept: Kept, readings: Readings, calibration: BoxCalibration, size: tuple[int, int]
+    kept: Kept,
+    readings: Readings,
+    calibration: BoxCalibration,
+    size: tuple[int, int],
+    seen: Seen | None = None,
 ) -> tuple[Detections, Kept]:
-    """Calibrated detections of an image, by descending P(right), and `kept` in the same order."""
+    """Calibrated detections of an image, by descending P(right), and `kept` in the same order.
+
+    Args:
+        kept: what the head found.
+        readings: its passes.
+        calibration: of the version.
+        size: width and height of the image in pixels.
+        seen: what the regions look like, where the calibration needs it.
+    """
     mean = mean_score(kept, readings)
-    p_right = calibration.p_right(kept, mean)
+    p_right = calibration.p_right(kept, mean, seen)
     # So that the distribution over the classes says of the likeliest what P(right) says.
     calibrated = np.clip(readings.scores * (p_right / np.maximum(mean, 1e-6))[None, :, None], 0, 1)
     probs, total, aleatoric, epistemic = doubt(calibrated)

@@ -15,8 +15,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from model.calibration.base import logit
+from model.detection.context import Context, Seen, Surroundings
 from model.detection.head import Kept
 from model.detection.types import Floats
+from model.errors import ModelError
 
 # P(right) from which a region is shown: taking one away costs a fifth of what drawing one costs.
 # What is below is expected to be missing.
@@ -30,12 +32,15 @@ OF_SLOPE, OF_OFFSET, OF_QUALITY, OF_CLASS = 0.5, 2.0, 0.5, 0.5
 
 @dataclass(frozen=True)
 class RegionCalibrator:
-    """``P(right) = expit(slope * logit(score) + quality * logit(quality) + offset of class)``.
+    """P(right) of a region from its score, its quality, its class, and where it is.
+
+    ``expit(slope * logit(score) + quality * logit(quality) + offset of class + context)``
 
     Attributes:
         slope: of the score's log odds.
         quality: of the expected IoU's log odds.
         offsets: ``(C,)``.
+        context: what is added for where a region is; None where nothing is known of that.
 
     Source:
         Platt 1999; for boxes Küppers et al. 2020 (arXiv:2004.13546), without the box's position.
@@ -44,10 +49,28 @@ class RegionCalibrator:
     slope: float
     quality: float
     offsets: Floats
+    context: Context | None = None
 
-    def p_right(self, score: Floats, quality: Floats, label: NDArray[np.int64]) -> Floats:
-        """``(R,)`` within (0, 1)."""
+    def p_right(
+        self,
+        score: Floats,
+        quality: Floats,
+        label: NDArray[np.int64],
+        seen: Seen | None = None,
+    ) -> Floats:
+        """``(R,)`` within (0, 1).
+
+        Args:
+            score: ``(R,)`` of the regions of one image.
+            quality: ``(R,)``.
+            label: ``(R,)``.
+            seen: what they look like; asked for where there is a context.
+        """
         z = self.slope * logit(score) + self.quality * logit(quality) + self.offsets[label]
+        if self.context is not None:
+            if seen is None:
+                raise ModelError("a calibrator with a context needs what was seen of the image")
+            z = z + self.context.log_odds(seen)
         return np.clip(expit(z), LEAST, MOST)
 
     @classmethod
@@ -60,6 +83,7 @@ class RegionCalibrator:
         n_classes: int,
         *,
         weight: Floats | None = None,
+        around: Surroundings | None = None,
     ) -> RegionCalibrator:
         """Maximum a posteriori; with no region at all the score as it is.
 
@@ -70,27 +94,45 @@ class RegionCalibrator:
             right: ``(R,)``.
             n_classes: C.
             weight: ``(R,)`` of each region.
+            around: where these R regions are; None fits no context.
         """
         x = np.stack([logit(score), logit(quality)], 1)
         wanted = right.astype(np.float64)
         weight = np.ones(len(wanted)) if weight is None else weight
-        middle = np.concatenate([[1.0, 0.0, 0.0], np.zeros(n_classes)])
-        width = np.concatenate([[OF_SLOPE, OF_QUALITY, OF_OFFSET], np.full(n_classes, OF_CLASS)])
+        images, regions, image_of = _without_context(len(x))
+        if around is not None:
+            images, regions, image_of = around.images, around.regions, around.image_of
+        ends = np.cumsum([2, 1, n_classes, images.shape[1], regions.shape[1]])
+        middle, width = np.zeros(ends[-1]), np.ones(ends[-1])
+        middle[0] = 1.0
+        width[:3], width[3 : ends[2]] = [OF_SLOPE, OF_QUALITY, OF_OFFSET], OF_CLASS
 
         def loss(t: Floats) -> tuple[float, Floats]:
-            z = x @ t[:2] + t[2] + t[3:][label]
+            of_score, offset, of_class, of_image, of_region = np.split(t, ends[:-1])
+            z = x @ of_score + offset + of_class[label]
+            z += (images @ of_image)[image_of] + regions @ of_region
             value = float((weight * (np.logaddexp(0.0, z) - wanted * z)).sum())
             off = (t - middle) / width
             slack = weight * (expit(z) - wanted)
-            of_class = np.bincount(label, weights=slack, minlength=n_classes)
-            gradient = np.concatenate([slack @ x, [slack.sum()], of_class])
+            by_image = np.bincount(image_of, weights=slack, minlength=len(images))
+            gradient = np.concatenate(
+                [
+                    slack @ x,
+                    [slack.sum()],
+                    np.bincount(label, weights=slack, minlength=n_classes),
+                    by_image @ images,
+                    slack @ regions,
+                ]
+            )
             return value + 0.5 * float(off @ off), gradient + off / width
 
         # By chance, few regions may say that those of low score are right.
         free: tuple[float | None, float | None] = (None, None)
         bounds = [(LEAST_SLOPE, None), *[free] * (len(middle) - 1)]
         found = minimize(loss, middle, jac=True, method="L-BFGS-B", bounds=bounds).x
-        return cls(float(found[0]), float(found[1]), found[2] + found[3:])
+        (slope, of_quality), offset, of_class, of_image, of_region = np.split(found, ends[:-1])
+        context = None if around is None else around.context(of_image, of_region)
+        return cls(float(slope), float(of_quality), offset + of_class, context)
 
 
 @dataclass(frozen=True)
@@ -173,6 +215,11 @@ class ImageCalibrator:
         return replace(plain, slope=float(slope), offset=float(offset))
 
 
+def _without_context(regions: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Images and regions of which nothing is known, and which image each region is in."""
+    return np.zeros((1, 0)), np.zeros((regions, 0)), np.zeros(regions, np.int64)
+
+
 def is_empty(p_right: Floats) -> bool:
     """Whether no region of an image is shown."""
     return not bool((p_right >= SHOWN).any())
@@ -191,14 +238,20 @@ class BoxCalibration:
     regions: RegionCalibrator
     images: ImageCalibrator
 
-    def p_right(self, kept: Kept, mean_score: Floats) -> Floats:
+    @property
+    def needs_seen(self) -> bool:
+        """Whether it has to be told what an image's regions look like."""
+        return self.regions.context is not None
+
+    def p_right(self, kept: Kept, mean_score: Floats, seen: Seen | None = None) -> Floats:
         """``(R,)`` of an image's regions, `mean_score` being that of their class over passes."""
-        return self.regions.p_right(mean_score, kept.quality, kept.label)
+        return self.regions.p_right(mean_score, kept.quality, kept.label, seen)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, for storing."""
         r, i = self.regions, self.images
-        return {
+        context = {} if r.context is None else r.context.arrays()
+        return {f"context.{name}": value for name, value in context.items()} | {
             "region": np.array([r.slope, r.quality]),
             "offsets": r.offsets,
             "image": np.array(
@@ -211,7 +264,10 @@ class BoxCalibration:
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> BoxCalibration:
         """From what `arrays` gave."""
         slope, quality = arrays["region"].tolist()
+        mark = "context."
+        parts = {k.removeprefix(mark): v for k, v in arrays.items() if k.startswith(mark)}
+        context = Context.restore(parts) if parts else None
         return cls(
-            RegionCalibrator(slope, quality, arrays["offsets"]),
+            RegionCalibrator(slope, quality, arrays["offsets"], context),
             ImageCalibrator(*arrays["image"].tolist()),
         )

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.detection.bundle import BoxBundle
+from model.detection.context import Seen
 from model.detection.copy_paste import Example
 from model.detection.geometry import iou_matrix
 from model.detection.graph import last_layers, write_head
 from model.detection.head import Head, Kept
-from model.detection.outcomes import LabelledImages, OutOfFold
+from model.detection.outcomes import LEAST_IMAGES, LabelledImages, OutOfFold
 from model.detection.passes import BOX_ESTIMATORS, DEFAULT_BOX_ESTIMATOR, Readings
 from model.detection.schedule import Schedule, schedule_for
 from model.detection.shape import HeadShape, Standard, log_sides, shape_for, small_objects
@@ -80,7 +81,8 @@ def fit(
     rng = np.random.default_rng(config.seed)
     folds = min(recipe.schedule.folds, len(data))
     fold = rng.permutation(len(data)) % folds
-    seen: dict[int, tuple[Kept, Readings]] = {}
+    read: dict[int, tuple[Kept, Readings]] = {}
+    seen: dict[int, Seen] = {}
     for number in range(folds):
         what = f"training to calibrate, {number + 1} of {folds}"
         first, part = number * 0.45 / folds, 0.45 / folds
@@ -90,8 +92,11 @@ def fit(
 
         head = recipe.to_calibrate().train(data, np.flatnonzero(fold != number), say)
         for n in np.flatnonzero(fold == number).tolist():
-            kept = head.find(data.maps[n])
-            seen[n] = kept, BOX_ESTIMATORS[config.estimator](head, kept)
+            maps = data.maps[n]
+            kept = head.find(maps)
+            read[n] = kept, BOX_ESTIMATORS[config.estimator](head, kept)
+            if len(data) >= LEAST_IMAGES:
+                seen[n] = Seen.of(maps, kept)
     trained = time.process_time()
     head = recipe.train(
         data,
@@ -101,7 +106,11 @@ def fit(
     head_cpu_s = time.process_time() - trained
     progress(0.95, "calibrating")
     found = OutOfFold(
-        [seen[n][0] for n in range(len(data))], [seen[n][1] for n in range(len(data))], data
+        kept=[read[n][0] for n in range(len(data))],
+        readings=[read[n][1] for n in range(len(data))],
+        data=data,
+        seen=[seen[n] for n in sorted(seen)],
+        seed=config.seed,
     )
     calibration = found.calibrated()
     metrics = found.measure(classes, seed=config.seed)
@@ -111,6 +120,7 @@ def fit(
         "steps": recipe.steps,
         "members": recipe.networks,
         "overlap": recipe.overlap,
+        "context": found.strength,
         "small_objects": small_objects(log_sides(data.drawn, data.canvases, len(classes))),
         "made_smaller": _made_smaller(data),
         "head_cpu_seconds": head_cpu_s,

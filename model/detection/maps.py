@@ -49,6 +49,24 @@ class ImageMaps:
         return pooled(tuple(level.astype(np.float32) for level in self.levels))
 
 
+def means_inside(level: NDArray[np.float16], boxes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """``(B, channels)`` means of a map over the cells that each box touches.
+
+    Args:
+        level: ``(channels, rows, columns)``.
+        boxes: ``(B, 4)`` shares of the image, none of them empty.
+    """
+    values = level.astype(np.float32)
+    channels, rows, columns = values.shape
+    low = (boxes[:, :2] * [columns, rows]).astype(int)
+    high = np.maximum(np.ceil(boxes[:, 2:] * [columns, rows]).astype(int), low + 1)
+    found = [
+        values[:, y:bottom, x:right].mean(axis=(1, 2))
+        for (x, y), (right, bottom) in zip(low, high, strict=True)
+    ]
+    return np.array(found, np.float32).reshape(len(boxes), channels)
+
+
 def _canvas_of(coarsest: Sequence[int]) -> tuple[int, int]:
     _, rows, columns = coarsest
     return columns * STRIDES[-1], rows * STRIDES[-1]

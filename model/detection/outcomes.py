@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from model.calibration.metrics import judged
 from model.detection.bundle import as_found, detections_of, shown
 from model.detection.calibration import SHOWN, BoxCalibration, ImageCalibrator, RegionCalibrator
+from model.detection.context import Likeness, Seen, Surroundings
 from model.detection.evaluate import (
+    Matches,
     average_precision,
     detection_ece,
     match,
@@ -28,6 +30,10 @@ from model.detection.types import BoxLabels, Detections, Floats
 from model.detection.views import View, views_for
 
 METRIC = "images right as they are"
+FOLDS = 5  # that the strength of a context is chosen by
+STRENGTHS = (0.1, 0.3, 1.0)
+LEAST_IMAGES = 60  # labelled ones from which on a context is looked for
+MOST_IMAGES = 2_000  # that it is fitted to
 
 
 @dataclass(frozen=True)
@@ -93,33 +99,102 @@ class OutOfFold:
         kept: N.
         readings: N, the passes of each image's regions.
         data: the labels.
+        seen: N, what these regions look like; none where that shall not count.
+        seed: of parts of the images.
     """
 
     kept: Sequence[Kept]
     readings: Sequence[Readings]
     data: LabelledImages
+    seen: Sequence[Seen] = ()
+    seed: int = 0
 
     @cached_property
     def mean(self) -> list[Floats]:
         """N times ``(R,)``, score of each region's class over the passes."""
         return [mean_score(k, r) for k, r in zip(self.kept, self.readings, strict=True)]
 
+    @cached_property
+    def _matches(self) -> list[Matches]:
+        return [
+            match(k.boxes, k.label, mean, drawn)
+            for k, mean, drawn in zip(self.kept, self.mean, self.data.drawn, strict=True)
+        ]
+
+    @cached_property
+    def _likeness(self) -> Likeness:
+        return Likeness.fit(self.seen, seed=self.seed)
+
+    @cached_property
+    def strength(self) -> float:
+        """How far to trust that regions are right more often in some places than in others.
+
+        Factor of the prior's variances, 0 for not at all: the one whose probabilities say most of
+        images that were not fitted to, if it says more than 0 does by its standard error.
+        """
+        if len(self.seen) < LEAST_IMAGES or not sum(len(one.regions) for one in self.seen):
+            return 0.0
+        rows = np.arange(len(self.kept))
+        plain = self._loss(rows, 0.0)
+        best, most = 0.0, 0.0
+        for strength in STRENGTHS:
+            gained = plain - self._loss(rows, strength)
+            error = float(gained.std(ddof=1)) / np.sqrt(len(gained))
+            if gained.mean() > max(most, error):
+                best, most = strength, float(gained.mean())
+        return best
+
+    def _loss(self, rows: NDArray[np.int64], strength: float) -> Floats:
+        """``(N,)`` negative log likelihood of each image's regions, fitted to other images."""
+        losses = []
+        for n, p in zip(rows, self._cross_fitted(rows, strength), strict=True):
+            known = ~self._matches[n].ignored
+            happened = np.where(self._matches[n].right, p, 1 - p)[known]
+            losses.append(-float(np.log(happened).sum()))
+        return np.array(losses)
+
+    def _cross_fitted(self, rows: NDArray[np.int64], strength: float) -> list[Floats]:
+        """P(right) of the regions of some images, each fitted to the others among them."""
+        fold = np.random.default_rng(self.seed).permutation(len(rows)) % FOLDS
+        said: list[Floats] = [np.zeros(0)] * len(rows)
+        for part in range(FOLDS):
+            regions = self._regions(rows[fold != part], strength)
+            for place in np.flatnonzero(fold == part).tolist():
+                said[place] = self._p_right(regions, int(rows[place]))
+        return said
+
+    def _p_right(self, regions: RegionCalibrator, n: int) -> Floats:
+        k, seen = self.kept[n], self.seen[n] if self.seen else None
+        return regions.p_right(self.mean[n], k.quality, k.label, seen)
+
+    def _regions(self, rows: NDArray[np.int64], strength: float) -> RegionCalibrator:
+        """Fitted to the regions of some of the images."""
+        if strength > 0 and len(rows) > MOST_IMAGES:
+            rows = np.random.default_rng(self.seed).permutation(rows)[:MOST_IMAGES]
+        parts, seen = [], []
+        for n in rows.tolist():
+            k, known = self.kept[n], ~self._matches[n].ignored
+            right = self._matches[n].right
+            parts.append((self.mean[n][known], k.quality[known], k.label[known], right[known]))
+            if strength > 0:
+                seen.append(self.seen[n].take(known))
+        score, quality, label, right = (np.concatenate(p) for p in zip(*parts, strict=True))
+        around = Surroundings(seen, self._likeness, strength) if strength > 0 else None
+        n_classes = self.kept[0].scores.shape[1]
+        return RegionCalibrator.fit(score, quality, label, right, n_classes, around=around)
+
     def calibrated(self, rows: NDArray[np.int64] | None = None) -> BoxCalibration:
         """Both calibrators, fitted to some of the images, or to all."""
-        chosen = range(len(self.kept)) if rows is None else rows.tolist()
-        n_classes = self.kept[0].scores.shape[1]
-        parts = []
-        for n in chosen:
-            k, mean = self.kept[n], self.mean[n]
-            found = match(k.boxes, k.label, mean, self.data.drawn[n])
-            known = ~found.ignored
-            parts.append((mean[known], k.quality[known], k.label[known], found.right[known]))
-        score, quality, label, right = (np.concatenate(p) for p in zip(*parts, strict=True))
-        regions = RegionCalibrator.fit(score, quality, label, right, n_classes)
+        rows = np.arange(len(self.kept)) if rows is None else rows
+        regions = self._regions(rows, self.strength)
+        if self.strength > 0:
+            # Of an image it was fitted to a context knows too much.
+            stated = self._cross_fitted(rows, self.strength)
+        else:
+            stated = [self._p_right(regions, n) for n in rows.tolist()]
         p_right, missed, all_right = [], [], []
-        for n in chosen:
+        for n, p in zip(rows.tolist(), stated, strict=True):
             k = self.kept[n]
-            p = regions.p_right(self.mean[n], k.quality, k.label)
             seen = p >= SHOWN
             one = outcome(k.boxes[seen], k.label[seen], p[seen], self.data.drawn[n])
             p_right.append(p)
@@ -141,7 +216,8 @@ class OutOfFold:
             calibration = self.calibrated(others)
             for n in np.flatnonzero(half == part).tolist():
                 kept, readings, size = self.kept[n], self.readings[n], self.data.sizes[n]
-                said[n] = detections_of(kept, readings, calibration, size)[0]
+                seen = self.seen[n] if self.seen else None
+                said[n] = detections_of(kept, readings, calibration, size, seen)[0]
         found = [d for d in said if d is not None]
         pairs = zip(found, self.data.drawn, strict=True)
         right = np.array([outcome(*as_found(shown(d)), truth).right for d, truth in pairs])

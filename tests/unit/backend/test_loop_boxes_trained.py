@@ -20,7 +20,8 @@ from backend.kinds import kind_of
 from backend.predictor import Predictor
 from backend.settings import Settings
 from backend.triage import doubted_labels
-from model.detection.acquisition import Pool, seen_inside, select_images
+from model.detection.acquisition import Pool, select_images
+from model.detection.maps import means_inside
 from model.detection.schedule import Schedule
 from model.detection.types import BoxLabels
 from model.detection.views import StoredViews, missing_views
@@ -227,7 +228,7 @@ def test_what_is_next_is_chosen_by_each_images_own_maps(world, monkeypatch) -> N
             maps = world.app.maps.load(code, keys[task])
             boxes_there = given.regions[row].boxes
             np.testing.assert_array_equal(
-                given.seen(row, boxes_there), seen_inside(maps, boxes_there)
+                given.seen(row, boxes_there), means_inside(maps.levels[-1], boxes_there)
             )
             said_of_it = bundle.look(maps)[0].boxes
             assert {tuple(box) for box in boxes_there} <= {

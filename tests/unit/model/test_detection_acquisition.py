@@ -21,12 +21,11 @@ from model.detection.acquisition import (
     class_weights,
     doubt_of,
     regions_of,
-    seen_inside,
     select_images,
     worth_of,
 )
 from model.detection.bundle import shown
-from model.detection.maps import ImageMaps
+from model.detection.maps import ImageMaps, means_inside
 from model.detection.types import Detections
 from model.errors import ShapeError, UnknownNameError
 
@@ -166,12 +165,12 @@ def test_worth_does_not_depend_on_the_order_and_no_region_lowers_it(some: list) 
 def test_a_region_looks_like_what_the_network_saw_in_the_cells_it_touches() -> None:
     coarsest = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float16)
     boxes = np.array([[0.0, 0.0, 0.5, 1 / 3], [0.8, 0.5, 1.0, 1.0], [0.9, 0.9, 0.91, 0.91]])
-    seen = seen_inside(maps_of(coarsest), boxes)
+    seen = means_inside(coarsest, boxes)
     assert seen.dtype == np.float32
     np.testing.assert_allclose(seen[0], coarsest[:, :1, :2].mean((1, 2)), atol=2e-3)
     np.testing.assert_allclose(seen[1], coarsest[:, 1:, 3:].mean((1, 2)), atol=2e-3)
     np.testing.assert_allclose(seen[2], coarsest[:, 2, 3], atol=2e-3)
-    assert seen_inside(maps_of(coarsest), np.zeros((0, 4))).shape == (0, 5)
+    assert means_inside(coarsest, np.zeros((0, 4))).shape == (0, 5)
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=20))
@@ -180,7 +179,7 @@ def test_regions_anywhere_can_be_looked_into(corners: list[tuple[float, ...]]) -
     drawn = np.array(corners)
     low = np.minimum(drawn[:, :2], 1 - 2e-4)
     boxes = np.concatenate([low, np.minimum(low + 1e-4 + drawn[:, 2:], 1.0)], axis=1)
-    np.testing.assert_allclose(seen_inside(maps_of(np.ones((2, 3, 4))), boxes), 1, atol=1e-3)
+    np.testing.assert_allclose(means_inside(np.ones((2, 3, 4), np.float16), boxes), 1, atol=1e-3)
 
 
 def test_regions_are_as_doubtful_as_what_is_said_of_them() -> None:

@@ -1,0 +1,215 @@
+"""Where a region is: what a head's score leaves out of the probability that the region is right.
+
+A head says how much a region looks like an object. How often people agree also depends on what
+kind of image it is (another camera, another stain, somebody who draws less), on what the region
+looks like, where it lies, and what it overlaps. Such effects are learnt from regions that were
+found out of fold: one for each image, from images that look alike (a Gaussian process over what
+the frozen network saw), and one for each property of a region. Far from all labelled images
+nothing is added.
+
+Source:
+    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, 3.4 (the mode), 8.3.1
+    (a subset of the images as centres).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.detection.geometry import iou_matrix
+from model.detection.head import Kept
+from model.detection.maps import ImageMaps, means_inside
+from model.detection.types import Floats
+
+F32 = NDArray[np.float32]
+# Variances of the prior in squared log odds: of an image's effect, of one standard deviation of
+# what was seen inside a region, and of one of its place, size or overlap.
+OF_IMAGE, OF_INSIDE, OF_PLACE = 0.5, 0.01, 0.1
+DIRECTIONS = 8  # in which images differ most
+SHARPNESS = 8.0  # of the kernel: exp(-8) between two images that differ as two mostly do
+MOST_CENTRES = 500  # images
+BOLD = 0.3  # score of a head above which a region is a rival to those it overlaps
+FAR = 4.0  # standard deviations beyond which a property counts no more
+PLACES = 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an image and its R regions look like.
+
+    Attributes:
+        image: ``(D,)`` mean and standard deviation of every channel of all maps.
+        regions: ``(R, F)`` means of the finest map's channels inside each region, then `PLACES`
+            columns: width, height, four sides, distance to the image's edge, largest overlap with
+            another region, with a better one, and the sum of overlaps with bold ones.
+    """
+
+    image: F32
+    regions: F32
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Seen:
+        """Some of the regions."""
+        return Seen(self.image, self.regions[rows])
+
+    @classmethod
+    def of(cls, maps: ImageMaps, kept: Kept) -> Seen:
+        """Of an image's maps and the regions that a head found on them."""
+        levels = [level.astype(np.float32).reshape(len(level), -1) for level in maps.levels]
+        image = np.concatenate(
+            [level.mean(axis=1) for level in levels] + [level.std(axis=1) for level in levels]
+        )
+        inside = means_inside(maps.levels[0], kept.boxes)
+        places = _places(kept.boxes, kept.score).astype(np.float32)
+        return cls(image, np.hstack([inside, places]))
+
+
+def _places(boxes: Floats, score: Floats) -> Floats:
+    """``(R, PLACES)`` see `Seen`."""
+    overlap = iou_matrix(boxes, boxes)
+    np.fill_diagonal(overlap, 0.0)
+    better = score[None, :] > score[:, None]
+    edge = np.minimum(boxes[:, :2], 1 - boxes[:, 2:]).min(axis=1)
+    return np.column_stack(
+        [
+            boxes[:, 2:] - boxes[:, :2],
+            boxes,
+            edge,
+            overlap.max(axis=1, initial=0.0),
+            (overlap * better).max(axis=1, initial=0.0),
+            (overlap * (score > BOLD)).sum(axis=1),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How images and regions are compared; fitted without knowing what was right.
+
+    Attributes:
+        middle: ``(D,)`` of images' properties,
+        spread: ``(D,)`` their standard deviations.
+        directions: ``(K, D)`` in which images differ most.
+        centres: ``(M, K)`` images that others are compared with.
+        sharpness: of the kernel ``exp(-sharpness * squared distance)``.
+        region_middle: ``(F,)`` of regions' properties.
+        region_spread: ``(F,)``.
+    """
+
+    middle: Floats
+    spread: Floats
+    directions: Floats
+    centres: Floats
+    sharpness: float
+    region_middle: Floats
+    region_spread: Floats
+
+    @classmethod
+    def fit(cls, seen: Sequence[Seen], *, seed: int) -> Likeness:
+        """From labelled images, at least two; of very many some are the centres."""
+        images = np.array([one.image for one in seen], np.float64)
+        middle, spread = images.mean(axis=0), images.std(axis=0) + 1e-9
+        scaled = (images - middle) / spread
+        _, _, directions = np.linalg.svd(scaled - scaled.mean(axis=0), full_matrices=False)
+        directions = directions[:DIRECTIONS]
+        places = scaled @ directions.T
+        rng = np.random.default_rng(seed)
+        centres = places[rng.permutation(len(places))[:MOST_CENTRES]]
+        apart = _squared(centres, centres)
+        typical = float(np.median(apart[np.triu_indices(len(apart), 1)]))
+        regions = np.concatenate([one.regions for one in seen]).astype(np.float64)
+        return cls(
+            middle=middle,
+            spread=spread,
+            directions=directions,
+            centres=centres,
+            sharpness=SHARPNESS / max(typical, 1e-9),
+            region_middle=regions.mean(axis=0),
+            region_spread=regions.std(axis=0) + 1e-6,
+        )
+
+    def to_centres(self, images: F32) -> Floats:
+        """``(N, M)`` kernel between images ``(N, D)`` and the centres."""
+        places = ((images - self.middle) / self.spread) @ self.directions.T
+        kernel: Floats = np.exp(-self.sharpness * _squared(places, self.centres))
+        return kernel
+
+    def scaled(self, regions: F32) -> Floats:
+        """``(R, F)`` properties in standard deviations."""
+        scaled: Floats = (regions - self.region_middle) / self.region_spread
+        return np.clip(scaled, -FAR, FAR)
+
+
+def _squared(a: Floats, b: Floats) -> Floats:
+    apart = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
+    found: Floats = np.maximum(apart, 0.0)
+    return found
+
+
+@dataclass(frozen=True)
+class Context:
+    """Log odds of being right, added to those of the score.
+
+    Attributes:
+        likeness: how images and regions are compared.
+        of_centres: ``(M,)`` weights of the kernel.
+        of_regions: ``(F,)`` weights of the properties.
+    """
+
+    likeness: Likeness
+    of_centres: Floats
+    of_regions: Floats
+
+    def log_odds(self, seen: Seen) -> Floats:
+        """``(R,)`` of one image's regions."""
+        of_image = self.likeness.to_centres(seen.image[None])[0] @ self.of_centres
+        found: Floats = of_image + self.likeness.scaled(seen.regions) @ self.of_regions
+        return found
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything, for storing."""
+        return {name: np.asarray(value) for name, value in vars(self.likeness).items()} | {
+            "of_centres": self.of_centres,
+            "of_regions": self.of_regions,
+        }
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Context:
+        """From what `arrays` gave."""
+        parts: dict[str, Any] = dict(arrays)
+        weights = {name: parts.pop(name) for name in ("of_centres", "of_regions")}
+        parts["sharpness"] = float(parts["sharpness"])
+        return cls(Likeness(**parts), **weights)
+
+
+class Surroundings:
+    """Properties of N images and all their regions, scaled so that each weight's prior is N(0, 1).
+
+    Args:
+        seen: of the images.
+        likeness: fitted to these, or to more.
+        strength: factor of the prior's variances, above 0.
+    """
+
+    def __init__(self, seen: Sequence[Seen], likeness: Likeness, strength: float) -> None:
+        self._likeness = likeness
+        centres = np.exp(-likeness.sharpness * _squared(likeness.centres, likeness.centres))
+        values, vectors = np.linalg.eigh(centres)
+        # Of centres that are copies of each other one says what all do.
+        root = vectors / np.sqrt(np.maximum(values, 1e-6)) @ vectors.T
+        self._root = root * np.sqrt(strength * OF_IMAGE)
+        self.images = likeness.to_centres(np.array([one.image for one in seen])) @ self._root
+        regions = np.concatenate([one.regions for one in seen])
+        variance = np.full(regions.shape[1], OF_INSIDE)
+        variance[-PLACES:] = OF_PLACE
+        self._scale = np.sqrt(strength * variance)
+        self.regions = likeness.scaled(regions) * self._scale
+        self.image_of = np.repeat(np.arange(len(seen)), [len(one.regions) for one in seen])
+
+    def context(self, of_images: Floats, of_regions: Floats) -> Context:
+        """From the weights of the columns of `images` and `regions`."""
+        return Context(self._likeness, self._root @ of_images, self._scale * of_regions)
