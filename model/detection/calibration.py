@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 from model.calibration.base import logit
@@ -70,7 +71,7 @@ class RegionCalibrator:
         if self.context is not None:
             if seen is None:
                 raise ModelError("a calibrator with a context needs what was seen of the image")
-            z = z + self.context.log_odds(seen)
+            z = z + self.context.log_odds(seen, label)
         return np.clip(expit(z), LEAST, MOST)
 
     @classmethod
@@ -102,26 +103,33 @@ class RegionCalibrator:
         images, regions, image_of = _without_context(len(x))
         if around is not None:
             images, regions, image_of = around.images, around.regions, around.image_of
-        ends = np.cumsum([2, 1, n_classes, images.shape[1], regions.shape[1]])
+        columns = regions.shape[1]
+        ends = np.cumsum([2, 1, n_classes, images.shape[1], columns, n_classes * columns])
+        by_class = csr_array(
+            (np.ones(len(x)), (label, np.arange(len(x)))), shape=(n_classes, len(x))
+        )
         middle, width = np.zeros(ends[-1]), np.ones(ends[-1])
         middle[0] = 1.0
         width[:3], width[3 : ends[2]] = [OF_SLOPE, OF_QUALITY, OF_OFFSET], OF_CLASS
 
         def loss(t: Floats) -> tuple[float, Floats]:
-            of_score, offset, of_class, of_image, of_region = np.split(t, ends[:-1])
-            z = x @ of_score + offset + of_class[label]
-            z += (images @ of_image)[image_of] + regions @ of_region
+            of_score, offset, of_class, of_image, of_all, of_each = np.split(t, ends[:-1])
+            z = x @ of_score + offset + of_class[label] + (images @ of_image)[image_of]
+            of_region = of_all + of_each.reshape(n_classes, columns)
+            z += (regions * of_region[label]).sum(axis=1)
             value = float((weight * (np.logaddexp(0.0, z) - wanted * z)).sum())
             off = (t - middle) / width
             slack = weight * (expit(z) - wanted)
             by_image = np.bincount(image_of, weights=slack, minlength=len(images))
+            by_each = np.asarray(by_class @ (slack[:, None] * regions))
             gradient = np.concatenate(
                 [
                     slack @ x,
                     [slack.sum()],
                     np.bincount(label, weights=slack, minlength=n_classes),
                     by_image @ images,
-                    slack @ regions,
+                    by_each.sum(axis=0),
+                    by_each.ravel(),
                 ]
             )
             return value + 0.5 * float(off @ off), gradient + off / width
@@ -130,8 +138,13 @@ class RegionCalibrator:
         free: tuple[float | None, float | None] = (None, None)
         bounds = [(LEAST_SLOPE, None), *[free] * (len(middle) - 1)]
         found = minimize(loss, middle, jac=True, method="L-BFGS-B", bounds=bounds).x
-        (slope, of_quality), offset, of_class, of_image, of_region = np.split(found, ends[:-1])
-        context = None if around is None else around.context(of_image, of_region)
+        (slope, of_quality), offset, of_class, of_image, of_all, of_each = np.split(
+            found, ends[:-1]
+        )
+        if around is None:
+            context = None
+        else:
+            context = around.context(of_image, of_all + of_each.reshape(n_classes, columns))
         return cls(float(slope), float(of_quality), offset + of_class, context)
 
 

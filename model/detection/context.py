@@ -4,8 +4,8 @@ A head says how much a region looks like an object. How often people agree also 
 kind of image it is (another camera, another stain, somebody who draws less), on what the region
 looks like, where it lies, and what it overlaps. Such effects are learnt from regions that were
 found out of fold: one for each image, from images that look alike (a Gaussian process over what
-the frozen network saw), and one for each property of a region. Far from all labelled images
-nothing is added.
+the frozen network saw), and one for each property of a region, half of it the same for all
+classes. Far from all labelled images nothing is added for the image.
 
 Source:
     Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, 3.4 (the mode), 8.3.1
@@ -28,7 +28,8 @@ from model.detection.types import Floats
 
 F32 = NDArray[np.float32]
 # Variances of the prior in squared log odds: of an image's effect, of one standard deviation of
-# what was seen inside a region, and of one of its place, size or overlap.
+# what was seen inside a region, and of one of its place, size or overlap. Of the last two half is
+# shared by all classes.
 OF_IMAGE, OF_INSIDE, OF_PLACE = 0.5, 0.01, 0.1
 DIRECTIONS = 8  # in which images differ most
 SHARPNESS = 8.0  # of the kernel: exp(-8) between two images that differ as two mostly do
@@ -157,17 +158,18 @@ class Context:
     Attributes:
         likeness: how images and regions are compared.
         of_centres: ``(M,)`` weights of the kernel.
-        of_regions: ``(F,)`` weights of the properties.
+        of_regions: ``(C, F)`` weights of the properties of regions of each class.
     """
 
     likeness: Likeness
     of_centres: Floats
     of_regions: Floats
 
-    def log_odds(self, seen: Seen) -> Floats:
-        """``(R,)`` of one image's regions."""
+    def log_odds(self, seen: Seen, label: NDArray[np.int64]) -> Floats:
+        """``(R,)`` of one image's regions, which have these classes ``(R,)``."""
         of_image = self.likeness.to_centres(seen.image[None])[0] @ self.of_centres
-        found: Floats = of_image + self.likeness.scaled(seen.regions) @ self.of_regions
+        weighed = self.likeness.scaled(seen.regions) * self.of_regions[label]
+        found: Floats = of_image + weighed.sum(axis=1)
         return found
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -206,10 +208,10 @@ class Surroundings:
         regions = np.concatenate([one.regions for one in seen])
         variance = np.full(regions.shape[1], OF_INSIDE)
         variance[-PLACES:] = OF_PLACE
-        self._scale = np.sqrt(strength * variance)
+        self._scale = np.sqrt(strength * variance / 2)
         self.regions = likeness.scaled(regions) * self._scale
         self.image_of = np.repeat(np.arange(len(seen)), [len(one.regions) for one in seen])
 
     def context(self, of_images: Floats, of_regions: Floats) -> Context:
-        """From the weights of the columns of `images` and `regions`."""
+        """From weights of the columns of `images`, and of `regions` by class, ``(C, F)``."""
         return Context(self._likeness, self._root @ of_images, self._scale * of_regions)

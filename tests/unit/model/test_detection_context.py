@@ -1,0 +1,265 @@
+"""Where a region is, on regions whose chances are known because they are simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from support.boxes import painted, random_drawing
+
+from model.calibration.base import logit
+from model.detection import context, outcomes
+from model.detection.calibration import BoxCalibration, ImageCalibrator, RegionCalibrator
+from model.detection.context import (
+    FAR,
+    OF_IMAGE,
+    OF_INSIDE,
+    OF_PLACE,
+    PLACES,
+    Likeness,
+    Seen,
+    Surroundings,
+)
+from model.detection.maps import ImageMaps
+from model.detection.outcomes import LEAST_IMAGES, OutOfFold
+from model.detection.passes import Readings
+from model.detection.types import BoxLabels
+from model.errors import ModelError
+
+INSIDE = 3  # channels of what is seen inside a region, here
+
+
+@dataclass
+class Regions:
+    """What `OutOfFold` reads of an image's regions."""
+
+    boxes: np.ndarray
+    label: np.ndarray
+    quality: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass
+class World:
+    """Images of two kinds; in those of the second fewer of the regions are right."""
+
+    kept: list[Regions]
+    seen: list[Seen]
+    drawn: list[BoxLabels]
+    score: list[np.ndarray]
+    truth: list[np.ndarray]
+
+    def out_of_fold(self, rows=slice(None), **values) -> OutOfFold:
+        kept = self.kept[rows]
+        readings = [Readings(one.scores[None], one.boxes[None]) for one in kept]
+        data = SimpleNamespace(drawn=self.drawn[rows])
+        return OutOfFold(kept, readings, data, self.seen[rows], **values)
+
+
+def world(
+    count: int, *, of_kind=1.5, of_inside=0.0, regions: int = 8, seed: int = 0, apart: float = 4.0
+) -> World:
+    rng = np.random.default_rng(seed)
+    made = World([], [], [], [], [])
+    across = np.linspace(0.05, 0.9, regions)
+    boxes = np.stack([across, across * 0, across + 0.04, across * 0 + 0.1], 1)
+    for _ in range(count):
+        kind = int(rng.integers(2))
+        look = rng.normal(size=6) + apart * kind * np.ones(6)
+        inside = rng.normal(size=(regions, INSIDE))
+        score = rng.uniform(0.05, 0.95, regions)
+        chance = expit(logit(score) + of_kind * (0.5 - kind) * 2 + of_inside * inside[:, 0])
+        right = rng.random(regions) < chance
+        places = np.zeros((regions, PLACES))
+        made.kept.append(
+            Regions(boxes, np.zeros(regions, int), np.full(regions, 0.5), score[:, None])
+        )
+        made.seen.append(
+            Seen(look.astype(np.float32), np.hstack([inside, places]).astype(np.float32))
+        )
+        hit = boxes[right]
+        none = np.zeros((0, 4))
+        made.drawn.append(BoxLabels(hit, np.zeros(len(hit), int), np.zeros(len(hit), bool), none))
+        made.score.append(score)
+        made.truth.append(chance)
+    return made
+
+
+def off(regions: RegionCalibrator, new: World) -> float:
+    """Root mean square of what is stated less the chance there is."""
+    stated = [
+        regions.p_right(k.scores[:, 0], k.quality, k.label, s)
+        for k, s in zip(new.kept, new.seen, strict=True)
+    ]
+    return float(np.sqrt(np.mean((np.concatenate(stated) - np.concatenate(new.truth)) ** 2)))
+
+
+def test_the_kind_of_image_is_learnt_where_it_matters() -> None:
+    data, new = world(120).out_of_fold(), world(60, seed=1)
+    assert data.strength > 0
+    found = data.calibrated().regions
+    plain = world(120).out_of_fold()
+    plain.__dict__["strength"] = 0.0
+    assert plain.calibrated().regions.context is None
+    assert off(found, new) < 0.6 * off(plain.calibrated().regions, new)
+
+
+def test_what_a_region_looks_like_is_learnt_where_it_matters() -> None:
+    data, new = world(150, of_kind=0, of_inside=1.5), world(60, of_kind=0, of_inside=1.5, seed=1)
+    found = data.out_of_fold().calibrated().regions
+    assert found.context is not None
+    plain = data.out_of_fold()
+    plain.__dict__["strength"] = 0.0
+    assert off(found, new) < 0.7 * off(plain.calibrated().regions, new)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_where_nothing_matters_hardly_anything_is_added(seed: int) -> None:
+    data = world(100, of_kind=0, seed=seed).out_of_fold(seed=seed)
+    assert data.strength <= 0.1
+    assert off(data.calibrated().regions, world(60, of_kind=0, seed=99)) < 0.07
+
+
+def test_with_few_images_it_is_not_looked_for() -> None:
+    assert world(LEAST_IMAGES - 1, of_kind=5).out_of_fold().strength == 0
+    assert world(LEAST_IMAGES, of_kind=5).out_of_fold().strength > 0
+    assert world(LEAST_IMAGES, of_kind=5, regions=0).out_of_fold().strength == 0
+
+
+def test_it_is_the_mode_of_a_gaussian_process() -> None:
+    """By Newton's steps of Rasmussen and Williams 2006, algorithm 3.1, on the covariance itself."""
+    made, strength = world(40, of_inside=0.8), 0.7
+    likeness = Likeness.fit(made.seen, seed=0)
+    score = np.concatenate([k.scores[:, 0] for k in made.kept])
+    right = np.random.default_rng(3).random(len(score)) < np.concatenate(made.truth)
+    image = np.repeat(np.arange(40), 8)
+    zeros = np.zeros(len(score), int)
+    found = RegionCalibrator.fit(
+        score, np.full(len(score), 0.5), zeros, right, 1,
+        around=Surroundings(made.seen, likeness, strength),
+    )  # fmt: skip
+
+    places = (np.array([s.image for s in made.seen]) - likeness.middle) / likeness.spread
+    places = places @ likeness.directions.T
+    apart = ((places[:, None] - places[None]) ** 2).sum(2)
+    of_image = strength * OF_IMAGE * np.exp(-likeness.sharpness * apart)
+    scaled = likeness.scaled(np.concatenate([s.regions for s in made.seen]))
+    variance = strength * np.array([OF_INSIDE] * INSIDE + [OF_PLACE] * PLACES)
+    x = logit(score)
+    covariance = of_image[np.ix_(image, image)] + (scaled * variance) @ scaled.T
+    covariance += 0.5**2 * np.outer(x, x) + 2.0**2 + 0.5**2  # of slope, offset and class
+    f, middle = x.copy(), x
+    for _ in range(60):
+        p = expit(f)
+        w = p * (1 - p)
+        b = w * (f - middle) + right - p
+        root = np.sqrt(w)
+        inner = np.eye(len(f)) + root[:, None] * covariance * root[None, :]
+        f = middle + covariance @ (b - root * np.linalg.solve(inner, root * (covariance @ b)))
+    stated = np.concatenate(
+        [
+            found.p_right(k.scores[:, 0], k.quality, k.label, s)
+            for k, s in zip(made.kept, made.seen, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(stated, expit(f), atol=2e-3)
+
+
+def test_far_from_all_labelled_images_nothing_is_added_for_the_image() -> None:
+    data = world(80)
+    found = data.out_of_fold().calibrated().regions.context
+    far = Seen(np.full(6, 1e3, np.float32), np.zeros((2, INSIDE + PLACES), np.float32))
+    of_regions = found.likeness.scaled(far.regions) @ found.of_regions[0]
+    label = np.zeros(2, int)
+    np.testing.assert_allclose(found.log_odds(far, label), of_regions, atol=1e-9)
+
+
+def test_a_property_never_seen_before_counts_within_limits() -> None:
+    likeness = Likeness.fit(world(20).seen, seed=0)
+    odd = np.full((1, INSIDE + PLACES), 1e9, np.float32)
+    np.testing.assert_array_equal(likeness.scaled(odd), np.full_like(odd, FAR))
+
+
+def test_images_that_are_copies_of_each_other_are_compared() -> None:
+    data = world(LEAST_IMAGES)
+    one = data.seen[0].image
+    seen = [Seen(one, s.regions) for s in data.seen]
+    around = Surroundings(seen, Likeness.fit(seen, seed=0), 1.0)
+    assert np.isfinite(around.images).all()
+    assert np.isfinite(around.regions).all()
+
+
+def test_of_very_many_images_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "MOST_CENTRES", 30)
+    monkeypatch.setattr(outcomes, "MOST_IMAGES", 70)
+    asked = []
+    fit = RegionCalibrator.fit
+
+    def counted(score, *rest, **more):
+        asked.append(len(score))
+        return fit(score, *rest, **more)
+
+    monkeypatch.setattr(RegionCalibrator, "fit", counted)
+    found = world(120).out_of_fold().calibrated().regions
+    assert found.context.likeness.centres.shape[0] == 30
+    assert asked[-1 - outcomes.FOLDS] == 70 * 8
+    assert off(found, world(60, seed=1)) < 0.15
+
+
+def test_areas_of_which_nothing_is_known_teach_nothing() -> None:
+    data = world(80)
+    before = data.out_of_fold().calibrated().regions
+    for n in range(80):
+        k, s, d = data.kept[n], data.seen[n], data.drawn[n]
+        box = np.array([[0.1, 0.5, 0.2, 0.6]])
+        data.kept[n] = Regions(
+            np.concatenate([k.boxes, box]), np.append(k.label, 0), np.append(k.quality, 0.5),
+            np.concatenate([k.scores, [[0.9]]]),
+        )  # fmt: skip
+        data.seen[n] = Seen(s.image, np.concatenate([s.regions, s.regions[:1]]))
+        data.drawn[n] = BoxLabels(d.boxes, d.labels, d.accepted, box)
+    after = data.out_of_fold().calibrated().regions
+    assert after.slope == pytest.approx(before.slope, abs=0.02)
+
+
+def test_a_calibration_with_a_context_is_stored_and_asks_for_what_was_seen() -> None:
+    data = world(LEAST_IMAGES)
+    found = data.out_of_fold().calibrated()
+    assert found.needs_seen
+    back = BoxCalibration.restore(found.arrays())
+    kept, seen, score = data.kept[0], data.seen[0], data.score[0]
+    np.testing.assert_array_equal(back.p_right(kept, score, seen), found.p_right(kept, score, seen))
+    with pytest.raises(ModelError, match="needs what was seen"):
+        back.p_right(kept, score)
+    plain = BoxCalibration(RegionCalibrator(1.0, 0.0, np.zeros(1)), ImageCalibrator())
+    assert not plain.needs_seen
+    assert not BoxCalibration.restore(plain.arrays()).needs_seen
+
+
+def test_an_image_is_seen_by_its_maps_and_the_regions_on_it() -> None:
+    maps: ImageMaps = painted(random_drawing(np.random.default_rng(0)), rows=2, columns=3)
+    boxes = np.array([[0.0, 0.0, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.99, 1.0]])
+    kept = SimpleNamespace(boxes=boxes, score=np.array([0.9, 0.5, 0.2]))
+    seen = Seen.of(maps, kept)
+    channels = [len(level) for level in maps.levels]
+    assert seen.image.shape == (2 * sum(channels),)
+    first = maps.levels[0].astype(np.float32).reshape(channels[0], -1)
+    np.testing.assert_allclose(seen.image[: channels[0]], first.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(
+        seen.image[sum(channels) :][: channels[0]], first.std(1), rtol=1e-4, atol=1e-6
+    )
+    places = seen.regions[:, -PLACES:]
+    np.testing.assert_allclose(places[:, :2], boxes[:, 2:] - boxes[:, :2], atol=1e-6)
+    np.testing.assert_allclose(places[:, 2:6], boxes, atol=1e-6)
+    np.testing.assert_allclose(places[:, 6], [0, 0.25, 0], atol=1e-6)
+    np.testing.assert_allclose(places[:, 7], [0.25, 0.25, 0], atol=1e-6)  # with any
+    np.testing.assert_allclose(places[:, 8], [0, 0.25, 0], atol=1e-6)  # with a better one
+    np.testing.assert_allclose(places[:, 9], [0.25, 0.25, 0], atol=1e-6)  # with bold ones
+    none = Seen.of(maps, SimpleNamespace(boxes=np.zeros((0, 4)), score=np.zeros(0)))
+    assert none.regions.shape == (0, channels[0] + PLACES)
