@@ -12,140 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.sparse import csr_array
 from scipy.special import expit
 
-from model.calibration.base import logit
-from model.detection.context import Context, Seen, Surroundings
+from model.detection.context import Context, Seen
 from model.detection.head import Kept
+from model.detection.regions import LEAST, LEAST_SLOPE, MOST, RegionCalibrator
 from model.detection.types import Floats
-from model.errors import ModelError
 
 # P(right) from which a region is shown: taking one away costs a fifth of what drawing one costs.
 # What is below is expected to be missing.
 SHOWN = 1 / 6
-LEAST, MOST = 1e-4, 1 - 1e-4
 PRIOR_EMPTY = 2.0  # images without a region that are taken to miss what images miss on average
-LEAST_SLOPE = 0.05  # a higher score is never trusted less
-# Standard deviations of the prior; the middle is the score itself, unchanged.
-OF_SLOPE, OF_OFFSET, OF_QUALITY, OF_CLASS = 0.5, 2.0, 0.5, 0.5
-
-
-@dataclass(frozen=True)
-class RegionCalibrator:
-    """P(right) of a region from its score, its quality, its class, and where it is.
-
-    ``expit(slope * logit(score) + quality * logit(quality) + offset of class + context)``
-
-    Attributes:
-        slope: of the score's log odds.
-        quality: of the expected IoU's log odds.
-        offsets: ``(C,)``.
-        context: what is added for where a region is; None where nothing is known of that.
-
-    Source:
-        Platt 1999; for boxes Küppers et al. 2020 (arXiv:2004.13546), without the box's position.
-    """
-
-    slope: float
-    quality: float
-    offsets: Floats
-    context: Context | None = None
-
-    def p_right(
-        self,
-        score: Floats,
-        quality: Floats,
-        label: NDArray[np.int64],
-        seen: Seen | None = None,
-    ) -> Floats:
-        """``(R,)`` within (0, 1).
-
-        Args:
-            score: ``(R,)`` of the regions of one image.
-            quality: ``(R,)``.
-            label: ``(R,)``.
-            seen: what they look like; asked for where there is a context.
-        """
-        z = self.slope * logit(score) + self.quality * logit(quality) + self.offsets[label]
-        if self.context is not None:
-            if seen is None:
-                raise ModelError("a calibrator with a context needs what was seen of the image")
-            z = z + self.context.log_odds(seen, label)
-        return np.clip(expit(z), LEAST, MOST)
-
-    @classmethod
-    def fit(
-        cls,
-        score: Floats,
-        quality: Floats,
-        label: NDArray[np.int64],
-        right: NDArray[np.bool_],
-        n_classes: int,
-        *,
-        weight: Floats | None = None,
-        around: Surroundings | None = None,
-    ) -> RegionCalibrator:
-        """Maximum a posteriori; with no region at all the score as it is.
-
-        Args:
-            score: ``(R,)`` of regions on images the head has not seen.
-            quality: ``(R,)``.
-            label: ``(R,)``.
-            right: ``(R,)``.
-            n_classes: C.
-            weight: ``(R,)`` of each region.
-            around: where these R regions are; None fits no context.
-        """
-        x = np.stack([logit(score), logit(quality)], 1)
-        wanted = right.astype(np.float64)
-        weight = np.ones(len(wanted)) if weight is None else weight
-        images, regions, image_of = _without_context(len(x))
-        if around is not None:
-            images, regions, image_of = around.images, around.regions, around.image_of
-        columns = regions.shape[1]
-        ends = np.cumsum([2, 1, n_classes, images.shape[1], columns, n_classes * columns])
-        by_class = csr_array(
-            (np.ones(len(x)), (label, np.arange(len(x)))), shape=(n_classes, len(x))
-        )
-        middle, width = np.zeros(ends[-1]), np.ones(ends[-1])
-        middle[0] = 1.0
-        width[:3], width[3 : ends[2]] = [OF_SLOPE, OF_QUALITY, OF_OFFSET], OF_CLASS
-
-        def loss(t: Floats) -> tuple[float, Floats]:
-            of_score, offset, of_class, of_image, of_all, of_each = np.split(t, ends[:-1])
-            z = x @ of_score + offset + of_class[label] + (images @ of_image)[image_of]
-            of_region = of_all + of_each.reshape(n_classes, columns)
-            z += (regions * of_region[label]).sum(axis=1)
-            value = float((weight * (np.logaddexp(0.0, z) - wanted * z)).sum())
-            off = (t - middle) / width
-            slack = weight * (expit(z) - wanted)
-            by_image = np.bincount(image_of, weights=slack, minlength=len(images))
-            by_each = np.asarray(by_class @ (slack[:, None] * regions))
-            gradient = np.concatenate(
-                [
-                    slack @ x,
-                    [slack.sum()],
-                    np.bincount(label, weights=slack, minlength=n_classes),
-                    by_image @ images,
-                    by_each.sum(axis=0),
-                    by_each.ravel(),
-                ]
-            )
-            return value + 0.5 * float(off @ off), gradient + off / width
-
-        # By chance, few regions may say that those of low score are right.
-        free: tuple[float | None, float | None] = (None, None)
-        bounds = [(LEAST_SLOPE, None), *[free] * (len(middle) - 1)]
-        found = minimize(loss, middle, jac=True, method="L-BFGS-B", bounds=bounds).x
-        (slope, of_quality), offset, of_class, of_image, of_all, of_each = np.split(
-            found, ends[:-1]
-        )
-        if around is None:
-            context = None
-        else:
-            context = around.context(of_image, of_all + of_each.reshape(n_classes, columns))
-        return cls(float(slope), float(of_quality), offset + of_class, context)
 
 
 @dataclass(frozen=True)
@@ -226,11 +103,6 @@ class ImageCalibrator:
             loss, middle, jac=True, method="L-BFGS-B", bounds=[(LEAST_SLOPE, None), (None, None)]
         ).x
         return replace(plain, slope=float(slope), offset=float(offset))
-
-
-def _without_context(regions: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Images and regions of which nothing is known, and which image each region is in."""
-    return np.zeros((1, 0)), np.zeros((regions, 0)), np.zeros(regions, np.int64)
 
 
 def is_empty(p_right: Floats) -> bool:

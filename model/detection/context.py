@@ -5,11 +5,13 @@ kind of image it is (another camera, another stain, somebody who draws less), on
 looks like, where it lies, and what it overlaps. Such effects are learnt from regions that were
 found out of fold: one for each image, from images that look alike (a Gaussian process over what
 the frozen network saw), and one for each property of a region, half of it the same for all
-classes. Far from all labelled images nothing is added for the image.
+classes. Far from all labelled images nothing is added for the image, and what is not known of it
+draws P(right) towards one half.
 
 Source:
-    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, 3.4 (the mode), 8.3.1
-    (a subset of the images as centres).
+    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, 3.4 (Laplace's
+    approximation), 8.3.1 (a subset of the images as centres). MacKay 1992, The evidence framework
+    applied to classification networks (the average over what is not known).
 """
 
 from __future__ import annotations
@@ -159,11 +161,15 @@ class Context:
         likeness: how images and regions are compared.
         of_centres: ``(M,)`` weights of the kernel.
         of_regions: ``(C, F)`` weights of the properties of regions of each class.
+        variance: prior variance of an image's effect.
+        known: ``(M, M)`` what labels took from it: ``k @ known @ k`` of an image's kernel ``k``.
     """
 
     likeness: Likeness
     of_centres: Floats
     of_regions: Floats
+    variance: float
+    known: Floats
 
     def log_odds(self, seen: Seen, label: NDArray[np.int64]) -> Floats:
         """``(R,)`` of one image's regions, which have these classes ``(R,)``."""
@@ -172,20 +178,28 @@ class Context:
         found: Floats = of_image + weighed.sum(axis=1)
         return found
 
+    def doubt(self, seen: Seen) -> float:
+        """Variance of what is added for an image: little where similar ones are labelled."""
+        kernel = self.likeness.to_centres(seen.image[None])[0]
+        return max(self.variance - float(kernel @ self.known @ kernel), 0.0)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, for storing."""
         return {name: np.asarray(value) for name, value in vars(self.likeness).items()} | {
             "of_centres": self.of_centres,
             "of_regions": self.of_regions,
+            "variance": np.asarray(self.variance),
+            "known": self.known,
         }
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Context:
         """From what `arrays` gave."""
         parts: dict[str, Any] = dict(arrays)
-        weights = {name: parts.pop(name) for name in ("of_centres", "of_regions")}
+        own = {name: parts.pop(name) for name in ("of_centres", "of_regions", "known")}
+        variance = float(parts.pop("variance"))
         parts["sharpness"] = float(parts["sharpness"])
-        return cls(Likeness(**parts), **weights)
+        return cls(Likeness(**parts), variance=variance, **own)
 
 
 class Surroundings:
@@ -203,7 +217,8 @@ class Surroundings:
         values, vectors = np.linalg.eigh(centres)
         # Of centres that are copies of each other one says what all do.
         root = vectors / np.sqrt(np.maximum(values, 1e-6)) @ vectors.T
-        self._root = root * np.sqrt(strength * OF_IMAGE)
+        self._variance = strength * OF_IMAGE
+        self._root = root * np.sqrt(self._variance)
         self.images = likeness.to_centres(np.array([one.image for one in seen])) @ self._root
         regions = np.concatenate([one.regions for one in seen])
         variance = np.full(regions.shape[1], OF_INSIDE)
@@ -212,6 +227,20 @@ class Surroundings:
         self.regions = likeness.scaled(regions) * self._scale
         self.image_of = np.repeat(np.arange(len(seen)), [len(one.regions) for one in seen])
 
-    def context(self, of_images: Floats, of_regions: Floats) -> Context:
-        """From weights of the columns of `images`, and of `regions` by class, ``(C, F)``."""
-        return Context(self._likeness, self._root @ of_images, self._scale * of_regions)
+    def context(self, of_images: Floats, of_regions: Floats, told: Floats) -> Context:
+        """What was learnt.
+
+        Args:
+            of_images: ``(M,)`` weights of the columns of `images`.
+            of_regions: ``(C, F)`` weights of the columns of `regions`, by class.
+            told: ``(N,)`` what each image's regions tell of its effect: curvature of the loss.
+        """
+        # Laplace's approximation: of each direction this share of the prior's variance is left.
+        left = np.linalg.inv(np.eye(self.images.shape[1]) + (self.images.T * told) @ self.images)
+        return Context(
+            self._likeness,
+            self._root @ of_images,
+            self._scale * of_regions,
+            self._variance,
+            self._root @ (np.eye(len(left)) - left) @ self._root,
+        )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.calibration.metrics import judged
 from model.detection.bundle import as_found, detections_of, shown
-from model.detection.calibration import SHOWN, BoxCalibration, ImageCalibrator, RegionCalibrator
+from model.detection.calibration import SHOWN, BoxCalibration, ImageCalibrator
 from model.detection.context import Likeness, Seen, Surroundings
 from model.detection.evaluate import (
     Matches,
@@ -26,6 +26,7 @@ from model.detection.evaluate import (
 from model.detection.head import Kept
 from model.detection.maps import ImageMaps, MapStore, StoredMaps
 from model.detection.passes import Readings, mean_score
+from model.detection.regions import RegionCalibrator
 from model.detection.types import BoxLabels, Detections, Floats
 from model.detection.views import View, views_for
 

@@ -12,18 +12,15 @@ from scipy.special import expit
 from model.calibration.base import logit
 from model.calibration.metrics import ece
 from model.detection import calibration
+from model.detection import regions as regions_module
 from model.detection.calibration import (
-    OF_CLASS,
-    OF_OFFSET,
-    OF_QUALITY,
-    OF_SLOPE,
     SHOWN,
     BoxCalibration,
     ImageCalibrator,
-    RegionCalibrator,
     _log_odds,
     is_empty,
 )
+from model.detection.regions import OF_CLASS, OF_OFFSET, OF_QUALITY, OF_SLOPE, RegionCalibrator
 
 SCORES = np.linspace(0.02, 0.98, 25)
 
@@ -126,6 +123,7 @@ def test_both_gradients_are_those_of_their_losses(monkeypatch: pytest.MonkeyPatc
             checked.append(len(t))
         return minimize(loss, start, **options)
 
+    monkeypatch.setattr(regions_module, "minimize", check)
     monkeypatch.setattr(calibration, "minimize", check)
     RegionCalibrator.fit(*regions(50), 3)
     p, _, missed, right = images(40)

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit
 from support.boxes import painted, random_drawing
 
 from model.calibration.base import logit
-from model.detection import context, outcomes
-from model.detection.calibration import BoxCalibration, ImageCalibrator, RegionCalibrator
+from model.detection import context, outcomes, regions
+from model.detection.calibration import BoxCalibration, ImageCalibrator
 from model.detection.context import (
     FAR,
     OF_IMAGE,
@@ -26,6 +27,7 @@ from model.detection.context import (
 from model.detection.maps import ImageMaps
 from model.detection.outcomes import LEAST_IMAGES, OutOfFold
 from model.detection.passes import Readings
+from model.detection.regions import RegionCalibrator
 from model.detection.types import BoxLabels
 from model.errors import ModelError
 
@@ -162,13 +164,55 @@ def test_it_is_the_mode_of_a_gaussian_process() -> None:
         root = np.sqrt(w)
         inner = np.eye(len(f)) + root[:, None] * covariance * root[None, :]
         f = middle + covariance @ (b - root * np.linalg.solve(inner, root * (covariance @ b)))
-    stated = np.concatenate(
-        [
-            found.p_right(k.scores[:, 0], k.quality, k.label, s)
-            for k, s in zip(made.kept, made.seen, strict=True)
-        ]
-    )
-    np.testing.assert_allclose(stated, expit(f), atol=2e-3)
+    z = [
+        found.log_odds(k.scores[:, 0], k.quality, k.label) + found.context.log_odds(s, k.label)
+        for k, s in zip(made.kept, made.seen, strict=True)
+    ]
+    np.testing.assert_allclose(expit(np.concatenate(z)), expit(f), atol=2e-3)
+
+    told = np.bincount(image, weights=expit(f) * (1 - expit(f)))
+    new = world(10, seed=5).seen
+    moved = (np.array([s.image for s in new]) - likeness.middle) / likeness.spread
+    apart = ((moved @ likeness.directions.T)[:, None] - places[None]) ** 2
+    across = strength * OF_IMAGE * np.exp(-likeness.sharpness * apart.sum(2))
+    taken = across @ np.linalg.solve(of_image + np.diag(1 / told), across.T)
+    doubt = [found.context.doubt(s) for s in new]
+    np.testing.assert_allclose(doubt, strength * OF_IMAGE - np.diag(taken), atol=2e-3)
+
+
+def test_what_is_not_known_of_an_image_draws_towards_one_half() -> None:
+    data = world(80)
+    found = data.out_of_fold().calibrated().regions
+    near, far = data.seen[0], Seen(np.full(6, 1e3, np.float32), data.seen[0].regions)
+    assert 0 <= found.context.doubt(near) < found.context.doubt(far)
+    assert found.context.doubt(far) == pytest.approx(found.context.variance)
+    k = data.kept[0]
+    z = found.log_odds(k.scores[:, 0], k.quality, k.label) + found.context.log_odds(far, k.label)
+    stated = found.p_right(k.scores[:, 0], k.quality, k.label, far)
+    assert (np.abs(stated - 0.5) < np.abs(expit(z) - 0.5)).all()
+    drawn = np.random.default_rng(0).normal(size=100_000) * np.sqrt(found.context.variance)
+    averaged = [expit(one + drawn).mean() for one in z]
+    np.testing.assert_allclose(stated, averaged, atol=0.01)
+
+
+def test_the_gradient_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, checked = world(10, of_inside=0.5), []
+    labels = np.random.default_rng(0).integers(0, 3, 80)
+
+    def check(loss, start, **options):
+        t = start + np.random.default_rng(1).normal(0, 0.5, len(start))
+        slopes = [(loss(t + e)[0] - loss(t - e)[0]) / 2e-6 for e in 1e-6 * np.eye(len(t))]
+        np.testing.assert_allclose(loss(t)[1], slopes, rtol=1e-4, atol=1e-4)
+        checked.append(len(t))
+        return minimize(loss, start, **options)
+
+    monkeypatch.setattr(regions, "minimize", check)
+    score = np.concatenate(data.score)
+    RegionCalibrator.fit(
+        score, score[::-1], labels, score > 0.5, 3,
+        around=Surroundings(data.seen, Likeness.fit(data.seen, seed=0), 1.0),
+    )  # fmt: skip
+    assert checked == [2 + 1 + 3 + 10 + (1 + 3) * (INSIDE + PLACES)]
 
 
 def test_far_from_all_labelled_images_nothing_is_added_for_the_image() -> None:
