@@ -113,6 +113,7 @@ def fit(
         seed=config.seed,
     )
     calibration = found.calibrated()
+    progress(0.98, "measuring")
     metrics = found.measure(classes, seed=config.seed)
     stated, right, regions = (metrics.pop(name) for name in ("stated", "right", "found"))
     metrics |= {
