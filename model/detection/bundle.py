@@ -153,8 +153,8 @@ def detections_of(
         aleatoric=aleatoric,
         epistemic=epistemic,
         spread=side_spread(kept, readings, size),
-        p_all_right=calibration.images.p_all_right(p_right),
-        missed=calibration.images.missed(p_right),
+        p_all_right=calibration.images.p_all_right(p_right, seen),
+        missed=calibration.images.missed(p_right, seen),
         size=size,
     )
     return take(found, order), kept.take(order)

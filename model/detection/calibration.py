@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from model.detection.context import Context, Seen
+from model.detection.context import Context, ImageEffect, Seen, Surroundings, rate_effect
 from model.detection.head import Kept
 from model.detection.regions import LEAST, LEAST_SLOPE, MOST, RegionCalibrator
 from model.detection.types import Floats
+from model.errors import ModelError
 
 # P(right) from which a region is shown: taking one away costs a fifth of what drawing one costs.
 # What is below is expected to be missing.
 SHOWN = 1 / 6
+CONTEXT, EFFECT = "context.", "effect."  # begin the names of stored arrays
 PRIOR_EMPTY = 2.0  # images without a region that are taken to miss what images miss on average
 
 
@@ -39,6 +41,7 @@ class ImageCalibrator:
         unseen: objects an image that no region points to at all, on average.
         unseen_where_empty: the same of images without a region shown; None takes `unseen`. With few
             labels most of them show what was not recognised, and are not those to be trusted most.
+        effect: logarithm of a factor of all that is missed, by what kind of image it is.
     """
 
     slope: float = 1.0
@@ -46,30 +49,45 @@ class ImageCalibrator:
     recall: float = 1.0
     unseen: float = 0.0
     unseen_where_empty: float | None = None
+    effect: ImageEffect | None = None
 
-    def missed(self, p_right: Floats) -> float:
-        """Expected number of objects that no shown region covers."""
+    def missed(self, p_right: Floats, seen: Seen | None = None) -> float:
+        """Expected number of objects that no shown region covers.
+
+        Args:
+            p_right: ``(R,)`` of the image's regions, shown or not.
+            seen: what they look like; asked for where there is an effect.
+        """
         known = self.unseen
         if self.unseen_where_empty is not None and is_empty(p_right):
             known = self.unseen_where_empty
-        return self.recall * float(p_right[p_right < SHOWN].sum()) + known
+        expected = self.recall * float(p_right[p_right < SHOWN].sum()) + known
+        if self.effect is None:
+            return expected
+        if seen is None:
+            raise ModelError("a calibrator with a context needs what was seen of the image")
+        return expected * float(np.exp(self.effect.of(seen)))
 
-    def log_naive(self, p_right: Floats) -> float:
+    def log_naive(self, p_right: Floats, seen: Seen | None = None) -> float:
         """Log of P(nothing is wrong), were all of it independent."""
-        return float(np.log(p_right[p_right >= SHOWN]).sum()) - self.missed(p_right)
+        return float(np.log(p_right[p_right >= SHOWN]).sum()) - self.missed(p_right, seen)
 
-    def p_all_right(self, p_right: Floats) -> float:
+    def p_all_right(self, p_right: Floats, seen: Seen | None = None) -> float:
         """P(no shown region is wrong and no object is missed), within (0, 1).
 
         Never above P(right) of the region that is trusted least.
         """
-        z = self.slope * _log_odds(self.log_naive(p_right)) + self.offset
+        z = self.slope * _log_odds(self.log_naive(p_right, seen)) + self.offset
         most = float(p_right[p_right >= SHOWN].min(initial=MOST))
         return float(np.clip(min(expit(z), most), LEAST, MOST))
 
     @classmethod
     def fit(
-        cls, p_right: Sequence[Floats], missed: NDArray[np.int64], all_right: NDArray[np.bool_]
+        cls,
+        p_right: Sequence[Floats],
+        missed: NDArray[np.int64],
+        all_right: NDArray[np.bool_],
+        around: Surroundings | None = None,
     ) -> ImageCalibrator:
         """Fit to images the head has not seen.
 
@@ -77,6 +95,7 @@ class ImageCalibrator:
             p_right: of N images the regions' P(right), shown or not.
             missed: ``(N,)`` objects that no shown region covers.
             all_right: ``(N,)`` whether nothing was missed and no shown region wrong.
+            around: what kinds of images these are; None where that shall not count.
         """
         below = np.array([p[p < SHOWN].sum() for p in p_right])
         # Poisson rates with a prior of ten objects' worth on "what is below counts as it says".
@@ -88,7 +107,11 @@ class ImageCalibrator:
         where_empty = max(float(more[empty].sum()) + PRIOR_EMPTY * overall, 0.0)
         where_empty /= float(empty.sum()) + PRIOR_EMPTY
         plain = cls(recall=float(recall), unseen=unseen, unseen_where_empty=where_empty)
-        x = np.array([_log_odds(plain.log_naive(p)) for p in p_right])
+        if around is not None:
+            expected = np.array([plain.missed(p) for p in p_right]) + LEAST
+            plain = replace(plain, effect=rate_effect(around, missed, expected))
+        seen = [None] * len(p_right) if around is None else around.seen
+        x = np.array([_log_odds(plain.log_naive(p, s)) for p, s in zip(p_right, seen, strict=True)])
         wanted = all_right.astype(np.float64)
         middle, width = np.array([1.0, 0.0]), np.array([0.5, 2.0])
 
@@ -126,7 +149,7 @@ class BoxCalibration:
     @property
     def needs_seen(self) -> bool:
         """Whether it has to be told what an image's regions look like."""
-        return self.regions.context is not None
+        return self.regions.context is not None or self.images.effect is not None
 
     def p_right(self, kept: Kept, mean_score: Floats, seen: Seen | None = None) -> Floats:
         """``(R,)`` of an image's regions, `mean_score` being that of their class over passes."""
@@ -136,7 +159,10 @@ class BoxCalibration:
         """Everything, for storing."""
         r, i = self.regions, self.images
         context = {} if r.context is None else r.context.arrays()
-        return {f"context.{name}": value for name, value in context.items()} | {
+        effect = {} if i.effect is None else i.effect.arrays()
+        return {
+            **{CONTEXT + name: value for name, value in context.items()},
+            **{EFFECT + name: value for name, value in effect.items()},
             "region": np.array([r.slope, r.quality]),
             "offsets": r.offsets,
             "image": np.array(
@@ -149,10 +175,14 @@ class BoxCalibration:
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> BoxCalibration:
         """From what `arrays` gave."""
         slope, quality = arrays["region"].tolist()
-        mark = "context."
-        parts = {k.removeprefix(mark): v for k, v in arrays.items() if k.startswith(mark)}
-        context = Context.restore(parts) if parts else None
-        return cls(
-            RegionCalibrator(slope, quality, arrays["offsets"], context),
-            ImageCalibrator(*arrays["image"].tolist()),
-        )
+        of_regions, of_images = _below(CONTEXT, arrays), _below(EFFECT, arrays)
+        context = Context.restore(of_regions) if of_regions else None
+        images = ImageCalibrator(*arrays["image"].tolist())
+        if of_images:
+            images = replace(images, effect=ImageEffect.restore(of_images))
+        return cls(RegionCalibrator(slope, quality, arrays["offsets"], context), images)
+
+
+def _below(mark: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with a mark, by the rest of the name."""
+    return {k.removeprefix(mark): v for k, v in arrays.items() if k.startswith(mark)}

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from model.detection.geometry import iou_matrix
 from model.detection.head import Kept
@@ -154,39 +155,65 @@ def _squared(a: Floats, b: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
+class ImageEffect:
+    """A number for an image, learnt from labelled images that look alike; 0 far from all of them.
+
+    Attributes:
+        likeness: how images are compared.
+        of_centres: ``(M,)`` weights of the kernel.
+    """
+
+    likeness: Likeness
+    of_centres: Floats
+
+    def of(self, seen: Seen) -> float:
+        """The number of one image."""
+        return float(self.likeness.to_centres(seen.image[None])[0] @ self.of_centres)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything, for storing."""
+        parts = {name: np.asarray(value) for name, value in vars(self.likeness).items()}
+        return parts | {"of_centres": self.of_centres}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> ImageEffect:
+        """From what `arrays` gave."""
+        parts: dict[str, Any] = dict(arrays)
+        of_centres = parts.pop("of_centres")
+        parts["sharpness"] = float(parts["sharpness"])
+        return cls(Likeness(**parts), of_centres)
+
+
+@dataclass(frozen=True)
 class Context:
     """Log odds of being right, added to those of the score.
 
     Attributes:
-        likeness: how images and regions are compared.
-        of_centres: ``(M,)`` weights of the kernel.
+        of_image: what is added for an image.
         of_regions: ``(C, F)`` weights of the properties of regions of each class.
         variance: prior variance of an image's effect.
         known: ``(M, M)`` what labels took from it: ``k @ known @ k`` of an image's kernel ``k``.
     """
 
-    likeness: Likeness
-    of_centres: Floats
+    of_image: ImageEffect
     of_regions: Floats
     variance: float
     known: Floats
 
     def log_odds(self, seen: Seen, label: NDArray[np.int64]) -> Floats:
         """``(R,)`` of one image's regions, which have these classes ``(R,)``."""
-        of_image = self.likeness.to_centres(seen.image[None])[0] @ self.of_centres
-        weighed = self.likeness.scaled(seen.regions) * self.of_regions[label]
-        found: Floats = of_image + weighed.sum(axis=1)
+        weighed = self.of_image.likeness.scaled(seen.regions) * self.of_regions[label]
+        found: Floats = self.of_image.of(seen) + weighed.sum(axis=1)
         return found
 
     def doubt(self, seen: Seen) -> float:
         """Variance of what is added for an image: little where similar ones are labelled."""
-        kernel = self.likeness.to_centres(seen.image[None])[0]
+        kernel = self.of_image.likeness.to_centres(seen.image[None])[0]
         return max(self.variance - float(kernel @ self.known @ kernel), 0.0)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, for storing."""
-        return {name: np.asarray(value) for name, value in vars(self.likeness).items()} | {
-            "of_centres": self.of_centres,
+        return self.of_image.arrays() | {
             "of_regions": self.of_regions,
             "variance": np.asarray(self.variance),
             "known": self.known,
@@ -195,11 +222,9 @@ class Context:
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Context:
         """From what `arrays` gave."""
-        parts: dict[str, Any] = dict(arrays)
-        own = {name: parts.pop(name) for name in ("of_centres", "of_regions", "known")}
-        variance = float(parts.pop("variance"))
-        parts["sharpness"] = float(parts["sharpness"])
-        return cls(Likeness(**parts), variance=variance, **own)
+        parts = dict(arrays)
+        of_regions, known, variance = (parts.pop(n) for n in ("of_regions", "known", "variance"))
+        return cls(ImageEffect.restore(parts), of_regions, float(variance), known)
 
 
 class Surroundings:
@@ -212,6 +237,7 @@ class Surroundings:
     """
 
     def __init__(self, seen: Sequence[Seen], likeness: Likeness, strength: float) -> None:
+        self.seen = seen
         self._likeness = likeness
         centres = np.exp(-likeness.sharpness * _squared(likeness.centres, likeness.centres))
         values, vectors = np.linalg.eigh(centres)
@@ -227,6 +253,10 @@ class Surroundings:
         self.regions = likeness.scaled(regions) * self._scale
         self.image_of = np.repeat(np.arange(len(seen)), [len(one.regions) for one in seen])
 
+    def effect(self, of_images: Floats) -> ImageEffect:
+        """From ``(M,)`` weights of the columns of `images`."""
+        return ImageEffect(self._likeness, self._root @ of_images)
+
     def context(self, of_images: Floats, of_regions: Floats, told: Floats) -> Context:
         """What was learnt.
 
@@ -238,9 +268,30 @@ class Surroundings:
         # Laplace's approximation: of each direction this share of the prior's variance is left.
         left = np.linalg.inv(np.eye(self.images.shape[1]) + (self.images.T * told) @ self.images)
         return Context(
-            self._likeness,
-            self._root @ of_images,
+            self.effect(of_images),
             self._scale * of_regions,
             self._variance,
             self._root @ (np.eye(len(left)) - left) @ self._root,
         )
+
+
+def rate_effect(around: Surroundings, counts: NDArray[np.int64], expected: Floats) -> ImageEffect:
+    """By how much more is counted in an image than expected: the logarithm of a factor.
+
+    The mode of a Gaussian process under Poisson's distribution.
+
+    Args:
+        around: N images.
+        counts: ``(N,)`` what was there.
+        expected: ``(N,)`` how much was expected, above 0.
+    """
+    images = around.images
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        log_factor = images @ weights
+        rate = expected * np.exp(log_factor)
+        value = float((rate - counts * log_factor).sum()) + 0.5 * float(weights @ weights)
+        return value, images.T @ (rate - counts) + weights
+
+    found = minimize(loss, np.zeros(images.shape[1]), jac=True, method="L-BFGS-B").x
+    return around.effect(found)

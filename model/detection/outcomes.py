@@ -202,7 +202,12 @@ class OutOfFold:
             p_right.append(p)
             missed.append(one.missed)
             all_right.append(one.right)
-        images = ImageCalibrator.fit(p_right, np.array(missed, np.int64), np.array(all_right, bool))
+        around = None
+        if self.strength > 0:
+            around = Surroundings([self.seen[n] for n in rows.tolist()], self._likeness, 1.0)
+        images = ImageCalibrator.fit(
+            p_right, np.array(missed, np.int64), np.array(all_right, bool), around
+        )
         return BoxCalibration(regions, images)
 
     def measure(self, classes: Sequence[str], *, seed: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +23,7 @@ from model.detection.context import (
     Likeness,
     Seen,
     Surroundings,
+    rate_effect,
 )
 from model.detection.maps import ImageMaps
 from model.detection.outcomes import LEAST_IMAGES, OutOfFold
@@ -219,7 +220,7 @@ def test_far_from_all_labelled_images_nothing_is_added_for_the_image() -> None:
     data = world(80)
     found = data.out_of_fold().calibrated().regions.context
     far = Seen(np.full(6, 1e3, np.float32), np.zeros((2, INSIDE + PLACES), np.float32))
-    of_regions = found.likeness.scaled(far.regions) @ found.of_regions[0]
+    of_regions = found.of_image.likeness.scaled(far.regions) @ found.of_regions[0]
     label = np.zeros(2, int)
     np.testing.assert_allclose(found.log_odds(far, label), of_regions, atol=1e-9)
 
@@ -251,7 +252,7 @@ def test_of_very_many_images_some_are_looked_at(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(RegionCalibrator, "fit", counted)
     found = world(120).out_of_fold().calibrated().regions
-    assert found.context.likeness.centres.shape[0] == 30
+    assert found.context.of_image.likeness.centres.shape[0] == 30
     assert asked[-1 - outcomes.FOLDS] == 70 * 8
     assert off(found, world(60, seed=1)) < 0.15
 
@@ -278,7 +279,10 @@ def test_a_calibration_with_a_context_is_stored_and_asks_for_what_was_seen() -> 
     assert found.needs_seen
     back = BoxCalibration.restore(found.arrays())
     kept, seen, score = data.kept[0], data.seen[0], data.score[0]
-    np.testing.assert_array_equal(back.p_right(kept, score, seen), found.p_right(kept, score, seen))
+    p = found.p_right(kept, score, seen)
+    np.testing.assert_array_equal(back.p_right(kept, score, seen), p)
+    assert back.images.missed(p, seen) == found.images.missed(p, seen)
+    assert back.images.missed(p, seen) != replace(back.images, effect=None).missed(p)
     with pytest.raises(ModelError, match="needs what was seen"):
         back.p_right(kept, score)
     plain = BoxCalibration(RegionCalibrator(1.0, 0.0, np.zeros(1)), ImageCalibrator())
@@ -307,3 +311,43 @@ def test_an_image_is_seen_by_its_maps_and_the_regions_on_it() -> None:
     np.testing.assert_allclose(places[:, 9], [0.25, 0.25, 0], atol=1e-6)  # with bold ones
     none = Seen.of(maps, SimpleNamespace(boxes=np.zeros((0, 4)), score=np.zeros(0)))
     assert none.regions.shape == (0, channels[0] + PLACES)
+
+
+def test_more_is_missed_in_images_of_some_kinds() -> None:
+    data, rng = world(200, regions=1), np.random.default_rng(4)
+    kind = np.array([one.image.mean() > 2 for one in data.seen])
+    missed = rng.poisson(np.where(kind, 1.2, 0.2))
+    p_right = [np.array([0.1, 0.9])] * 200
+    around = Surroundings(data.seen, Likeness.fit(data.seen, seed=0), 1.0)
+    found = ImageCalibrator.fit(p_right, missed, missed == 0, around)
+    new = world(40, regions=1, seed=5)
+    of_kind = np.array([one.image.mean() > 2 for one in new.seen])
+    stated = np.array([found.missed(p_right[0], one) for one in new.seen])
+    plain = ImageCalibrator.fit(p_right, missed, missed == 0)
+    alike = plain.missed(p_right[0])
+    assert stated[of_kind].mean() > 1.3 * alike
+    assert stated[~of_kind].mean() < 0.75 * alike
+    trusted = np.array([found.p_all_right(p_right[0], one) for one in new.seen])
+    assert trusted[of_kind].mean() < trusted[~of_kind].mean() - 0.1
+    far = Seen(np.full(6, 1e3, np.float32), new.seen[0].regions)
+    assert found.missed(p_right[0], far) == pytest.approx(alike)
+    with pytest.raises(ModelError, match="needs what was seen"):
+        found.missed(p_right[0])
+
+
+def test_the_effect_on_counts_is_the_mode_of_its_posterior() -> None:
+    """By scipy's Newton steps on the logarithms of the rates themselves."""
+    data, rng = world(25), np.random.default_rng(6)
+    counts, expected = rng.poisson(1.0, 25), rng.uniform(0.2, 2.0, 25)
+    likeness = Likeness.fit(data.seen, seed=0)
+    effect = rate_effect(Surroundings(data.seen, likeness, 0.8), counts, expected)
+    images = np.array([one.image for one in data.seen])
+    places = (images - likeness.middle) / likeness.spread @ likeness.directions.T
+    apart = ((places[:, None] - places[None]) ** 2).sum(2)
+    covariance = 0.8 * OF_IMAGE * np.exp(-likeness.sharpness * apart) + 1e-9 * np.eye(25)
+    inverse = np.linalg.inv(covariance)
+    f = np.zeros(25)
+    for _ in range(50):
+        rate = expected * np.exp(f)
+        f = f + np.linalg.solve(np.diag(rate) + inverse, counts - rate - inverse @ f)
+    np.testing.assert_allclose([effect.of(one) for one in data.seen], f, atol=2e-3)
