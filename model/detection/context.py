@@ -180,7 +180,7 @@ class ImageEffect:
         """From what `arrays` gave."""
         parts: dict[str, Any] = dict(arrays)
         of_centres = parts.pop("of_centres")
-        parts["sharpness"] = float(parts["sharpness"])
+        parts["sharpness"] = parts["sharpness"].item()
         return cls(Likeness(**parts), of_centres)
 
 
@@ -224,7 +224,7 @@ class Context:
         """From what `arrays` gave."""
         parts = dict(arrays)
         of_regions, known, variance = (parts.pop(n) for n in ("of_regions", "known", "variance"))
-        return cls(ImageEffect.restore(parts), of_regions, float(variance), known)
+        return cls(ImageEffect.restore(parts), of_regions, variance.item(), known)
 
 
 class Surroundings:

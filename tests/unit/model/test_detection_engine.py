@@ -35,7 +35,7 @@ from model.detection.graph import last_layers, write_head
 from model.detection.head import Head
 from model.detection.maps import ImageMaps
 from model.detection.network import HeadNetwork
-from model.detection.outcomes import LabelledImages, judge
+from model.detection.outcomes import LabelledImages, OutOfFold, judge
 from model.detection.passes import BOX_ESTIMATORS
 from model.detection.schedule import schedule_for
 from model.detection.shape import (
@@ -217,6 +217,27 @@ def test_a_version_says_the_same_after_it_was_stored(fitted: BoxBundle, tmp_path
             np.testing.assert_array_equal(value, getattr(two, name))
     with pytest.raises(BundleError, match="never overwritten"):
         fitted.save(tmp_path / "v1")
+
+
+def test_a_version_of_many_images_knows_what_surrounds_a_region(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine, "LEAST_IMAGES", 12)
+    few = fit_some(some(11))
+    assert not few.calibration.needs_seen
+    assert few.metrics["context"] == 0
+    monkeypatch.setattr(OutOfFold, "strength", 0.3)
+    bundle = fit_some(some(18), steps=30)
+    assert bundle.calibration.needs_seen
+    assert bundle.metrics["context"] == 0.3
+    assert len(bundle.out_of_fold_found) == 18
+    bundle.save(tmp_path / "v1")
+    back = BoxBundle.load(tmp_path / "v1")
+    for maps in some(4, seed=9).maps:
+        one, two = bundle.look(maps)[0], back.look(maps)[0]
+        assert ((one.p_right > 0) & (one.p_right < 1)).all()
+        for name, value in vars(one).items():
+            np.testing.assert_array_equal(value, getattr(two, name))
 
 
 @pytest.mark.parametrize("later", [["coarser"], ["coarser", "detail"]])
