@@ -37,6 +37,7 @@ from model.detection.acquisition import (
 )
 from model.detection.bundle import BoxBundle, as_found, detections_of, shown
 from model.detection.calibration import SHOWN
+from model.detection.context import Seen
 from model.detection.engine import BoxConfig, fit, fit_head
 from model.detection.evaluate import (
     average_precision,
@@ -59,6 +60,7 @@ from model.simulation.data import list_images
 from model.simulation.detection import compute_maps, compute_views
 
 RANDOM = "random"
+COSTS_LABELS = 80  # enough for a context, which costs as well
 CODE = ("model/detection", "model/backbones", "benchmarks/detection.py")
 Ints = NDArray[np.int64]
 
@@ -409,7 +411,7 @@ def ask(
 
 def costs(data: Images, turns: int) -> dict[str, Any]:
     """What one image costs: decoding and network, head, and passes, one thread, in turns."""
-    rows = np.random.default_rng(0).permutation(data.set.pool)[:40]
+    rows = np.random.default_rng(0).permutation(data.set.pool)[:COSTS_LABELS]
     bundle = fit(data.take(rows), data.set.classes, config=BoxConfig(steps=60))
     pyramid = load_pyramid(data.pyramid, CACHE)
     wanted = set(np.array(data.set.names)[np.flatnonzero(data.set.test)[:turns]].tolist())
@@ -426,12 +428,14 @@ def costs(data: Images, turns: int) -> dict[str, Any]:
         for name, estimator in BOX_ESTIMATORS.items():
             begin = time.perf_counter()
             readings = estimator(bundle.head, kept)
-            detections_of(kept, readings, bundle.calibration, maps.size)
+            seen = Seen.of(maps, kept) if bundle.calibration.needs_seen else None
+            detections_of(kept, readings, bundle.calibration, maps.size, seen)
             seconds[name].append(time.perf_counter() - begin)
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     forward = median["pyramid"] + median["head"]
     return {
         "images": len(files),
+        "context": bundle.metrics["context"],
         "milliseconds": {name: round(1e3 * value, 3) for name, value in median.items()},
         "predict_over_forward": {
             name: round((forward + median[name]) / forward, 4) for name in BOX_ESTIMATORS
