@@ -124,7 +124,13 @@ class OutOfFold:
 
     @cached_property
     def _likeness(self) -> Likeness:
-        return Likeness.fit(self.seen, seed=self.seed)
+        return Likeness.fit([self.seen[n] for n in self._some], seed=self.seed)
+
+    @cached_property
+    def _some(self) -> NDArray[np.int64]:
+        """As many images, by chance, as contexts are fitted to."""
+        drawn = np.random.default_rng(self.seed).permutation(len(self.kept))
+        return np.sort(drawn[:MOST_IMAGES])
 
     @cached_property
     def strength(self) -> float:
@@ -135,8 +141,7 @@ class OutOfFold:
         """
         if len(self.seen) < LEAST_IMAGES or not sum(len(one.regions) for one in self.seen):
             return 0.0
-        drawn = np.random.default_rng(self.seed).permutation(len(self.kept))
-        rows = np.sort(drawn[:MOST_IMAGES])
+        rows = self._some
         plain = self._loss(rows, 0.0)
         best, most = 0.0, 0.0
         for strength in STRENGTHS:
@@ -197,8 +202,8 @@ class OutOfFold:
         p_right, missed, all_right = [], [], []
         for n, p in zip(rows.tolist(), stated, strict=True):
             k = self.kept[n]
-            seen = p >= SHOWN
-            one = outcome(k.boxes[seen], k.label[seen], p[seen], self.data.drawn[n])
+            shows = p >= SHOWN
+            one = outcome(k.boxes[shows], k.label[shows], p[shows], self.data.drawn[n])
             p_right.append(p)
             missed.append(one.missed)
             all_right.append(one.right)
