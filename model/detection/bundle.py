@@ -153,7 +153,7 @@ def detections_of(
         aleatoric=aleatoric,
         epistemic=epistemic,
         spread=side_spread(kept, readings, size),
-        p_all_right=calibration.images.p_all_right(p_right, seen),
+        p_all_right=calibration.p_all_right(p_right, seen),
         missed=calibration.images.missed(p_right, seen),
         size=size,
     )

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit, logsumexp
 
+from model.calibration.base import logit
 from model.detection.context import Context, ImageEffect, Seen, Surroundings, rate_effect
 from model.detection.head import Kept
 from model.detection.regions import LEAST, LEAST_SLOPE, MOST, RegionCalibrator
@@ -24,6 +25,8 @@ from model.errors import ModelError
 # What is below is expected to be missing.
 SHOWN = 1 / 6
 CONTEXT, EFFECT = "context.", "effect."  # begin the names of stored arrays
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
 PRIOR_EMPTY = 2.0  # images without a region that are taken to miss what images miss on average
 
 
@@ -68,16 +71,24 @@ class ImageCalibrator:
             raise ModelError("a calibrator with a context needs what was seen of the image")
         return expected * float(np.exp(self.effect.of(seen)))
 
-    def log_naive(self, p_right: Floats, seen: Seen | None = None) -> float:
-        """Log of P(nothing is wrong), were all of it independent."""
-        return float(np.log(p_right[p_right >= SHOWN]).sum()) - self.missed(p_right, seen)
+    def log_naive(self, p_right: Floats, seen: Seen | None = None, doubt: float = 0.0) -> float:
+        """Log of P(nothing is wrong), were all of it independent but for the image's effect.
 
-    def p_all_right(self, p_right: Floats, seen: Seen | None = None) -> float:
+        Args:
+            p_right: see `missed`.
+            seen: see `missed`.
+            doubt: variance of an effect that all regions of the image share: they are right or
+                wrong together.
+        """
+        log_right = log_all_right(p_right[p_right >= SHOWN], doubt)
+        return log_right - self.missed(p_right, seen)
+
+    def p_all_right(self, p_right: Floats, seen: Seen | None = None, doubt: float = 0.0) -> float:
         """P(no shown region is wrong and no object is missed), within (0, 1).
 
-        Never above P(right) of the region that is trusted least.
+        Never above P(right) of the region that is trusted least. Arguments as of `log_naive`.
         """
-        z = self.slope * _log_odds(self.log_naive(p_right, seen)) + self.offset
+        z = self.slope * _log_odds(self.log_naive(p_right, seen, doubt)) + self.offset
         most = float(p_right[p_right >= SHOWN].min(initial=MOST))
         return float(np.clip(min(expit(z), most), LEAST, MOST))
 
@@ -88,6 +99,7 @@ class ImageCalibrator:
         missed: NDArray[np.int64],
         all_right: NDArray[np.bool_],
         around: Surroundings | None = None,
+        doubt: Floats | None = None,
     ) -> ImageCalibrator:
         """Fit to images the head has not seen.
 
@@ -96,6 +108,7 @@ class ImageCalibrator:
             missed: ``(N,)`` objects that no shown region covers.
             all_right: ``(N,)`` whether nothing was missed and no shown region wrong.
             around: what kinds of images these are; None where that shall not count.
+            doubt: ``(N,)`` see `log_naive`; None for none.
         """
         below = np.array([p[p < SHOWN].sum() for p in p_right])
         # Poisson rates with a prior of ten objects' worth on "what is below counts as it says".
@@ -111,7 +124,13 @@ class ImageCalibrator:
             expected = np.array([plain.missed(p) for p in p_right]) + LEAST
             plain = replace(plain, effect=rate_effect(around, missed, expected))
         seen = [None] * len(p_right) if around is None else around.seen
-        x = np.array([_log_odds(plain.log_naive(p, s)) for p, s in zip(p_right, seen, strict=True)])
+        shared = np.zeros(len(p_right)) if doubt is None else doubt
+        x = np.array(
+            [
+                _log_odds(plain.log_naive(p, s, v))
+                for p, s, v in zip(p_right, seen, shared.tolist(), strict=True)
+            ]
+        )
         wanted = all_right.astype(np.float64)
         middle, width = np.array([1.0, 0.0]), np.array([0.5, 2.0])
 
@@ -126,6 +145,23 @@ class ImageCalibrator:
             loss, middle, jac=True, method="L-BFGS-B", bounds=[(LEAST_SLOPE, None), (None, None)]
         ).x
         return replace(plain, slope=float(slope), offset=float(offset))
+
+
+def log_all_right(p_right: Floats, doubt: float) -> float:
+    """Log of P(all regions are right) where their log odds share an effect of that variance.
+
+    Args:
+        p_right: ``(R,)``, averages over the effect.
+        doubt: 0 for independent regions.
+
+    Source:
+        Gauss-Hermite quadrature, as for random effects in Breslow and Clayton 1993.
+    """
+    if doubt == 0:
+        return float(np.log(p_right).sum())
+    z = logit(p_right) * np.sqrt(1 + np.pi / 8 * doubt)  # see `RegionCalibrator.p_right`
+    of_effect = log_expit(z[:, None] + np.sqrt(doubt) * NODES[None, :]).sum(axis=0)
+    return float(logsumexp(of_effect, b=WEIGHTS))
 
 
 def is_empty(p_right: Floats) -> bool:
@@ -150,6 +186,10 @@ class BoxCalibration:
     def needs_seen(self) -> bool:
         """Whether it has to be told what an image's regions look like."""
         return self.regions.context is not None or self.images.effect is not None
+
+    def p_all_right(self, p_right: Floats, seen: Seen | None = None) -> float:
+        """Of an image whose regions have that P(right)."""
+        return self.images.p_all_right(p_right, seen, self.regions.doubt(seen))
 
     def p_right(self, kept: Kept, mean_score: Floats, seen: Seen | None = None) -> Floats:
         """``(R,)`` of an image's regions, `mean_score` being that of their class over passes."""

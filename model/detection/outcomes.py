@@ -154,21 +154,30 @@ class OutOfFold:
     def _loss(self, rows: NDArray[np.int64], strength: float) -> Floats:
         """``(N,)`` negative log likelihood of each image's regions, fitted to other images."""
         losses = []
-        for n, p in zip(rows, self._cross_fitted(rows, strength), strict=True):
+        stated, _ = self._cross_fitted(rows, strength)
+        for n, p in zip(rows, stated, strict=True):
             known = ~self._matches[n].ignored
             happened = np.where(self._matches[n].right, p, 1 - p)[known]
             losses.append(-float(np.log(happened).sum()))
         return np.array(losses)
 
-    def _cross_fitted(self, rows: NDArray[np.int64], strength: float) -> list[Floats]:
-        """P(right) of the regions of some images, each fitted to the others among them."""
+    def _cross_fitted(
+        self, rows: NDArray[np.int64], strength: float
+    ) -> tuple[list[Floats], Floats]:
+        """P(right) of the regions of some images, each fitted to the others among them.
+
+        With the doubt that the regions of each image share.
+        """
         fold = np.random.default_rng(self.seed).permutation(len(rows)) % FOLDS
         said: list[Floats] = [np.zeros(0)] * len(rows)
+        doubt = np.zeros(len(rows))
         for part in range(FOLDS):
             regions = self._regions(rows[fold != part], strength)
             for place in np.flatnonzero(fold == part).tolist():
-                said[place] = self._p_right(regions, int(rows[place]))
-        return said
+                n = int(rows[place])
+                said[place] = self._p_right(regions, n)
+                doubt[place] = regions.doubt(self.seen[n] if self.seen else None)
+        return said, doubt
 
     def _p_right(self, regions: RegionCalibrator, n: int) -> Floats:
         k, seen = self.kept[n], self.seen[n] if self.seen else None
@@ -194,9 +203,10 @@ class OutOfFold:
         """Both calibrators, fitted to some of the images, or to all."""
         rows = np.arange(len(self.kept)) if rows is None else rows
         regions = self._regions(rows, self.strength)
+        doubt = None
         if self.strength > 0:
             # Of an image it was fitted to a context knows too much.
-            stated = self._cross_fitted(rows, self.strength)
+            stated, doubt = self._cross_fitted(rows, self.strength)
         else:
             stated = [self._p_right(regions, n) for n in rows.tolist()]
         p_right, missed, all_right = [], [], []
@@ -211,7 +221,7 @@ class OutOfFold:
         if self.strength > 0:
             around = Surroundings([self.seen[n] for n in rows.tolist()], self._likeness, 1.0)
         images = ImageCalibrator.fit(
-            p_right, np.array(missed, np.int64), np.array(all_right, bool), around
+            p_right, np.array(missed, np.int64), np.array(all_right, bool), around, doubt
         )
         return BoxCalibration(regions, images)
 

@@ -71,8 +71,12 @@ class RegionCalibrator:
             if seen is None:
                 raise ModelError("a calibrator with a context needs what was seen of the image")
             z = z + self.context.log_odds(seen, label)
-            z = z / np.sqrt(1 + np.pi / 8 * self.context.doubt(seen))
+            z = z / np.sqrt(1 + np.pi / 8 * self.doubt(seen))
         return np.clip(expit(z), LEAST, MOST)
+
+    def doubt(self, seen: Seen | None) -> float:
+        """Variance of what all regions of an image share in their log odds."""
+        return 0.0 if self.context is None or seen is None else self.context.doubt(seen)
 
     @classmethod
     def fit(

@@ -13,7 +13,7 @@ from support.boxes import painted, random_drawing
 
 from model.calibration.base import logit
 from model.detection import context, outcomes, regions
-from model.detection.calibration import BoxCalibration, ImageCalibrator
+from model.detection.calibration import BoxCalibration, ImageCalibrator, log_all_right
 from model.detection.context import (
     FAR,
     OF_IMAGE,
@@ -351,3 +351,14 @@ def test_the_effect_on_counts_is_the_mode_of_its_posterior() -> None:
         rate = expected * np.exp(f)
         f = f + np.linalg.solve(np.diag(rate) + inverse, counts - rate - inverse @ f)
     np.testing.assert_allclose([effect.of(one) for one in data.seen], f, atol=2e-3)
+
+
+@pytest.mark.parametrize("doubt", [0.0, 0.05, 0.5, 2.0])
+def test_regions_of_an_image_are_right_or_wrong_together(doubt: float) -> None:
+    z = np.array([-1.0, 0.5, 1.0, 2.5])
+    drawn = np.random.default_rng(0).normal(size=400_000) * np.sqrt(doubt)
+    each = np.log(expit(z[:, None] + drawn)).sum(axis=0)
+    p_right = expit(z / np.sqrt(1 + np.pi / 8 * doubt))
+    assert log_all_right(p_right, doubt) == pytest.approx(np.log(np.exp(each).mean()), abs=0.01)
+    assert log_all_right(p_right, doubt) >= np.log(p_right).sum() - 1e-9
+    assert log_all_right(p_right[:0], doubt) == pytest.approx(0, abs=1e-12)
