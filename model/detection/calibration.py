@@ -27,6 +27,8 @@ SHOWN = 1 / 6
 CONTEXT, EFFECT = "context.", "effect."  # begin the names of stored arrays
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
+# Of crowded images hardly any is right, and they still have an order.
+LEAST_IMAGE = 1e-30
 PRIOR_EMPTY = 2.0  # images without a region that are taken to miss what images miss on average
 
 
@@ -68,7 +70,7 @@ class ImageCalibrator:
         if self.effect is None:
             return expected
         if seen is None:
-            raise ModelError("a calibrator with a context needs what was seen of the image")
+            raise ModelError("a calibrator with a context needs what was seen: Seen.of(maps, kept)")
         return expected * float(np.exp(self.effect.of(seen)))
 
     def log_naive(self, p_right: Floats, seen: Seen | None = None, doubt: float = 0.0) -> float:
@@ -90,7 +92,7 @@ class ImageCalibrator:
         """
         z = self.slope * _log_odds(self.log_naive(p_right, seen, doubt)) + self.offset
         most = float(p_right[p_right >= SHOWN].min(initial=MOST))
-        return float(np.clip(min(expit(z), most), LEAST, MOST))
+        return float(np.clip(min(expit(z), most), LEAST_IMAGE, MOST))
 
     @classmethod
     def fit(

@@ -69,7 +69,9 @@ class RegionCalibrator:
         z = self.log_odds(score, quality, label)
         if self.context is not None:
             if seen is None:
-                raise ModelError("a calibrator with a context needs what was seen of the image")
+                raise ModelError(
+                    "a calibrator with a context needs what was seen: Seen.of(maps, kept)"
+                )
             z = z + self.context.log_odds(seen, label)
             z = z / np.sqrt(1 + np.pi / 8 * self.doubt(seen))
         return np.clip(expit(z), LEAST, MOST)

@@ -109,6 +109,16 @@ def test_the_gradient_leads_where_a_search_without_it_ends(weighted: bool) -> No
     np.testing.assert_allclose(found.offsets, t[2] + t[3:], atol=2e-3)
 
 
+def test_images_of_which_none_is_right_keep_their_order() -> None:
+    crowded = [np.full(count, p) for count in (20, 30, 40) for p in (0.5, 0.4)]
+    found = ImageCalibrator.fit(crowded, np.ones(6, np.int64), np.zeros(6, bool))
+    stated = [found.p_all_right(p) for p in crowded]
+    assert min(stated) > 0
+    naive = [found.log_naive(p) for p in crowded]
+    assert np.argsort(stated).tolist() == np.argsort(naive).tolist()
+    assert len(set(stated)) == 6
+
+
 def test_both_gradients_are_those_of_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
 
