@@ -65,7 +65,7 @@ def project_status(settings: Settings, database: Database, project: Project) -> 
     versions = database.versions(project.key)
     live = next((v for v in versions if v.number == project.live_version), None)
     trained = [v for v in versions if v.kind != "cold" and v.status in ("live", "superseded")]
-    failed = database.runs(project.key, status=("failed",), limit=1)
+    failed = _not_made_good(database, project)
     broken = database.tasks(project.key, state="broken", limit=UNREADABLE_SHOWN)
     decision = training_decision(settings, database, project, versions, time.time())
     metrics = trained[-1].metrics if trained else {}
@@ -101,8 +101,17 @@ def project_status(settings: Settings, database: Database, project: Project) -> 
         "problems": project.problems,
         "advice": kind_of_project(project).advice(settings, metrics),
         "unreadable": [{"task": t.task_id, "why": t.error} for t in broken],
-        "last_error": run_status(database, failed[-1]) if failed else None,
+        "last_error": None if failed is None else run_status(database, failed),
     }
+
+
+def _not_made_good(database: Database, project: Project) -> Run | None:
+    """The newest failed run, unless one of its kind has succeeded since."""
+    for failed in database.runs(project.key, status=("failed",), limit=1):
+        done = database.runs(project.key, status=("done",))
+        if not any(run.id > failed.id and run.kind == failed.kind for run in done):
+            return failed
+    return None
 
 
 def run_status(database: Database, run: Run) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp
 
 from model.calibration.base import logit
-from model.detection.context import Context, ImageEffect, Seen, Surroundings, rate_effect
+from model.detection.context import (
+    Context,
+    ImageEffect,
+    Seen,
+    Surroundings,
+    rate_effect,
+    shrinkage,
+)
 from model.detection.head import Kept
 from model.detection.regions import LEAST, LEAST_SLOPE, MOST, RegionCalibrator
 from model.detection.types import Floats
@@ -161,7 +168,7 @@ def log_all_right(p_right: Floats, doubt: float) -> float:
     """
     if doubt == 0:
         return float(np.log(p_right).sum())
-    z = logit(p_right) * np.sqrt(1 + np.pi / 8 * doubt)  # see `RegionCalibrator.p_right`
+    z = logit(p_right) * shrinkage(doubt)  # what it was before it was averaged
     of_effect = log_expit(z[:, None] + np.sqrt(doubt) * NODES[None, :]).sum(axis=0)
     return float(logsumexp(of_effect, b=WEIGHTS))
 

@@ -275,6 +275,15 @@ class Surroundings:
         )
 
 
+def shrinkage(doubt: float) -> float:
+    """By what log odds are divided to average P over a normal effect of that variance.
+
+    Source:
+        MacKay 1992; Bishop 2006, Pattern Recognition and Machine Learning, eq. 4.153.
+    """
+    return float(np.sqrt(1 + np.pi / 8 * doubt))
+
+
 def rate_effect(around: Surroundings, counts: NDArray[np.int64], expected: Floats) -> ImageEffect:
     """By how much more is counted in an image than expected: the logarithm of a factor.
 

@@ -176,12 +176,15 @@ class OutOfFold:
             for place in np.flatnonzero(fold == part).tolist():
                 n = int(rows[place])
                 said[place] = self._p_right(regions, n)
-                doubt[place] = regions.doubt(self.seen[n] if self.seen else None)
+                doubt[place] = regions.doubt(self._seen(n))
         return said, doubt
 
     def _p_right(self, regions: RegionCalibrator, n: int) -> Floats:
-        k, seen = self.kept[n], self.seen[n] if self.seen else None
-        return regions.p_right(self.mean[n], k.quality, k.label, seen)
+        k = self.kept[n]
+        return regions.p_right(self.mean[n], k.quality, k.label, self._seen(n))
+
+    def _seen(self, n: int) -> Seen | None:
+        return self.seen[n] if self.seen else None
 
     def _regions(self, rows: NDArray[np.int64], strength: float) -> RegionCalibrator:
         """Fitted to the regions of some of the images."""
@@ -238,8 +241,7 @@ class OutOfFold:
             calibration = self.calibrated(others)
             for n in np.flatnonzero(half == part).tolist():
                 kept, readings, size = self.kept[n], self.readings[n], self.data.sizes[n]
-                seen = self.seen[n] if self.seen else None
-                said[n] = detections_of(kept, readings, calibration, size, seen)[0]
+                said[n] = detections_of(kept, readings, calibration, size, self._seen(n))[0]
         found = [d for d in said if d is not None]
         pairs = zip(found, self.data.drawn, strict=True)
         right = np.array([outcome(*as_found(shown(d)), truth).right for d, truth in pairs])

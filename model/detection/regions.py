@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from model.calibration.base import logit
-from model.detection.context import Context, Seen, Surroundings
+from model.detection.context import Context, Seen, Surroundings, shrinkage
 from model.detection.types import Floats
 from model.errors import ModelError
 
@@ -73,7 +73,7 @@ class RegionCalibrator:
                     "a calibrator with a context needs what was seen: Seen.of(maps, kept)"
                 )
             z = z + self.context.log_odds(seen, label)
-            z = z / np.sqrt(1 + np.pi / 8 * self.doubt(seen))
+            z = z / shrinkage(self.doubt(seen))
         return np.clip(expit(z), LEAST, MOST)
 
     def doubt(self, seen: Seen | None) -> float:

@@ -41,6 +41,28 @@ def test_time_left_counts_earlier_runs_of_the_same_kind_and_project(world):
     assert found == {run: 120.0, waiting: None}
 
 
+def test_a_failure_is_told_until_a_run_of_its_kind_succeeds(world):
+    database, key = world.database, world.key
+
+    def ended(kind, status, error=None):
+        run = database.add_run(key, kind)
+        database.update_run(run, status=status, error=error, started_at=5.0, finished_at=6.0)
+
+    def told():
+        project = overview(world.settings, database, world.queue)["projects"][0]
+        return project["last_error"] and project["last_error"]["error"]
+
+    ended("train", "done")
+    assert told() is None
+    ended("train", "failed", "no object")
+    ended("prune", "done")
+    assert told() == "no object"
+    ended("train", "done")
+    assert told() is None
+    ended("train", "failed", "again")
+    assert told() == "again"
+
+
 def test_counts_are_those_of_the_rows(world):
     world.work()
     world.label(12)
