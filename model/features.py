@@ -23,7 +23,7 @@ _DIGEST = f"S{KEY_BYTES}"  # numpy pads with zero bytes: comparing stays exact a
 COPY_ROWS = 8192
 LARGE_ROWS = 65_536  # compaction leaves shards of this size alone, so that it copies them once
 ORPHAN_AGE_S = 3600.0
-_RETRIES = 5
+_RETRIES = 50  # 5 were too few beside three processes that compact without a pause
 
 T = TypeVar("T")
 
