@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Scores given to draws and to cold-start ranks stay below every calibrated score, which is
-# clipped to [LOWEST, 1 - LOWEST]; steps between them survive a float in JSON.
-LOWEST = 1e-3
+# clipped to [LOWEST, HIGHEST]; steps between them survive a float in JSON. Images with boxes that
+# have no chance of being right keep their order above LOWEST (`LEAST_IMAGE` of the model).
+LOWEST = 5e-4
+HIGHEST = 1 - 1e-3
 STEP = 1e-7
 UNREADABLE = 1.0
 # Tasks that get a cluster: each costs Label Studio a request of 25 ms. Behind them stand the
@@ -37,7 +39,7 @@ def published_score(p_right: float) -> float:
     """A calibrated P(right) as a valid score: never 0, 1, NaN, or where draws stand."""
     if not math.isfinite(p_right):
         raise ValueError(f"P(right) is {p_right}; a score must be a number in [0, 1]")
-    return float(min(max(p_right, LOWEST), 1 - LOWEST))
+    return float(min(max(p_right, LOWEST), HIGHEST))
 
 
 def audit_score(position: int, count: int) -> float:

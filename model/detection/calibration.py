@@ -34,8 +34,11 @@ SHOWN = 1 / 6
 CONTEXT, EFFECT = "context.", "effect."  # begin the names of stored arrays
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
-# Of crowded images hardly any is right, and they still have an order.
-LEAST_IMAGE = 1e-30
+# An object to draw costs as many corrections as a region to take away; see `SHOWN`.
+COST_OF_MISSED = (1 - SHOWN) / SHOWN
+# Below this chance of having nothing wrong how small it is says nothing any more: crowded images
+# are ordered by how much is to be corrected, from half of it up.
+LEAST_IMAGE = 1e-3
 PRIOR_EMPTY = 2.0  # images without a region that are taken to miss what images miss on average
 
 
@@ -95,11 +98,25 @@ class ImageCalibrator:
     def p_all_right(self, p_right: Floats, seen: Seen | None = None, doubt: float = 0.0) -> float:
         """P(no shown region is wrong and no object is missed), within (0, 1).
 
-        Never above P(right) of the region that is trusted least. Arguments as of `log_naive`.
+        Never above P(right) of the region that is trusted least. Below `LEAST_IMAGE` it is between
+        half of that and that, the less the more there is to correct. Arguments as of `log_naive`.
         """
         z = self.slope * _log_odds(self.log_naive(p_right, seen, doubt)) + self.offset
         most = float(p_right[p_right >= SHOWN].min(initial=MOST))
-        return float(np.clip(min(expit(z), most), LEAST_IMAGE, MOST))
+        p = min(float(expit(z)), most)
+        if p < LEAST_IMAGE:
+            p = LEAST_IMAGE * (0.5 + 0.5 / (1 + self.corrections(p_right, seen)))
+        return min(p, MOST)
+
+    def corrections(self, p_right: Floats, seen: Seen | None = None) -> float:
+        """Expected cost of putting an image right, in regions to take away.
+
+        Args:
+            p_right: see `missed`.
+            seen: see `missed`.
+        """
+        wrong = float((1 - p_right[p_right >= SHOWN]).sum())
+        return wrong + COST_OF_MISSED * self.missed(p_right, seen)
 
     @classmethod
     def fit(

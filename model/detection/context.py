@@ -17,7 +17,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,9 @@ OF_IMAGE, OF_INSIDE, OF_PLACE = 0.5, 0.01, 0.1
 DIRECTIONS = 8  # in which images differ most
 SHARPNESS = 8.0  # of the kernel: exp(-8) between two images that differ as two mostly do
 MOST_CENTRES = 500  # images
+# How many objects are missed says less of an image than which of its regions are right: images
+# that are less alike are asked as well, and trusted less.
+SHARPNESS_OF_RATES, STRENGTH_OF_RATES = 0.5, 0.3
 BOLD = 0.3  # score of a head above which a region is a rival to those it overlaps
 FAR = 4.0  # standard deviations beyond which a property counts no more
 PLACES = 10
@@ -135,6 +138,10 @@ class Likeness:
             region_middle=regions.mean(axis=0),
             region_spread=regions.std(axis=0) + 1e-6,
         )
+
+    def of_rates(self) -> Likeness:
+        """For `rate_effect`: images that are less alike tell of each other."""
+        return replace(self, sharpness=self.sharpness * SHARPNESS_OF_RATES / SHARPNESS)
 
     def to_centres(self, images: F32) -> Floats:
         """``(N, M)`` kernel between images ``(N, D)`` and the centres."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.calibration.metrics import judged
 from model.detection.bundle import as_found, detections_of, shown
 from model.detection.calibration import SHOWN, BoxCalibration, ImageCalibrator
-from model.detection.context import Likeness, Seen, Surroundings
+from model.detection.context import STRENGTH_OF_RATES, Likeness, Seen, Surroundings
 from model.detection.evaluate import (
     Matches,
     average_precision,
@@ -222,7 +222,8 @@ class OutOfFold:
             all_right.append(one.right)
         around = None
         if self.strength > 0:
-            around = Surroundings([self.seen[n] for n in rows.tolist()], self._likeness, 1.0)
+            seen = [self.seen[n] for n in rows.tolist()]
+            around = Surroundings(seen, self._likeness.of_rates(), STRENGTH_OF_RATES)
         images = ImageCalibrator.fit(
             p_right, np.array(missed, np.int64), np.array(all_right, bool), around, doubt
         )

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.ordering import (
+    HIGHEST,
     LOWEST,
     MOST_TAGGED,
     cold_order,
@@ -17,12 +18,21 @@ from backend.ordering import (
     published_score,
     random_draws,
 )
+from model.detection.calibration import LEAST_IMAGE, ImageCalibrator
 
 
 @given(st.floats(0, 1))
 def test_published_scores_are_valid_and_above_every_draw(p):
     score = published_score(p)
-    assert LOWEST <= score <= 1 - LOWEST
+    assert LOWEST <= score <= HIGHEST
+
+
+def test_crowded_images_keep_their_order_in_label_studio():
+    stated = [ImageCalibrator().p_all_right(np.full(n, 0.4)) for n in (20, 40, 80, 300)]
+    published = [published_score(p) for p in stated]
+    assert published == sorted(set(published), reverse=True)
+    assert len(published) == 4
+    assert all(LOWEST < p < LEAST_IMAGE for p in published)
 
 
 @pytest.mark.parametrize("p", [math.nan, math.inf])

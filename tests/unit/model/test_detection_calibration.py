@@ -14,6 +14,7 @@ from model.calibration.metrics import ece
 from model.detection import calibration
 from model.detection import regions as regions_module
 from model.detection.calibration import (
+    LEAST_IMAGE,
     SHOWN,
     BoxCalibration,
     ImageCalibrator,
@@ -117,6 +118,19 @@ def test_images_of_which_none_is_right_keep_their_order() -> None:
     naive = [found.log_naive(p) for p in crowded]
     assert np.argsort(stated).tolist() == np.argsort(naive).tolist()
     assert len(set(stated)) == 6
+
+
+def test_images_without_a_chance_are_ordered_by_what_is_to_be_corrected() -> None:
+    found = ImageCalibrator()
+    wrong = np.full(40, 0.5)  # twenty regions to take away
+    missing = np.concatenate([np.full(30, 0.5), np.full(50, 0.1)])  # fifteen, and five to draw
+    assert found.log_naive(wrong) < found.log_naive(missing) < np.log(LEAST_IMAGE)
+    assert found.corrections(wrong) == pytest.approx(20)
+    assert found.corrections(missing) == pytest.approx(15 + 5 * 5)
+    assert found.p_all_right(missing) < found.p_all_right(wrong)
+    likely = found.p_all_right(np.full(9, 0.5))
+    assert LEAST_IMAGE / 2 < found.p_all_right(missing) < LEAST_IMAGE < likely
+    assert likely == pytest.approx(0.5**9, rel=1e-3)
 
 
 def test_both_gradients_are_those_of_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,6 +335,13 @@ def test_more_is_missed_in_images_of_some_kinds() -> None:
         found.missed(p_right[0])
 
 
+def test_how_much_is_missed_is_learnt_from_images_that_are_less_alike() -> None:
+    found = world(LEAST_IMAGES).out_of_fold().calibrated()
+    near, effect = found.regions.context.of_image.likeness, found.images.effect.likeness
+    assert effect.sharpness == pytest.approx(near.sharpness / 16)
+    np.testing.assert_array_equal(effect.centres, near.centres)
+
+
 def test_the_effect_on_counts_is_the_mode_of_its_posterior() -> None:
     """By scipy's Newton steps on the logarithms of the rates themselves."""
     data, rng = world(25), np.random.default_rng(6)
