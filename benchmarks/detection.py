@@ -12,6 +12,7 @@ of a seed begins with the same random images. ``--costs`` measures what predicti
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +96,9 @@ def parse() -> argparse.Namespace:
         type=int,
         default=1,
         help="continuations of a seed's first images by chance, whose mean is its random order",
+    )
+    parser.add_argument(
+        "--add", type=Path, help="an earlier file of --active, whose seeds count as well"
     )
     parser.add_argument(
         "--develop", action="store_true", help="judge on a part of the training images instead"
@@ -287,7 +291,11 @@ def active(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
     budgets = [int(n) for n in arguments.active.split(",")]
     rules = arguments.rules.split(",")
     kept = Kept(CACHE / "detection-active", ROOT)
-    runs: dict[str, dict[int, dict[str, Any]]] = {rule: {} for rule in rules}
+    asked = {
+        "data": data.set.name, "pyramid": data.pyramid, "budgets": budgets,
+        "random_share": arguments.random_share, "random_draws": arguments.random_draws,
+    }  # fmt: skip
+    runs = earlier(arguments.add, asked, rules)
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for rule in rules:
             of_draws = []
@@ -327,12 +335,25 @@ def active(data: Images, arguments: argparse.Namespace) -> dict[str, Any]:
             },
         }  # fmt: skip
         table[rule] = row
-    return {
-        "budgets": budgets,
-        "random_share": arguments.random_share,
-        "random_draws": arguments.random_draws,
-        "rules": table,
-    }
+    return asked | {"rules": table, "runs": runs}
+
+
+def earlier(
+    path: Path | None, asked: Mapping[str, Any], rules: Sequence[str]
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Rule -> seed -> run of an earlier file; nothing without one.
+
+    Hours of a core are in each seed, so they are run where there is time and counted together.
+    """
+    if path is None:
+        return {rule: {} for rule in rules}
+    found = json.loads(path.read_text())
+    for name, value in asked.items():
+        if found.get(name) != value:
+            raise SystemExit(f"{path} has {name} {found.get(name)}, not {value}: run it alike")
+    if missing := sorted(set(rules) - found.get("runs", {}).keys()):
+        raise SystemExit(f"{path} has no single runs of {', '.join(missing)}: run it again")
+    return {rule: {int(seed): run for seed, run in found["runs"][rule].items()} for rule in rules}
 
 
 def mean_run(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +35,20 @@ def test_draws_of_a_seed_count_as_their_mean(detection: ModuleType) -> None:
 def test_a_single_draw_is_left_as_it_is(detection: ModuleType) -> None:
     alone = run([0.5, 0.6], [0.6, None])
     assert detection.mean_run([alone]) == alone
+
+
+def test_seeds_of_an_earlier_file_count_as_well(detection: ModuleType, tmp_path: Path) -> None:
+    asked = {"budgets": [10, 20], "random_draws": 2}
+    path = tmp_path / "earlier.json"
+    runs = {"random": {"3": run([0.5, 0.6], [0.6, None])}, "auto": {"3": run([0.5, 0.7], [1, 1])}}
+    path.write_text(json.dumps({**asked, "runs": runs}))
+    found = detection.earlier(path, asked, ["random", "auto"])
+    assert found["auto"][3]["accuracy"] == [0.5, 0.7]
+    assert detection.earlier(None, asked, ["random"]) == {"random": {}}
+    with pytest.raises(SystemExit, match="random_draws 2, not 1"):
+        detection.earlier(path, asked | {"random_draws": 1}, ["random"])
+    with pytest.raises(SystemExit, match="no single runs of entropy"):
+        detection.earlier(path, asked, ["random", "entropy"])
 
 
 def test_draws_begin_with_the_same_images_and_go_on_with_others(detection: ModuleType) -> None:
