@@ -20,13 +20,13 @@ from model.detection.context import (
     ImageEffect,
     Seen,
     Surroundings,
+    given,
     rate_effect,
     shrinkage,
 )
 from model.detection.head import Kept
 from model.detection.regions import LEAST, LEAST_SLOPE, MOST, RegionCalibrator
 from model.detection.types import Floats
-from model.errors import ModelError
 
 # P(right) from which a region is shown: taking one away costs a fifth of what drawing one costs.
 # What is below is expected to be missing.
@@ -79,9 +79,7 @@ class ImageCalibrator:
         expected = self.recall * float(p_right[p_right < SHOWN].sum()) + known
         if self.effect is None:
             return expected
-        if seen is None:
-            raise ModelError("a calibrator with a context needs what was seen: Seen.of(maps, kept)")
-        return expected * float(np.exp(self.effect.of(seen)))
+        return expected * float(np.exp(self.effect.of(given(seen))))
 
     def log_naive(self, p_right: Floats, seen: Seen | None = None, doubt: float = 0.0) -> float:
         """Log of P(nothing is wrong), were all of it independent but for the image's effect.

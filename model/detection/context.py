@@ -28,6 +28,7 @@ from model.detection.geometry import iou_matrix
 from model.detection.head import Kept
 from model.detection.maps import ImageMaps, means_inside
 from model.detection.types import Floats
+from model.errors import ModelError
 
 F32 = NDArray[np.float32]
 # Variances of the prior in squared log odds: of an image's effect, of one standard deviation of
@@ -73,6 +74,17 @@ class Seen:
         inside = means_inside(maps.levels[0], kept.boxes)
         places = _places(kept.boxes, kept.score).astype(np.float32)
         return cls(image, np.hstack([inside, places]))
+
+
+def given(seen: Seen | None) -> Seen:
+    """What a calibrator with a context has to be told.
+
+    Raises:
+        ModelError: it was not.
+    """
+    if seen is None:
+        raise ModelError("a calibrator with a context needs what was seen: Seen.of(maps, kept)")
+    return seen
 
 
 def _places(boxes: Floats, score: Floats) -> Floats:

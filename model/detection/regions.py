@@ -15,9 +15,8 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from model.calibration.base import logit
-from model.detection.context import Context, Seen, Surroundings, shrinkage
+from model.detection.context import Context, Seen, Surroundings, given, shrinkage
 from model.detection.types import Floats
-from model.errors import ModelError
 
 LEAST, MOST = 1e-4, 1 - 1e-4
 LEAST_SLOPE = 0.05  # a higher score is never trusted less
@@ -68,10 +67,7 @@ class RegionCalibrator:
         """
         z = self.log_odds(score, quality, label)
         if self.context is not None:
-            if seen is None:
-                raise ModelError(
-                    "a calibrator with a context needs what was seen: Seen.of(maps, kept)"
-                )
+            seen = given(seen)
             z = z + self.context.log_odds(seen, label)
             z = z / shrinkage(self.doubt(seen))
         return np.clip(expit(z), LEAST, MOST)
