@@ -34,7 +34,7 @@ SHOWN = 1 / 6
 CONTEXT, EFFECT = "context.", "effect."  # begin the names of stored arrays
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
-# An object to draw costs as many corrections as a region to take away; see `SHOWN`.
+# Regions that are taken away in the time in which one object is drawn; see `SHOWN`.
 COST_OF_MISSED = (1 - SHOWN) / SHOWN
 # Below this chance of having nothing wrong how small it is says nothing any more: crowded images
 # are ordered by how much is to be corrected, from half of it up.
