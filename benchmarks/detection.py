@@ -106,7 +106,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--costs", action="store_true", help="measure predicting instead")
     parser.add_argument("--turns", type=int, default=60, help="images that costs are measured on")
     parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.active and RANDOM not in arguments.rules.split(","):
+        parser.error(f"--rules {arguments.rules} lacks {RANDOM}, which all are compared with")
+    return arguments
 
 
 def say(text: str) -> None:
