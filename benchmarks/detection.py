@@ -363,11 +363,11 @@ def mean_run(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One seed's runs as one: random order is the cheapest rule, and its luck is half the noise."""
     if len(runs) == 1:
         return dict(runs[0])
-    per_class = np.array([run["per_class"] for run in runs], np.float64)
+    per_class = np.ma.masked_invalid([np.array(run["per_class"], np.float64) for run in runs])
     return {
         "labels": runs[0]["labels"],
         "accuracy": np.mean([run["accuracy"] for run in runs], axis=0).tolist(),
-        "per_class": np.nanmean(per_class, axis=0).tolist(),
+        "per_class": per_class.mean(axis=0).tolist(),  # None where no run knows
         "objects": np.mean([run["objects"] for run in runs], axis=0).tolist(),
         "query_s": [value for run in runs for value in run["query_s"]],
         "fit_s": [value for run in runs for value in run["fit_s"]],

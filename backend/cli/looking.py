@@ -115,8 +115,9 @@ def score(
     table = Table("task", "prediction", "P(right)", "score", "total (nats)", "label")
     for row in rows[:limit]:
         table.add_row(
-            str(row["task"]), escape(answer(row["prediction"], "-")), number(row["p_right"]),
-            number(row["score"], 4), number(row["total"]), escape(answer(row["label"], "")),
+            str(row["task"]), escape(answer(row["prediction"], "-")),
+            number(row["p_right"], 4), number(row["score"], 4),
+            number(row["total"]), escape(answer(row["label"], "")),
         )  # fmt: skip
     console.print(table)
 

@@ -30,6 +30,8 @@ def test_draws_of_a_seed_count_as_their_mean(detection: ModuleType) -> None:
     # A class that a draw's test part says nothing of is known from the others.
     assert found["per_class"][1] == pytest.approx([0.7, 0.4])
     assert found["fit_s"] == [1.0, 2.0, 1.0, 2.0]
+    unknown = detection.mean_run([run([0.5, 0.6], [0.6, None])] * 2)
+    assert unknown["per_class"] == [[0.5, 0.7], [0.6, None]]  # as JSON has it
 
 
 def test_a_single_draw_is_left_as_it_is(detection: ModuleType) -> None:
