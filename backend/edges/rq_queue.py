@@ -6,6 +6,7 @@ knows, and nothing else (rq's default, pickle, would be code execution).
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import redis
@@ -14,6 +15,8 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
+
+from backend.edges.processes import is_alive
 
 QUEUES = {
     "train": "doubtless-train",
@@ -86,8 +89,15 @@ class RqQueue:
     def workers(self) -> int:
         """See `backend.ports.JobQueue`."""
         found: list[Any] = Worker.all(connection=self.connection)
-        return len({w.name for w in found if set(w.queue_names()) & set(QUEUE_NAMES)})
+        ours = [w for w in found if set(w.queue_names()) & set(QUEUE_NAMES)]
+        return len({w.name for w in ours if not _was_killed(w)})
 
     def ping(self) -> None:
         """See `backend.ports.JobQueue`."""
         self.connection.ping()
+
+
+def _was_killed(worker: Any) -> bool:
+    """Whether a worker of this machine ended without a word; Redis lists it for 80 s more."""
+    here = worker.hostname == socket.gethostname()
+    return here and worker.pid is not None and not is_alive(worker.pid)

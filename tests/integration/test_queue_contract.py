@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from rq.serializers import JSONSerializer
 from rq.worker import SimpleWorker
@@ -61,3 +64,22 @@ def test_what_stands_in_redis_is_json(valkey):
 
     assert b"backend.jobs.execute" in zlib.decompress(data)
     assert b"\x80" not in zlib.decompress(data)[:2]
+
+
+def test_a_worker_killed_on_this_machine_is_not_counted(valkey):
+    queue = RqQueue(valkey.url)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+
+    def register(**said):
+        worker = SimpleWorker(list(queue.queues.values()), connection=queue.connection)
+        for name, value in said.items():
+            setattr(worker, name, value)
+        worker.register_birth()
+
+    register()
+    assert queue.workers() == 1
+    register(pid=ended.pid)
+    assert queue.workers() == 1
+    register(pid=ended.pid, hostname="another-machine")  # whose process ids say nothing here
+    assert queue.workers() == 2
