@@ -14,7 +14,14 @@ from model.detection.calibration import SHOWN, BoxCalibration
 from model.detection.context import Seen
 from model.detection.head import Head, Kept
 from model.detection.maps import ImageMaps
-from model.detection.passes import BOX_ESTIMATORS, Readings, doubt, mean_score, side_spread
+from model.detection.passes import (
+    BOX_ESTIMATORS,
+    Readings,
+    calibrated,
+    doubt,
+    mean_score,
+    side_spread,
+)
 from model.detection.shape import HeadShape
 from model.detection.types import Detections, Floats
 from model.errors import BundleError, ShapeError
@@ -140,9 +147,8 @@ def detections_of(
     """
     mean = mean_score(kept, readings)
     p_right = calibration.p_right(kept, mean, seen)
-    # So that the distribution over the classes says of the likeliest what P(right) says.
-    calibrated = np.clip(readings.scores * (p_right / np.maximum(mean, 1e-6))[None, :, None], 0, 1)
-    probs, total, aleatoric, epistemic = doubt(calibrated)
+    scores = calibrated(readings.scores, kept.label, mean, p_right)
+    probs, total, aleatoric, epistemic = doubt(scores)
     order = np.argsort(-p_right, kind="stable")
     found = Detections(
         boxes=kept.boxes,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from model.calibration.metrics import ece, error_auroc
 from model.detection.geometry import inside_matrix, iou_matrix
+from model.detection.shape import MOST_KEPT
 from model.detection.types import BoxLabels, Floats
 from model.errors import ModelError, ShapeError
 
@@ -25,7 +26,7 @@ Found = tuple[Floats, Ints, Floats]  # boxes (R, 4) in shares, labels (R,), scor
 
 IOU_RIGHT = 0.5
 INSIDE_IGNORED = 0.5
-MOST_DETECTIONS = 100  # of a class in an image; COCO's
+MOST_DETECTIONS = MOST_KEPT  # of a class in an image: all; COCO counts 100
 
 
 class Matches(NamedTuple):
@@ -129,9 +130,10 @@ def average_precision(
 ) -> AveragePrecision:
     """Average precision of detections over a set of images, by pycocotools.
 
-    At most 100 regions of a class count in an image. Ignored areas are crowds of every class: a
-    region without an object counts neither way where the share of it inside one is at least the IoU
-    that is asked for, so at 0.75 three quarters of it; `match` asks for half.
+    At most 500 regions of a class count in an image, where COCO counts 100. Ignored areas are
+    crowds of every class: a region without an object counts neither way where the share of it
+    inside one is at least the IoU that is asked for, so at 0.75 three quarters of it; `match` asks
+    for half.
 
     Args:
         found: of N images the boxes ``(R, 4)`` in shares, labels ``(R,)`` and scores ``(R,)``.

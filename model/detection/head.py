@@ -17,7 +17,7 @@ from model.detection.suppression import non_maximum_suppression
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-BEFORE, AFTER = 300, 100  # locations an image that suppression is given, and leaves
+BEFORE = 3  # locations that suppression is given for every region it may leave
 LEAST_SCORE = 0.02  # of what is kept at all
 
 
@@ -114,14 +114,14 @@ class Head:
         return np.concatenate(out[:half]), np.concatenate(out[half:]), grid, (width, height)
 
     def find(self, maps: ImageMaps) -> Kept:
-        """Regions of one image: at most 100, none below a score of 0.02."""
+        """Regions of one image: at most as its shape says, none below a score of 0.02."""
         of_class, of_box, grid, canvas = self.features(maps)
         weight, bias = self.last.classify
         logits = of_class @ weight + bias
         top = logits.max(axis=1)
         on_canvas = (grid[:, :2] < canvas).all(axis=1)
         likely = np.flatnonzero(on_canvas & (top > np.log(LEAST_SCORE / (1 - LEAST_SCORE))))
-        likely = likely[np.argsort(-top[likely], kind="stable")[:BEFORE]]
+        likely = likely[np.argsort(-top[likely], kind="stable")[: BEFORE * self.shape.regions]]
         level = np.searchsorted(np.array(self.shape.strides), grid[likely, 2])
         boxes, quality, spread = self.boxes(of_box[likely], grid[likely], level)
         boxes = np.clip(boxes / np.array([*canvas, *canvas]), 0.0, 1.0)
@@ -131,7 +131,7 @@ class Head:
         kept = order[
             non_maximum_suppression(
                 boxes[order], top[likely][order], label[order], overlap=self.overlap
-            )[:AFTER]
+            )[: self.shape.regions]
         ]
         rows = likely[kept]
         return Kept(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.detection.shape import HeadShape
+from model.detection.shape import BOX_OUTPUTS, HeadShape
 
 GROUPS = 8
 SIDES = 4
@@ -50,7 +50,7 @@ class HeadNetwork(nn.Module):
         self.class_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
         self.box_tower = nn.Sequential(*(Block(width) for _ in range(shape.depth)))
         self.classify = nn.Linear(width, shape.n_classes)
-        self.regress = nn.Linear(width, shape.box_outputs)
+        self.regress = nn.Linear(width, BOX_OUTPUTS)
         self.scale = nn.Parameter(torch.zeros(len(shape.channels)))
         nn.init.constant_(self.classify.bias, START_LOGIT)
         nn.init.normal_(self.classify.weight, std=0.01)

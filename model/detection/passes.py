@@ -70,6 +70,32 @@ def mean_score(kept: Kept, readings: Readings) -> Floats:
     return mean
 
 
+def calibrated(scores: Floats, label: NDArray[np.int64], mean: Floats, p_right: Floats) -> Floats:
+    """Scores scaled so that each region's own class says what P(right) says.
+
+    The other classes are scaled alike and share what is left of 1 at most: a second class that
+    scores as high must not take from the first what it has by calibration.
+
+    Args:
+        scores: ``(K, R, C)``.
+        label: ``(R,)`` each region's class.
+        mean: ``(R,)`` its score over the passes, see `mean_score`.
+        p_right: ``(R,)``.
+
+    Returns:
+        ``(K, R, C)``, sums of 1 at most. The mean over the passes of the own class is P(right), or
+        below where it would be above 1 in some of them.
+    """
+    rows = np.arange(len(label))
+    scaled: Floats = np.clip(scores * (p_right / np.maximum(mean, 1e-6))[None, :, None], 0, 1)
+    own = scaled[:, rows, label]
+    scaled[:, rows, label] = 0.0
+    others = scaled.sum(axis=2)
+    scaled *= np.minimum(1.0, (1.0 - own) / np.maximum(others, 1e-12))[:, :, None]
+    scaled[:, rows, label] = own
+    return scaled
+
+
 def doubt(scores: Floats) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64], Floats]:
     """Distribution over the classes, and total, aleatoric and epistemic in nats.
 

@@ -24,6 +24,9 @@ SMALL = 16.0  # pixels of the canvas: objects below are hardly ever found
 MEDIAN_ERROR = np.sqrt(np.pi / 2)  # standard error of a median, in those of a mean
 CONFIDENT = 1.64  # standard errors: one-sided 95 %
 WIDTHS = (64, 96)  # with and without the level of stride 8
+# Regions of an image that are kept: never fewer, never more, and how many times as many as objects
+# were drawn on the fullest labelled image, as one without labels may be fuller.
+FEWEST_KEPT, MOST_KEPT, KEPT_PER_OBJECT = 100, 500, 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class HeadShape:
             there is none.
         coarser: how many of the levels are coarser than any map: each is the mean of 2 x 2 cells
             of the one before.
+        regions: of an image that are kept at most.
     """
 
     strides: tuple[int, ...]
@@ -49,6 +53,7 @@ class HeadShape:
     n_classes: int
     detail: int = 0
     coarser: int = 0
+    regions: int = FEWEST_KEPT
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -61,11 +66,6 @@ class HeadShape:
         """Channels of the maps it reads."""
         own = self.channels[: len(self.channels) - self.coarser]
         return (self.detail, *own) if self.detail else own
-
-    @property
-    def box_outputs(self) -> int:
-        """Outputs of `regress`."""
-        return BOX_OUTPUTS
 
     def grid(self, height: int, width: int) -> NDArray[np.float32]:
         """``(L, 3)`` x, y and stride in pixels of all locations of a canvas.
@@ -139,7 +139,7 @@ def shape_for(
     n_classes: int,
     channels: Sequence[int],
 ) -> HeadShape:
-    """Levels and width from the sizes of the boxes.
+    """Levels and width from the sizes of the boxes, regions from how many there are.
 
     The finest level is the coarsest on which the smallest class may well span four cells: finer
     ones help small objects, and where there are none they cost most of the time and are learnt
@@ -155,6 +155,7 @@ def shape_for(
     while len(strides) < 2 or largest > MOST_CELLS * strides[-1]:
         strides += (2 * strides[-1],)
     coarser = len(strides) - len(STRIDES[first:])
+    most = max((len(one) for one in labels), default=0)
     return HeadShape(
         strides=strides,
         channels=(*channels[first:], *[channels[-1]] * coarser),
@@ -163,4 +164,5 @@ def shape_for(
         n_classes=n_classes,
         detail=channels[first - 1] if first else 0,
         coarser=coarser,
+        regions=int(np.clip(KEPT_PER_OBJECT * most, FEWEST_KEPT, MOST_KEPT)),
     )

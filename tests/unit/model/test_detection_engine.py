@@ -457,6 +457,17 @@ def test_levels_follow_the_sizes_of_boxes() -> None:
     assert shape_for([NOTHING], [(9, 9)], 3, CHANNELS).strides[0] == 8
 
 
+def test_twice_as_many_regions_are_kept_as_the_fullest_image_has_objects() -> None:
+    def kept(*counts: int) -> int:
+        boxes = [BoxLabels.of([[0.0, 0.0, 0.1, 0.1]] * n, [0] * n) for n in counts]
+        return shape_for(boxes, [(640, 480)] * len(boxes), 1, CHANNELS).regions
+
+    assert kept(0) == kept(3, 50, 7) == 100
+    assert kept(3, 51, 7) == 102
+    assert kept(150) == 300
+    assert kept(4000) == 500
+
+
 def test_objects_that_are_too_small_are_counted() -> None:
     boxes = [[0.0, 0.0, side / 640, side / 480] for side in (8, 15, 17, 100)]
     logs = log_sides([BoxLabels.of(boxes, [0, 1, 1, 0])], [(640, 480)], 3)

@@ -152,6 +152,14 @@ def test_perfect_regions_have_an_average_precision_of_one(
     assert capsys.readouterr().out == ""
 
 
+def test_more_than_a_hundred_objects_of_a_class_count() -> None:
+    left = np.linspace(0.0, 0.99, 150)
+    boxes = np.stack([left, left * 0, left + 0.005, left * 0 + 1], axis=1)
+    truth = BoxLabels.of(boxes, [0] * 150)
+    found = [(truth.boxes, truth.labels, np.linspace(0.9, 0.1, 150))]
+    assert average_precision(found, [truth], [(640, 480)], 1)["ap50"] == pytest.approx(1.0)
+
+
 def test_average_precision_by_hand() -> None:
     """One of two objects found, after a wrong region: precision 1/2 up to recall 1/2."""
     truths = [BoxLabels.of([LEFT, RIGHT], [0, 0])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from support.boxes import CHANNELS, head_shape, standard
 from model.backbones.pyramid import STRIDES
 from model.detection.geometry import iou_matrix
 from model.detection.graph import last_layers, write_head
-from model.detection.head import AFTER, BEFORE, LEAST_SCORE, Head, Kept, LastLayers
+from model.detection.head import BEFORE, LEAST_SCORE, Head, Kept, LastLayers
 from model.detection.maps import ImageMaps
 from model.detection.shape import LARGEST_LOG, REACH
 from model.detection.suppression import non_maximum_suppression
@@ -157,12 +158,12 @@ def slow_find(net, given, maps: ImageMaps, overlap: float) -> list[tuple]:
         sides = [box[2] - box[0], box[3] - box[1]] * 2
         spread = [math.exp(v) * side for v, side in zip(out[5:], sides, strict=True)]
         found.append((score, box, label, 1 / (1 + math.exp(-out[4])), spread))
-    found = sorted(found, key=lambda f: -f[0])[:BEFORE]
+    found = sorted(found, key=lambda f: -f[0])[: BEFORE * net.shape.regions]
     kept: list[tuple] = []
     for one in found:
         if not any(k[2] == one[2] and slow_iou(k[1], one[1]) > overlap for k in kept):
             kept.append(one)
-    return kept[:AFTER]
+    return kept[: net.shape.regions]
 
 
 @pytest.mark.parametrize("coarser", [0, 1, 2])
@@ -204,9 +205,15 @@ def test_what_is_kept_belongs_together() -> None:
     assert turned.canvas == found.canvas
 
 
-def test_never_more_than_a_hundred_and_none_with_next_to_no_score() -> None:
-    many = head_of(network(3, start=4.0), overlap=1.0).find(random_maps(7, 7))
-    assert len(many) == AFTER == 100
+def test_never_more_than_its_shape_says_and_none_with_next_to_no_score() -> None:
+    net = network(3, start=4.0)
+    many = head_of(net, overlap=1.0).find(random_maps(7, 7))
+    assert len(many) == net.shape.regions == 100
+    more = head_of(net, overlap=1.0)
+    more.shape = replace(net.shape, regions=150)
+    found = more.find(random_maps(7, 7))
+    assert len(found) == 150
+    np.testing.assert_array_equal(found.boxes[:100], many.boxes)
     found = head_of(network(3, start=-4.0)).find(random_maps(7, 7))
     assert len(found) > 0
     assert found.score.min() >= LEAST_SCORE

@@ -16,6 +16,7 @@ from model.detection.passes import (
     DROP,
     PASSES,
     Readings,
+    calibrated,
     doubt,
     mean_score,
     side_spread,
@@ -130,6 +131,32 @@ def test_doubt_is_that_of_a_distribution(
         parts = decompose(np.array([outcomes]))
         np.testing.assert_allclose([total[r], aleatoric[r], epistemic[r]], np.ravel(parts))
         np.testing.assert_allclose(probs[r], np.mean(outcomes, axis=0)[:-1])
+
+
+@given(st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_the_class_of_a_region_is_as_probable_as_it_is_right(
+    k: int, regions: int, classes: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    plain = rng.uniform(0.02, 1, (1, regions, classes))
+    label = plain[0].argmax(1)
+    p_right = rng.uniform(0, 1, regions)
+    mean = plain[0, np.arange(regions), label]
+    probs, *_ = doubt(calibrated(plain, label, mean, p_right))
+    np.testing.assert_allclose(probs[np.arange(regions), label], p_right, atol=1e-12)
+    assert (probs.sum(1) <= 1 + 1e-12).all()
+    # Of several passes on average, where none of them is cut off.
+    several = plain * rng.uniform(0.5, 1, (k, regions, 1))
+    mean = several.mean(axis=0)[np.arange(regions), label]
+    low = 0.4 * p_right
+    probs, *_ = doubt(calibrated(several, label, mean, low))
+    np.testing.assert_allclose(probs[np.arange(regions), label], low, atol=1e-12)
+
+
+def test_classes_that_look_alike_share_what_is_left() -> None:
+    scores = np.array([[[0.5, 0.45, 0.05], [0.5, 0.1, 0.0]]])
+    found = calibrated(scores, np.array([0, 0]), scores[0, :, 0], np.array([0.9, 0.6]))
+    np.testing.assert_allclose(found[0], [[0.9, 0.09, 0.01], [0.6, 0.12, 0.0]])
 
 
 def test_doubt_by_hand() -> None:
