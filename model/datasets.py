@@ -182,10 +182,11 @@ def _label(box: dict[str, Any]) -> str:
 
 
 def _corners(box: dict[str, Any]) -> list[float]:
-    found = [float(box[name]) for name in ("x0", "y0", "x1", "y1")]
-    if not all(map(math.isfinite, found)):
+    x0, y0, x1, y1 = (float(box[name]) for name in ("x0", "y0", "x1", "y1"))
+    if not all(map(math.isfinite, (x0, y0, x1, y1))):
         raise ValueError
-    return found
+    # Whoever drew from right to left drew the same box.
+    return [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
 
 
 def _header(row: dict[str, str], data: bytes, manifest: Path) -> Header:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backend.edges.labels.boxes import Drawing, Drawn, agreed
-from backend.edges.labels.boxes.geometry import around_ellipse, around_rectangle
+from backend.edges.labels.boxes.geometry import around_ellipse, around_rectangle, clipped
+from backend.edges.labels.boxes.reading import once
 from model.datasets import Box
 
 # Each region's type, and where its own label is; the plain shapes have theirs in a region of type
@@ -28,7 +29,8 @@ def boxes_of(result: Sequence[Region], control: str | None = None) -> list[Box]:
     """What one annotation draws.
 
     Rectangles and ellipses, turned ones by the upright box around them; of several labels the
-    first. Boxes are clipped to the image, empty ones left out.
+    first. As in the loop, boxes are cut at the image's edges, accidental clicks are none, and a box
+    drawn twice is one.
 
     Args:
         result: of the annotation; regions that are no boxes are passed over.
@@ -38,15 +40,14 @@ def boxes_of(result: Sequence[Region], control: str | None = None) -> list[Box]:
         ValueError: a region has no label or no usable geometry; the message names it.
     """
     named = _named(result)
-    found: list[Box] = []
+    found: list[Drawn] = []
     for region in result:
         if region.get("type") not in SHAPES or control not in (None, _tag(region, named)):
             continue
-        x0, y0, x1, y1 = (min(1.0, max(0.0, side)) for side in _sides(region))
-        label = _label(region, named)
-        if x0 < x1 and y0 < y1:
-            found.append(Box(label, x0, y0, x1, y1))
-    return found
+        box, label = clipped(_sides(region)), _label(region, named)
+        if box is not None:
+            found.append(Drawn(label, box))
+    return [Box(drawn.label, *drawn.box) for drawn in once(found)]
 
 
 def merged_boxes(given: Sequence[Sequence[Box]]) -> tuple[Box, ...]:

@@ -39,7 +39,7 @@ EASIEST = 0.1  # weight of a class that is found perfectly
 DESCRIBING = 12  # regions that an image is described by, at most, and as many sure objects
 # Looked at together: the covariance has that many squared values.
 MOST_REGIONS, MOST_IMAGES = 4_000, 1_000
-MOST_KNOWN = 2_000  # labelled images
+MOST_KNOWN, MOST_OBJECTS = 2_000, 8_000  # labelled images, and objects on them
 MOST_CHOSEN = 300  # each choice costs a product with the covariance; beyond, by doubt alone
 
 
@@ -188,6 +188,8 @@ def auto(pool: Pool, known: Pool, n: int, seed: int) -> NDArray[np.int64]:
     objects = {image: known.regions[image].objects for image in asked}
     told = [known.seen(image, boxes) for image, boxes in objects.items() if len(boxes)]
     labels = np.concatenate([raw[:0], *told])
+    if len(labels) > MOST_OBJECTS:
+        labels = labels[np.sort(rng.permutation(len(labels))[:MOST_OBJECTS])]
     # Channels differ in scale by far, and distances would be those of a few.
     deviation = raw.std(axis=0) + 1e-6
     raw, labels = raw / deviation, labels / deviation

@@ -70,7 +70,8 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 def assign(probs: Tensor, boxes: Tensor, grid: Tensor, batch: Batch) -> Assigned:
     """Give each box the locations inside it whose class and sides fit best.
 
-    A location goes to the box it fits best; a box without a location inside gets the nearest.
+    A location goes to the box it fits best; a box without a location inside gets the nearest. Of
+    boxes that lie in one another's place one may get none.
 
     Args:
         probs: ``(B, L, C)`` of every class.

@@ -192,9 +192,9 @@ def _coco_evaluation(
     for image, (regions, truth, size) in enumerate(zip(found, truths, sizes, strict=True)):
         boxes, labels, scores = regions
         for kind, given in (("a region", labels), ("an object", truth.labels)):
-            if len(given) and not 0 <= int(min(given)) <= int(max(given)) < n_classes:
+            if outside := [int(label) for label in given if not 0 <= label < n_classes]:
                 raise ModelError(
-                    f"image {image} has {kind} of class {int(max(given))}; classes are 0 to "
+                    f"image {image} has {kind} of class {outside[0]}; classes are 0 to "
                     f"{n_classes - 1}"
                 )
         drawn += _annotations(image, truth.boxes, truth.labels, size)

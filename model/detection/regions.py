@@ -85,7 +85,6 @@ class RegionCalibrator:
         right: NDArray[np.bool_],
         n_classes: int,
         *,
-        weight: Floats | None = None,
         around: Surroundings | None = None,
     ) -> RegionCalibrator:
         """Maximum a posteriori; with no region at all the score as it is.
@@ -96,12 +95,10 @@ class RegionCalibrator:
             label: ``(R,)``.
             right: ``(R,)``.
             n_classes: C.
-            weight: ``(R,)`` of each region.
             around: where these R regions are; None fits no context.
         """
-        weight = np.ones(len(right)) if weight is None else weight
         x = np.stack([logit(score), logit(quality)], 1)
-        posterior = _Posterior(x, label, right, weight, n_classes, around)
+        posterior = _Posterior(x, label, right, n_classes, around)
         # By chance, few regions may say that those of low score are right.
         free: tuple[float | None, float | None] = (None, None)
         bounds = [(LEAST_SLOPE, None), *[free] * (len(posterior.middle) - 1)]
@@ -113,7 +110,7 @@ class RegionCalibrator:
         context = None
         if around is not None:
             p = expit(posterior.log_odds(best))
-            told = posterior.by_image(weight * p * (1 - p))
+            told = posterior.by_image(p * (1 - p))
             context = around.context(found.of_image, found.of_region, told)
         return cls(slope, of_quality, found.offset + found.of_class, context)
 
@@ -143,7 +140,6 @@ class _Posterior:
         x: ``(R, 2)`` log odds of score and quality.
         label: ``(R,)``.
         right: ``(R,)``.
-        weight: ``(R,)``.
         n_classes: C.
         around: where the regions are, if that shall count.
     """
@@ -153,13 +149,12 @@ class _Posterior:
         x: Floats,
         label: NDArray[np.int64],
         right: NDArray[np.bool_],
-        weight: Floats,
         n_classes: int,
         around: Surroundings | None,
     ) -> None:
         count = len(x)
         self._x, self._label, self._classes = x, label, n_classes
-        self._right, self._weight = right.astype(np.float64), weight
+        self._right = right.astype(np.float64)
         if around is None:
             self._images, self._regions = np.zeros((1, 0)), np.zeros((count, 0))
             self._image_of = np.zeros(count, np.int64)
@@ -199,9 +194,9 @@ class _Posterior:
     def loss(self, t: Floats) -> tuple[float, Floats]:
         """With its gradient."""
         z = self.log_odds(t)
-        value = float((self._weight * (np.logaddexp(0.0, z) - self._right * z)).sum())
+        value = float((np.logaddexp(0.0, z) - self._right * z).sum())
         off = (t - self.middle) / self._width
-        slack = self._weight * (expit(z) - self._right)
+        slack = expit(z) - self._right
         by_each = np.asarray(self._by_class @ (slack[:, None] * self._regions))
         gradient = np.concatenate(
             [

@@ -17,6 +17,7 @@ from model.detection.maps import ImageMaps
 from model.detection.network import HeadNetwork
 from model.detection.schedule import schedule_for
 from model.detection.shape import LARGEST_LOG, REACH, HeadShape, Standard
+from model.errors import ModelError
 
 LAST_RATE, DECAY, CLIP = 0.02, 0.01, 10.0
 WARM_UP = 50
@@ -76,6 +77,9 @@ def train_head(
 
     Returns:
         The network with its averaged weights, in evaluation mode, on the CPU.
+
+    Raises:
+        ModelError: its weights are not finite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     schedule = schedule_for(shape)
@@ -120,6 +124,11 @@ def train_head(
         with torch.no_grad():
             for mean, p in zip(average, network.parameters(), strict=True):
                 p.copy_(mean)
+    if not all(torch.isfinite(p).all() for p in network.parameters()):
+        raise ModelError(
+            f"a head diverged: its weights are not finite after {steps} steps with seed {seed}; "
+            "train it with another seed, or after some more labels"
+        )
     network.cpu().eval()
     return network
 

@@ -55,6 +55,10 @@ class BoxLabels:
         """
         count = len(labels)
         taken = [False] * count if accepted is None else accepted
+        for name, given in (("boxes", boxes), ("ignored", ignored)):
+            for box in given:
+                if len(box) != 4:
+                    raise ShapeError(name, expected="(N, 4)", got=(len(given), len(box)))
         found = cls(
             boxes=np.asarray(boxes, np.float64).reshape(-1, 4),
             labels=np.asarray(labels, np.int64).reshape(-1),

@@ -132,10 +132,10 @@ def find_box_errors(
         raise ModelError(f"noise is {noise}; give the share of wrong labels, above 0 and up to 0.5")
     for number, (regions, truth) in enumerate(zip(found, drawn, strict=True)):
         classes = regions.probs.shape[1]
-        if len(truth) and not 0 <= truth.labels.min() <= truth.labels.max() < classes:
+        if outside := [label for label in truth.labels.tolist() if not 0 <= label < classes]:
             raise ModelError(
-                f"image {number} has a drawn box of class {int(truth.labels.max())}; the regions "
-                f"know {classes} classes, from 0"
+                f"image {number} has a drawn box of class {outside[0]}; the regions know "
+                f"{classes} classes, from 0"
             )
     pairs = [pair(regions, truth) for regions, truth in zip(found, drawn, strict=True)]
     usual = tightness(found, drawn, pairs)

@@ -142,7 +142,11 @@ def test_boxes_are_in_shares_clipped_and_without_empty_ones(tmp_path: Path) -> N
     )
     assert annotated_with(source) == "boxes"
     (item,) = read_dataset(source)
-    assert item.boxes == (Box("cell", 0.1, 0.1, 0.5, 0.5), Box("wall", 0.0, 0.5, 1.0, 1.0))
+    assert item.boxes == (
+        Box("cell", 0.1, 0.1, 0.5, 0.5),
+        Box("wall", 0.0, 0.5, 1.0, 1.0),
+        Box("cell", 0.15, 0.1, 0.3, 0.5),  # whose corners were given from right to left
+    )
     assert (item.label, item.labels, item.split) == (None, None, "test")
 
 

@@ -368,6 +368,18 @@ def test_of_a_large_pool_a_part_is_looked_at(monkeypatch) -> None:
     assert len(different) > 1
 
 
+def test_of_very_many_labelled_objects_a_part_is_compared(monkeypatch) -> None:
+    compared, assign = [], acquisition.assign
+    monkeypatch.setattr(
+        acquisition, "assign", lambda rows, to: compared.append(len(to)) or assign(rows, to)
+    )
+    pool, known = pool_of(30), pool_of(50, seed=1)
+    select_images("auto", pool, 3, known=known)
+    monkeypatch.setattr(acquisition, "MOST_OBJECTS", 20)
+    assert len(set(select_images("auto", pool, 3, known=known))) == 3
+    assert compared[0] > 20 == compared[1]
+
+
 def test_what_cannot_be_is_refused() -> None:
     pool = pool_of(4)
     with pytest.raises(UnknownNameError, match="Did you mean 'worth'"):

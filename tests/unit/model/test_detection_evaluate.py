@@ -179,6 +179,21 @@ def test_average_precision_passes_over_what_lies_in_an_ignored_area() -> None:
     assert ignoring["ap50_per_class"] == [pytest.approx(1.0), None]
 
 
+def test_a_class_that_is_none_is_named() -> None:
+    for label in (-1, 5):
+        found = of(LEFT, RIGHT, labels=[2, label], scores=[0.9, 0.9])
+        said = f"image 0 has a region of class {label}; classes are 0 to 4"
+        with pytest.raises(ModelError, match=said):
+            average_precision([found], [NOTHING], [(9, 9)], 5)
+
+
+def test_boxes_have_four_sides() -> None:
+    with pytest.raises(ShapeError, match=r"boxes has shape \(1, 3\); expected \(N, 4\)"):
+        BoxLabels.of([[0.0, 0.0, 1.0]], [0])
+    with pytest.raises(ShapeError, match=r"ignored has shape \(1, 5\); expected \(N, 4\)"):
+        BoxLabels.of([], [], ignored=[[0.0, 0.0, 1.0, 1.0, 1.0]])
+
+
 def test_average_precision_of_nothing_is_none() -> None:
     nothing = {"ap50": None, "map": None, "ap50_per_class": [None, None]}
     assert average_precision([], [], [], 2) == nothing

@@ -27,6 +27,7 @@ from model.detection.training import (  # noqa: E402
 )
 from model.detection.types import BoxLabels  # noqa: E402
 from model.detection.views import View, Window  # noqa: E402
+from model.errors import ModelError  # noqa: E402
 
 SHAPE = head_shape()
 PLAIN = standard(SHAPE)
@@ -130,6 +131,13 @@ def test_few_images_of_any_kind_train(drawings: list[BoxLabels], coarser: int) -
     network = train_head(some, shape, standard(shape), seed=0, steps=2, progress=said.append)
     assert finite(network)
     assert said == [0.5, 1.0]
+
+
+def test_a_head_that_diverged_is_none(monkeypatch) -> None:
+    loss = training._loss
+    monkeypatch.setattr(training, "_loss", lambda *given: loss(*given) * float("nan"))
+    with pytest.raises(ModelError, match="diverged: its weights are not finite after 3 steps"):
+        trained(examples(2))
 
 
 def test_images_without_boxes_lower_all_scores() -> None:

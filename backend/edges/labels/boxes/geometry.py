@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.detection.geometry import iou_matrix
+
 # x0, y0, x1, y1 from 0 to 1, x right and y down.
 Box = tuple[float, float, float, float]
 
@@ -62,13 +64,8 @@ def ious(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
         >>> ious([(0.0, 0.0, 0.5, 1.0)], [(0.25, 0.0, 0.75, 1.0)]).round(3).tolist()
         [[0.333]]
     """
-    one = np.array(a, np.float64).reshape(-1, 1, 4)
-    two = np.array(b, np.float64).reshape(1, -1, 4)
-    shared = np.minimum(one, two)[..., 2:] - np.maximum(one, two)[..., :2]
-    both = shared.clip(min=0.0).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (one, two)]
-    found: NDArray[np.float64] = both / (areas[0] + areas[1] - both)
-    return found
+    one, two = (np.array(boxes, np.float64).reshape(-1, 4) for boxes in (a, b))
+    return iou_matrix(one, two)
 
 
 def around_rectangle(x: float, y: float, width: float, height: float, angle: float) -> Box:

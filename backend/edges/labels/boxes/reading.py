@@ -71,14 +71,14 @@ def read_result(spec: TaskSpec, result: Sequence[Mapping[str, Any]]) -> str:
             ignored.append(box)
             continue
         boxes.append(Drawn(label, box, _ORIGINS.get(str(mark.region.get("origin")), "drawn")))
-    kept = _once(boxes)
+    kept = once(boxes)
     covered = ious(ignored, [d.box for d in kept]) >= SAME
     unclear = [area for area, by in zip(ignored, covered, strict=True) if not by.any()]
     return encode(Drawing(tuple(kept), tuple(unclear)))
 
 
-def _once(boxes: Sequence[Drawn]) -> list[Drawn]:
-    """Without those that were drawn again later."""
+def once(boxes: Sequence[Drawn]) -> list[Drawn]:
+    """What one person drew, without what the same person drew again later."""
     places, names = [d.box for d in boxes], np.array([d.label for d in boxes], object)
     same = (ious(places, places) >= SAME) & (names[:, None] == names)
     again = np.triu(same, 1).any(axis=1)

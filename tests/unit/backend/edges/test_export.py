@@ -304,6 +304,16 @@ def test_boxes_outside_the_image_are_no_boxes(files: Path) -> None:
     )
 
 
+def test_accidental_clicks_and_boxes_drawn_twice_are_as_in_the_loop(files: Path) -> None:
+    click = drawn("car", 50, 50, 0.05, 0.05)
+    first, again = drawn("car", 0, 0, 50, 50), drawn("car", 0, 0, 50, 49.9)
+    other = drawn("van", 0, 0, 50, 50)
+    assert boxes_in(files, click, first, again, other)[0] == (
+        Box("car", 0, 0, 0.5, 0.499),
+        Box("van", 0, 0, 0.5, 0.5),
+    )
+
+
 def test_no_region_is_no_object_and_a_skip_is_no_answer(files: Path) -> None:
     found = export(
         files,

@@ -330,6 +330,9 @@ def test_what_is_refused() -> None:
         find_box_errors([found], [drawn, drawn])
     with pytest.raises(ModelError, match="image 1 has a drawn box of class 3; the regions know 3"):
         find_box_errors([found, found], [drawn, BoxLabels.of([LEFT], [3])])
+    strange = BoxLabels.of([LEFT, LEFT], [2, -1])
+    with pytest.raises(ModelError, match="image 0 has a drawn box of class -1; the regions know 3"):
+        find_box_errors([found], [strange])
     for noise in (0.0, 0.6):
         with pytest.raises(ModelError, match=f"noise is {noise}; give the share"):
             find_box_errors([found], [drawn], noise=noise)
