@@ -358,9 +358,10 @@ def _check(name: str, listing: Listing) -> None:
     classes = set(listing.labels)
     if len(classes) < 2:
         needed = "classes" if listing.sets is None else "sets of labels"
+        hint = "; COCO and YOLO sets are to be converted first" if classes == {"images"} else ""
         raise DataError(
             f"{name} cannot be replayed: all {len(listing.labels)} labels are "
-            f"{next(iter(classes))!r}; at least two {needed} are needed"
+            f"{next(iter(classes))!r}; at least two {needed} are needed{hint}"
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from backend.cli import main
 from backend.settings import Settings
@@ -13,6 +16,7 @@ from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
 from model.backbones.pyramid import PYRAMIDS
 from model.calibration.families import CALIBRATORS
+from model.datasets import Box, read_dataset
 from model.detection.acquisition import BOX_ACQUISITIONS
 from model.detection.passes import BOX_ESTIMATORS
 from model.uncertainty import ESTIMATORS
@@ -64,3 +68,16 @@ def test_readme_quotes_only_files_that_exist():
 
     for target in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_packed_set_of_the_readme_is_read(tmp_path):
+    image = BytesIO()
+    Image.new("RGB", (240, 160)).save(image, "PNG")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name in ("a/1.jpg", "a/2.jpg"):
+            archive.writestr(name, image.getvalue())
+    manifest = README.split("```text\nfile,archive,")[1].split("```")[0]
+    (tmp_path / "manifest.csv").write_text("file,archive," + manifest)
+    first, second = read_dataset(str(tmp_path))
+    assert first.boxes == (Box("wren", 12 / 240, 30 / 160, 180 / 240, 145 / 160),)
+    assert (first.split, second.split, second.boxes) == ("train", "test", ())

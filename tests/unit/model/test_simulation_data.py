@@ -23,7 +23,7 @@ from model.simulation.data import (
 )
 
 
-def listing(labels: str, splits: list[str] | None = None, keys: str = "") -> Listing:
+def listing(labels: str | list[str], splits: list[str] | None = None, keys: str = "") -> Listing:
     names = tuple(f"{n}.png" for n in range(len(labels)))
     keys_ = tuple(keys) if keys else names
     return Listing(names, keys_, tuple(labels), tuple(splits or [""] * len(labels)))
@@ -86,7 +86,8 @@ def test_the_digest_follows_images_labels_and_split() -> None:
     [
         (Listing((), (), (), (), 7), "none of its 7 images has a label"),
         (listing(""), "no image has a label"),
-        (listing("aaaa"), "all 4 labels are 'a'"),
+        (listing("aaaa"), "all 4 labels are 'a'; at least two classes are needed$"),
+        (listing(["images"] * 3), "are needed; COCO and YOLO sets are to be converted first"),
         (listing("abc"), "none is left to judge on"),
         (listing("aabb", ["test"] * 4), "none is left to learn from"),
         (listing("aabb", keys="wwxx"), "4 labelled images in 2 classes, 2 of them different: none"),
