@@ -83,7 +83,7 @@ def start(
 
 def test_help_lists_every_command() -> None:
     said = start(ROOT, "help").stdout
-    for command in ("demo", "serve", "doubtless", "test", "lint", "bench", "acceptance", "setup"):
+    for command in ("demo", "up", "doubtless", "test", "lint", "bench", "acceptance", "setup"):
         assert f"./run {command}" in said
     assert start(ROOT).stdout == said
 
@@ -111,9 +111,10 @@ def test_arguments_and_folder_and_exit_code_are_passed_on(checkout: Path, tmp_pa
     assert done.stderr == ""
 
 
-def test_serve_runs_everything_but_label_studio(checkout: Path) -> None:
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_up_runs_everything_but_label_studio(checkout: Path, command: str) -> None:
     pretend_installed(checkout, 'echo "$*"')
-    assert start(checkout, "serve", "--port", "1").stdout == "-P -m backend.cli up --port 1\n"
+    assert start(checkout, command, "--port", "1").stdout == "-P -m backend.cli up --port 1\n"
 
 
 def test_it_works_through_a_link(checkout: Path, tmp_path: Path) -> None:
