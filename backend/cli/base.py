@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -23,6 +24,12 @@ from model.errors import ModelError
 
 console = Console()
 problems = Console(stderr=True)
+COMMAND_VARIABLE = "DOUBTLESS_COMMAND"
+
+
+def as_started(text: str) -> str:
+    """A text whose hints, in backquotes, name the command as it was started: `run` says how."""
+    return text.replace("`doubtless ", f"`{os.environ.get(COMMAND_VARIABLE) or 'doubtless'} ")
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -34,10 +41,11 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
             try:
                 code = function(*args, as_json=as_json, **kwargs)
             except (BackendError, ModelError) as exc:
+                message = as_started(str(exc))
                 if as_json:
-                    click.echo(json.dumps({"error": str(exc)}))
+                    click.echo(json.dumps({"error": message}))
                 else:
-                    said = f"[red]doubtless {name}:[/red] {escape(str(exc))}"
+                    said = f"[red]doubtless {name}:[/red] {escape(message)}"
                     problems.print(said, highlight=False, soft_wrap=True)
                 sys.exit(1)
             except KeyboardInterrupt:
@@ -92,7 +100,8 @@ def follow(
         if as_json:
             click.echo(json.dumps({"status": "queued"}))
         elif not quiet:
-            console.print("Queued; `doubtless status` shows how far it is.")
+            said = as_started("Queued; `doubtless status` shows how far it is.")
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
         return
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=problems,

@@ -17,6 +17,7 @@ from backend import commands
 from backend.again import NOTHING, ask_again
 from backend.annotators import UNKNOWN, meaning, people
 from backend.cli.base import (
+    as_started,
     command,
     console,
     follow,
@@ -44,7 +45,8 @@ def status(as_json: bool, reference: str | None) -> None:
     waiting = sum(queue["waiting"].values())
     console.print(f"Queue: {queue['state']}, {queue['workers']} workers, {waiting} jobs waiting")
     if not state["projects"]:
-        console.print("No project is connected: doubtless connect --url URL --token T --project ID")
+        hint = "No project is connected: `doubtless connect --url URL --token TOKEN --project ID`"
+        console.print(as_started(hint), highlight=False, markup=False, soft_wrap=True)
     for p in state["projects"]:
         show_project(console, p)
 
@@ -66,8 +68,9 @@ def dashboard(as_json: bool, share: bool) -> None:
     console.print(page, highlight=False, markup=False, soft_wrap=True)
     if not answers(page.partition("/dashboard#")[0] + "/health"):
         problems.print(
-            "Nothing answers there yet; start `doubtless up` first.",
+            as_started("Nothing answers there yet; start `doubtless up` first."),
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 
@@ -185,9 +188,12 @@ def annotators(as_json: bool, reference: str | None, again: int | None) -> None:
     console.print(meaning(spec), highlight=False)
     if not several:
         console.print(
-            "Tasks where people differ are among `doubtless errors` if their label is more "
-            "probably wrong than right.",
+            as_started(
+                "Tasks where people differ are among `doubtless errors` if their label is more "
+                "probably wrong than right."
+            ),
             highlight=False,
+            markup=False,
         )
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from backend import commands
 from backend.cli.base import (
+    as_started,
     command,
     console,
     project_option,
@@ -46,10 +47,8 @@ def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -
             f"{escape(str(settings.home_path))}"
         )
         console.print(f"Dashboard: {escape(page)}", highlight=False, soft_wrap=True)
-        console.print(
-            "Next: [bold]doubtless connect --url URL --token TOKEN --project ID[/bold]",
-            highlight=False,
-        )
+        hint = as_started("`doubtless connect --url URL --token TOKEN --project ID`")
+        console.print(f"Next: [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
     return run_stack(settings, web=True, workers=settings.workers)
 
 
@@ -109,7 +108,7 @@ def connect(as_json: bool, url: str | None, token: str | None, project_id: int) 
         console.print(f"  [yellow]![/yellow] {escape(problem)}", highlight=False)
     console.print(
         f"Connected project {project_id} as [bold]{made.project.key}[/bold]. Press “Label All "
-        "Tasks” in Label Studio; `doubtless status` shows what happens.",
+        + escape(as_started("Tasks” in Label Studio; `doubtless status` shows what happens.")),
         highlight=False,
     )
     return 0
@@ -134,7 +133,7 @@ def doctor(as_json: bool, reference: str | None) -> int:
         mark = "[green]✓[/green]" if item["ok"] else "[red]✗[/red]"
         console.print(f"{mark} {escape(item['message'])}", highlight=False)
         if not item["ok"] and item["fix"]:
-            console.print(f"    fix: {escape(item['fix'])}", highlight=False)
+            console.print(f"    fix: {escape(as_started(item['fix']))}", highlight=False)
     console.print(f"{len(found) - len(bad)} of {len(found)} checks are fine.")
     return 1 if bad else 0
 

@@ -106,6 +106,14 @@ def test_connect_without_a_server_says_to_start_it(project, monkeypatch):
     assert "doubtless up" in json.loads(done.output)["error"]
 
 
+def test_hints_name_the_command_as_it_was_started(home, monkeypatch):
+    assert "`doubtless connect --url" in run("status").output
+    monkeypatch.setenv("DOUBTLESS_COMMAND", "./run doubtless")
+    assert "`./run doubtless connect --url" in run("status").output
+    said = json.loads(run("train", "--json", code=1).output)["error"]
+    assert "run `./run doubtless connect --url" in said
+
+
 def test_every_command_has_help():
     for name in main.commands:
         assert "--json" in run(name, "--help").output

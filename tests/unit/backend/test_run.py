@@ -117,6 +117,17 @@ def test_up_runs_everything_but_label_studio(checkout: Path, command: str) -> No
     assert start(checkout, command, "--port", "1").stdout == "-P -m backend.cli up --port 1\n"
 
 
+def test_hints_are_told_how_it_was_started(checkout: Path) -> None:
+    pretend_installed(checkout, 'echo "$DOUBTLESS_COMMAND"')
+    assert start(checkout, "up").stdout == f"{checkout}/run doubtless\n"
+    for typed in ("run", "./run"):
+        done = subprocess.run(
+            [sys.executable, typed, "doubtless"],
+            capture_output=True, text=True, check=False, cwd=checkout,
+        )  # fmt: skip
+        assert done.stdout == "./run doubtless\n"
+
+
 def test_it_works_through_a_link(checkout: Path, tmp_path: Path) -> None:
     pretend_installed(checkout, 'echo "$*"')
     (tmp_path / "link").symlink_to(checkout / "run")
