@@ -8,4 +8,4 @@ from backend.cli.simulating import simulate
 
 __all__ = ["acting", "looking", "main", "stack"]
 
-command("simulate")(simulate)
+command("simulate", "Replay active learning on labelled data.")(simulate)

@@ -16,6 +16,7 @@ from backend.cli.base import (
     follow,
     project_of,
     project_option,
+    timeout_option,
     wait_option,
 )
 from backend.edges.database import Database
@@ -23,10 +24,10 @@ from backend.settings import Settings
 from model.acceptance.plan import ACCEPTED, OF
 
 
-@command("train")
+@command("train", "Train now, whatever the retrain policy says.")
 @project_option
 @wait_option
-@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+@timeout_option
 def train(as_json: bool, reference: str | None, wait: bool, timeout: float) -> None:
     """Train now, whatever the retrain policy says."""
     settings = Settings.load()
@@ -35,11 +36,11 @@ def train(as_json: bool, reference: str | None, wait: bool, timeout: float) -> N
     follow(settings, project, ("train",), since, as_json, wait, timeout)
 
 
-@command("rollback")
+@command("rollback", "Publish the model of an earlier version again.")
 @click.argument("version")
 @project_option
 @wait_option
-@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+@timeout_option
 def rollback(
     as_json: bool, version: str, reference: str | None, wait: bool, timeout: float
 ) -> None:
@@ -51,10 +52,18 @@ def rollback(
     follow(settings, project, ("republish",), since, as_json, wait, timeout)
 
 
-@command("methods")
+@command("methods", "Show or change a project's estimator and acquisition rule.")
 @project_option
-@click.option("--estimator", metavar="NAME", help="Uncertainty estimator of the next versions.")
-@click.option("--acquisition", metavar="NAME", help="Rule that picks what to label next.")
+@click.option(
+    "--estimator",
+    metavar="NAME",
+    help="Uncertainty estimator of the next versions; 'default' is the installation's.",
+)
+@click.option(
+    "--acquisition",
+    metavar="NAME",
+    help="Rule that picks what to label next; 'default' is the installation's.",
+)
 @click.option("--now", is_flag=True, help="Do not wait for the next version: train, or reorder.")
 def methods(as_json: bool, reference: str | None, **given: Any) -> None:
     """Show or change how a project measures doubt and picks what to label next."""
@@ -66,10 +75,12 @@ def methods(as_json: bool, reference: str | None, **given: Any) -> None:
     show_or_change(running, project, given, console=console, as_json=as_json)
 
 
-@command("accept")
+@command("accept", "Accept predictions unseen, as far as an audit proves them.")
 @project_option
 @click.option("--max-error", default=0.02, show_default=True, help="Largest share of wrong labels.")
-@click.option("--confidence", default=0.95, show_default=True, help="With which that is proved.")
+@click.option(
+    "--confidence", default=0.95, show_default=True, help="Confidence with which that is proved."
+)
 @click.option(
     "--of",
     type=click.Choice(OF),
@@ -100,7 +111,7 @@ def methods(as_json: bool, reference: str | None, **given: Any) -> None:
 @click.option("--undo", is_flag=True, help="Take accepted labels back out of Label Studio.")
 @click.option("--yes", is_flag=True, help="Accept without asking.")
 @wait_option
-@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+@timeout_option
 def accept(as_json: bool, reference: str | None, wait: bool, timeout: float, **given: Any) -> None:
     """Accept predictions unseen, as many as an audit proves to be right.
 

@@ -32,7 +32,7 @@ def as_started(text: str) -> str:
     return text.replace("`doubtless ", f"`{os.environ.get(COMMAND_VARIABLE) or 'doubtless'} ")
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+def command(name: str, short_help: str) -> Callable[[Callable[..., Any]], click.Command]:
     """A subcommand with ``--json``; what was refused becomes one sentence and exit code 1."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -54,7 +54,7 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 sys.exit(code)
 
         option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-        made: click.Command = main.command(name)(option(run))
+        made: click.Command = main.command(name, short_help=short_help)(option(run))
         return made
 
     return decorate
@@ -63,13 +63,21 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 project_option = click.option(
     "--project", "reference", help="Key or Label Studio id; not needed when there is only one."
 )
-wait_option = click.option("--wait/--no-wait", default=True, help="Wait until it is live.")
+wait_option = click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until it is live."
+)
+timeout_option = click.option(
+    "--timeout", default=3600.0, show_default=True, help="Seconds to wait."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="doubtless")
 def main() -> None:
-    """Pre-annotates images in Label Studio and says how far each can be trusted."""
+    """Pre-annotates images in Label Studio and says how far each can be trusted.
+
+    Start with `up`, then `connect` a project; `status` shows what happens from then on.
+    """
 
 
 def projects_of(database: Database, reference: str | None) -> list[Project]:

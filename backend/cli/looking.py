@@ -24,6 +24,7 @@ from backend.cli.base import (
     problems,
     project_of,
     project_option,
+    timeout_option,
 )
 from backend.cli.view import answer, number, show_project
 from backend.edges.database import Database
@@ -33,7 +34,7 @@ from backend.settings import Settings
 from backend.triage import doubted_labels
 
 
-@command("status")
+@command("status", "Show the queue, the live version, labels and accuracy.")
 @project_option
 def status(as_json: bool, reference: str | None) -> None:
     """Show the queue, the running job, the live version, labels and accuracy."""
@@ -51,7 +52,7 @@ def status(as_json: bool, reference: str | None) -> None:
         show_project(console, p)
 
 
-@command("dashboard")
+@command("dashboard", "Print the dashboard's address, with its token.")
 @click.option(
     "--share", is_flag=True, help="The address for others: it shows, and changes nothing."
 )
@@ -75,12 +76,12 @@ def dashboard(as_json: bool, share: bool) -> None:
         )
 
 
-@command("score")
+@command("score", "Show what the live version says of every task.")
 @project_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write a CSV file.")
 @click.option("--publish", is_flag=True, help="Score the pool again and publish it first.")
-@click.option("--limit", default=20, help="Rows to print.")
-@click.option("--timeout", default=3600.0, help="Seconds to wait.")
+@click.option("--limit", default=20, show_default=True, help="Rows to print.")
+@timeout_option
 def score(
     as_json: bool,
     reference: str | None,
@@ -125,7 +126,7 @@ def score(
     console.print(table)
 
 
-@command("errors")
+@command("errors", "Show labels that the model contradicts.")
 @project_option
 @click.option("--limit", default=20, show_default=True, help="Labels to print.")
 def errors(as_json: bool, reference: str | None, limit: int) -> None:
@@ -149,7 +150,7 @@ def errors(as_json: bool, reference: str | None, limit: int) -> None:
     console.print("In Label Studio they are in the tab “Labels to check”.")
 
 
-@command("annotators")
+@command("annotators", "Show how people agree, and how often each is right.")
 @project_option
 @click.option(
     "--again", type=click.IntRange(min=1), metavar="N",
@@ -221,7 +222,7 @@ def _print_again(wanted: list[dict[str, Any]]) -> None:
     )
 
 
-@command("versions")
+@command("versions", "List versions, and how good they are.")
 @project_option
 def versions(as_json: bool, reference: str | None) -> None:
     """List versions: what they were trained on, how good they are, and which is live."""

@@ -23,7 +23,7 @@ from backend.model_names import check_model_names
 from backend.settings import Settings
 
 
-@command("up")
+@command("up", "Run database, Valkey, web and workers in this terminal.")
 @click.option("--port", type=int, help="Port of the web process (DOUBTLESS_PORT).")
 @click.option("--workers", type=int, help="Worker processes (DOUBTLESS_WORKERS).")
 @click.option("--home", help="Folder of all data (DOUBTLESS_HOME).")
@@ -52,7 +52,7 @@ def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -
     return run_stack(settings, web=True, workers=settings.workers)
 
 
-@command("serve")
+@command("serve", "Run the web process alone.")
 @click.option("--port", type=int, help="Port to listen on (DOUBTLESS_PORT).")
 @click.option("--host", help="Address to listen on (DOUBTLESS_HOST).")
 def serve(as_json: bool, port: int | None, host: str | None) -> int:
@@ -65,7 +65,7 @@ def serve(as_json: bool, port: int | None, host: str | None) -> int:
     return run(settings)
 
 
-@command("worker")
+@command("worker", "Run one worker.")
 def worker(as_json: bool) -> int:
     """Run one worker; start as many as there are cores to spare, on any machine."""
     from backend.worker import run
@@ -77,9 +77,9 @@ def worker(as_json: bool) -> int:
     return run(settings)
 
 
-@command("connect")
+@command("connect", "Connect a project, or repair its connection.")
 @click.option("--url", help="Label Studio's address (DOUBTLESS_LABEL_STUDIO_URL).")
-@click.option("--token", help="Personal access token or legacy token.")
+@click.option("--token", help="Its token, personal or legacy (DOUBTLESS_LABEL_STUDIO_TOKEN).")
 @click.option("--project", "project_id", type=int, required=True, help="Label Studio project id.")
 def connect(as_json: bool, url: str | None, token: str | None, project_id: int) -> int:
     """Connect a project, or repair its connection; safe to run again."""
@@ -114,7 +114,7 @@ def connect(as_json: bool, url: str | None, token: str | None, project_id: int) 
     return 0
 
 
-@command("doctor")
+@command("doctor", "Say what is wrong in Label Studio or here, and the fix.")
 @project_option
 def doctor(as_json: bool, reference: str | None) -> int:
     """Look for what is wrong in Label Studio and here, and say the exact fix."""

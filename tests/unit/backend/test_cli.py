@@ -114,6 +114,12 @@ def test_hints_name_the_command_as_it_was_started(home, monkeypatch):
     assert "run `./run doubtless connect --url" in said
 
 
+def test_the_list_of_commands_cuts_nothing_off():
+    said = run("--help").output
+    assert "Start with `up`, then `connect`" in said
+    assert "..." not in said.split("Commands:")[1]
+
+
 def test_every_command_has_help():
     for name in main.commands:
         assert "--json" in run(name, "--help").output
