@@ -106,6 +106,11 @@ def load_demo_data(
             f"no image of {source} has a box; say what to draw with --classes, such as "
             "--classes cat,dog"
         )
+    if not has_boxes and len(names) == 1 and classes:
+        raise SettingError(
+            f"--classes names only '{names[0]}'; give at least two to choose from, such as "
+            "--classes cat,dog"
+        )
     if not has_boxes and len(names) < 2:
         has = f"only the label '{labels[0]}'" if labels else "no labels"
         raise SettingError(

@@ -117,6 +117,10 @@ class LabelStudioExport:
             )
         key = self._image_key(tasks)
         self._index = ImageIndex(images or path.resolve().parent)
+        self._advice = "give the folder of the images with --images"
+        if images is not None:
+            self._advice = "give --images the folder that has them"
+        self._lost: list[LeftOut] = []
         self.unlabelled = 0
         self._items = [item for task in tasks if (item := self._read(task, key)) is not None]
         self._require_items()
@@ -223,7 +227,8 @@ class LabelStudioExport:
             if path is None:
                 self._fetcher.fetch(reference)  # now, so that a broken one is only left out
         except MediaError as exc:
-            self.left_out.append(LeftOut(name, str(exc)))
+            self._lost.append(LeftOut(name, str(exc)))
+            self.left_out.append(self._lost[-1])
             return None
         return _Labelled(name, reference, label, labels, boxes, path)
 
@@ -265,10 +270,11 @@ class LabelStudioExport:
     def _require_items(self) -> None:
         if self._items or not self.left_out:
             return
-        first = self.left_out[0]
+        first = (self._lost or self.left_out)[0]
+        advice = f"; {self._advice}" if self._lost else ""
         raise ExportError(
             f"none of the {len(self.left_out)} answered tasks of {self._path} can be replayed, "
-            f"such as {first.image}: {first.reason}; give the folder of the images with --images"
+            f"such as {first.image}: {first.reason}{advice}"
         )
 
 
@@ -321,6 +327,8 @@ def _contents(tasks: Sequence[Mapping[str, Any]]) -> _Contents:
                 kind = str(region.get("type"))
                 if _is_choice(region):
                     choices[str(region.get("from_name"))] += 1
+                elif kind == TYPE:
+                    others["choices that are no list of answers, or of a region"] += 1
                 elif kind not in SHAPES and not (kind == "labels" and boxes):
                     others[kind] += 1
     return _Contents(annotations, choices, drawn, others)

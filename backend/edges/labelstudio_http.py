@@ -36,7 +36,8 @@ _LEGACY_OFF_FIX = (
 )
 _FIXES = {
     403: "The token's user may not do this; use the token of an owner or administrator.",
-    404: "Check the id, and that the token's user belongs to that organization.",
+    404: "Check the id, that the token's user belongs to that organization, and that this is the "
+    "address of Label Studio.",
     413: "The request is larger than Label Studio or the proxy in front of it accepts.",
     500: "The reason is in Label Studio's own log.",
 }

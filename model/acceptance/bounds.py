@@ -124,7 +124,8 @@ def too_many(max_error: float, size: int) -> int:
 def check_share(name: str, value: float) -> None:
     """Refuse what is not a share between 0 and 1."""
     if not 0.0 < value < 1.0:
-        raise ModelError(f"{name} is {value}; give a share between 0 and 1, such as 0.05 or 0.95")
+        such = 0.95 if name == "confidence" else 0.05
+        raise ModelError(f"{name} is {value}; give a share between 0 and 1, such as {such}")
 
 
 def _log_choose(

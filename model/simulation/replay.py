@@ -74,10 +74,12 @@ class Plan:
         data.require_estimator(self.uncertainty)
         pool = len(data.pool)
         if self.initial + self.batch > pool:
+            initial, smaller = f"the initial {self.initial} and ", "make them smaller"
+            if not self.initial:
+                initial, smaller = "", "make it smaller"
             raise DataError(
                 f"{data.name} has {pool} images to learn from ({int(data.test.sum())} are held "
-                f"out), fewer than the initial {self.initial} and one batch of {self.batch}; make "
-                "them smaller"
+                f"out), fewer than {initial}one batch of {self.batch}; {smaller}, or add images"
             )
         if self.steps(pool)[0] < MIN_LABELS:
             raise ModelError(

@@ -75,7 +75,7 @@ def test_without_options_it_is_one_promise_and_blind(database):
     ("options", "said"),
     [
         (("--by", "regions"), "needs a project with boxes"),
-        (("--max-error", "5"), "max_error is 5.0; give a share between 0 and 1"),
+        (("--max-error", "5"), "max_error is 5.0; give a share between 0 and 1, such as 0.05"),
         (("--max-error", "0.3", "--audit", "0"), "audit is 0; give 1 to"),
         (("--max-error", "0.0001"), "no audit would pay"),
         (("--undo",), "nothing was accepted unseen"),

@@ -101,6 +101,8 @@ def test_a_part_for_testing_is_what_is_held_out() -> None:
 def test_a_flat_folder_needs_classes(flat_folder: Path) -> None:
     with pytest.raises(SettingError, match=r"no labels; .*--classes"):
         load_demo_data(str(flat_folder))
+    with pytest.raises(SettingError, match="--classes names only 'cat'; give at least two"):
+        load_demo_data(str(flat_folder), classes=["cat"])
     data = load_demo_data(str(flat_folder), classes=["a", "b"])
     assert (data.classes, len(data.pool), data.held_out) == (("a", "b"), 12, ())
     assert data.truth == {}

@@ -186,6 +186,11 @@ def test_answers_about_a_region_are_not_about_the_image(files: Path) -> None:
     assert [item.label for item in export(files, body).read()] == ["cat"]
 
 
+NO_LIST = {"type": "choices", "from_name": "label", "value": {"choices": "a"}}
+NO_SIZE = {
+    "id": "r1", "type": "rectanglelabels", "from_name": "box",
+    "value": {"x": 1, "y": 1, "width": "wide", "height": 1, "rectanglelabels": ["car"]},
+}  # fmt: skip
 BRUSH = {"type": "brushlabels", "from_name": "b", "value": {"brushlabels": ["car"], "rle": [1]}}
 
 
@@ -201,12 +206,21 @@ BRUSH = {"type": "brushlabels", "from_name": "b", "value": {"brushlabels": ["car
         ([task(1, "b.png", annotation(BRUSH))], "hold brushlabels; simulate needs .* or boxes"),
         ([task(1, "b.png", annotation({"type": "textarea", "value": {}}))], "hold textarea"),
         ([task(1, "b.png", annotation())], "hold nothing"),
+        ([task(1, "b.png", annotation(NO_LIST))], "hold choices that are no list of answers, or"),
+        ([task(1, "b.png", annotation(NO_SIZE))], "r1' has the .* 'wide'$"),
+        ([answered(1, "no.png", "cat")], "; give the folder of the images with --images"),
         ([answered(1, "no picture", "cat")], "refers to an image; their data has: image"),
     ],
 )
 def test_what_is_no_usable_export_is_refused(files: Path, body: Any, reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         export(files, body)
+
+
+def test_images_that_are_not_in_the_folder_given_are_said(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(ExportError, match=r"is below .*flat; give --images the folder that has"):
+        export(files, [answered(1, "no.png", "cat")], images=tmp_path / "flat")
 
 
 def test_a_file_that_goes_away_later_is_an_error(files: Path) -> None:

@@ -186,6 +186,7 @@ def test_errors_name_the_address_the_cause_and_the_fix(web: WebServer) -> None:
     text = str(caught.value)
     assert f"GET {web.url}/api/projects/9/ answered 404: No Project matches" in text
     assert "Check the id" in text
+    assert "that this is the address of Label Studio" in text
 
 
 def test_other_servers_and_redirects_are_recognised(web: WebServer) -> None:
