@@ -15,7 +15,6 @@ from backend.settings import Settings
 from model.acquisition import ACQUISITIONS
 from model.backbones import BACKBONES
 from model.backbones.pyramid import PYRAMIDS
-from model.calibration.families import CALIBRATORS
 from model.datasets import Box, read_dataset
 from model.detection.acquisition import BOX_ACQUISITIONS
 from model.detection.passes import BOX_ESTIMATORS
@@ -53,7 +52,6 @@ def test_command_is_documented_and_helps(command):
         *ACQUISITIONS,
         *ESTIMATORS,
         *BACKBONES,
-        *CALIBRATORS,
         *BOX_ACQUISITIONS,
         *BOX_ESTIMATORS,
         *PYRAMIDS,
