@@ -20,6 +20,8 @@ from backend.errors import BackendError
 CHUNK = 5000
 # Rows written in one transaction: a webhook waits for the writer, so no turn may be long.
 TURN = 500
+# Every release has made them. Other programs have a `meta` too, but hardly all three.
+FIRST_TABLES = {t.meta.name, t.projects.name, t.tasks.name}
 
 
 class Store:
@@ -29,7 +31,8 @@ class Store:
         url: SQLAlchemy URL; ``sqlite://`` keeps all in memory, for tests.
 
     Raises:
-        BackendError: the database cannot be opened, or was written by a newer release.
+        BackendError: the database cannot be opened, is somebody else's, or was written by a newer
+            release.
     """
 
     def __init__(self, url: str) -> None:
@@ -47,6 +50,8 @@ class Store:
         try:
             self.engine: Engine = sa.create_engine(url, **options)
             self.reader = self.engine.execution_options(doubtless_read=True)
+            self._make_file()
+            self._require_ours()
             if url.startswith("sqlite"):
                 sa.event.listen(self.engine, "connect", _sqlite_pragmas)
                 sa.event.listen(self.engine, "begin", _sqlite_begin)
@@ -56,10 +61,25 @@ class Store:
                 f"the database {sa.engine.make_url(url)!r} cannot be opened: {exc}"
             ) from exc
 
-    def _migrate(self) -> None:
+    def _make_file(self) -> None:
         if self._file is not None and not self._file.exists():
             # Tokens of Label Studio are inside: for the owner's eyes only.
             os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+
+    def _require_ours(self) -> None:
+        """Refuse a database of another program before anything in it is changed."""
+        with self.engine.connect() as c:
+            tables = set(sa.inspect(c).get_table_names())
+        # These connections have no pragmas yet: the journal mode would stay in the file.
+        self.engine.dispose()
+        if tables and not tables >= FIRST_TABLES:
+            raise BackendError(
+                f"{self.engine.url!r} is not Doubtless's database, it holds the tables of another "
+                f"program ({', '.join(sorted(tables)[:3])}); set DOUBTLESS_DATABASE_URL to an "
+                "empty database, or unset it to use SQLite in DOUBTLESS_HOME"
+            )
+
+    def _migrate(self) -> None:
         with self.engine.begin() as c:
             if self.engine.dialect.name == "postgresql":
                 c.execute(sa.text("SELECT pg_advisory_xact_lock(20261123)"))

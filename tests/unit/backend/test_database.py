@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -219,6 +221,18 @@ def test_the_file_with_the_tokens_is_private(tmp_path):
     path = tmp_path / "sub" / "doubtless.db"
     Database(f"sqlite:///{path}").close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("tables", [("task", "user"), ("meta", "cookies")])
+def test_the_database_of_another_program_is_refused_and_left_as_it_is(tmp_path, tables):
+    path = tmp_path / "ls.db"
+    with closing(sqlite3.connect(path)) as c:
+        for name in tables:
+            c.execute(f"CREATE TABLE {name} (key, value)")
+    before = path.read_bytes()
+    with pytest.raises(BackendError, match="is not Doubtless's database"):
+        Database(f"sqlite:///{path}")
+    assert path.read_bytes() == before
 
 
 def test_a_newer_schema_is_refused(tmp_path):
