@@ -7,7 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,16 +97,28 @@ def annotated_with(source: str) -> str:
     manifest = Path(source) / "manifest.csv"
     if not manifest.is_file():
         return "label"
-    with manifest.open(newline="", encoding="utf-8") as file:
-        columns = csv.DictReader(file).fieldnames or ()
+    with _rows(manifest) as rows:
+        columns = rows.fieldnames or ()
     return next((name for name in ("label", "labels", "boxes", "mask") if name in columns), "")
+
+
+@contextmanager
+def _rows(manifest: Path) -> Iterator[csv.DictReader[str]]:
+    # Excel's UTF-8 begins with a byte order mark.
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield csv.DictReader(file)
+        except UnicodeDecodeError as exc:
+            raise DataError(
+                f"{manifest} is not UTF-8: it has the byte 0x{exc.object[exc.start]:02x}; save it "
+                "as UTF-8 (in Excel: “CSV UTF-8”)"
+            ) from exc
 
 
 def _packed(folder: Path) -> Iterator[Item]:
     with ExitStack() as stack:
         archives: dict[str, zipfile.ZipFile] = {}
-        file = stack.enter_context((folder / "manifest.csv").open(newline="", encoding="utf-8"))
-        rows = csv.DictReader(file)
+        rows = stack.enter_context(_rows(folder / "manifest.csv"))
         absent = {"file", "archive"} - set(rows.fieldnames or ())
         if absent:
             raise DataError(f"{folder / 'manifest.csv'} lacks the columns {sorted(absent)}")

@@ -22,7 +22,7 @@ def packed(folder: Path, manifest: str) -> str:
     with zipfile.ZipFile(folder / "part.zip", "w") as archive:
         archive.writestr("x/a.png", b"A")
         archive.writestr("b.png", b"B")
-    (folder / "manifest.csv").write_text(manifest)
+    (folder / "manifest.csv").write_text(manifest, encoding="utf-8")
     return str(folder)
 
 
@@ -47,6 +47,23 @@ def test_a_packed_set(tmp_path: Path) -> None:
 def test_a_damaged_manifest_says_what_is_wrong(tmp_path: Path, manifest: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         list(read_dataset(packed(tmp_path, manifest)))
+
+
+def test_a_manifest_saved_by_excel_is_read(tmp_path: Path) -> None:
+    source = packed(tmp_path, "\ufefflabel,file,archive\nKäfer,b.png,part.zip\n")
+    assert annotated_with(source) == "label"
+    assert [item.label for item in read_dataset(source)] == ["Käfer"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_manifest_that_is_not_utf_8_says_how_to_save_it(tmp_path: Path, encoding: str) -> None:
+    source = packed(tmp_path, "")
+    text = "label,file,archive\nKäfer,b.png,part.zip\n"
+    (tmp_path / "manifest.csv").write_text(text, encoding=encoding)
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        list(read_dataset(source))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        annotated_with(source)
 
 
 def test_folders_of_classes_with_and_without_splits(tmp_path: Path) -> None:
