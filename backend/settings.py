@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from backend.errors import SettingError
 
@@ -153,6 +155,11 @@ class Settings:
             raise SettingError(
                 f"{PREFIX}LOG_FORMAT='{self.log_format}' is unknown; use text or json."
             )
+        if self.redis_url and not _is_address(self.redis_url, "redis", "rediss", "unix"):
+            raise SettingError(
+                f"{PREFIX}REDIS_URL='{without_password(self.redis_url)}' is no address of a Redis; "
+                "write one such as redis://localhost:6379/0, or unset it to use an embedded Valkey."
+            )
         return self
 
     @property
@@ -183,6 +190,25 @@ class Settings:
     def thread_count(self) -> int:
         """Threads each process may use: two on busy cores were 3-8x slower than one."""
         return self.threads or max(1, (os.cpu_count() or 1) // (self.workers + 1))
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown, also one that is not well-formed.
+
+    Example:
+        >>> without_password("redis://:secret@host:6379/0")
+        'redis://***@host:6379/0'
+    """
+    return re.sub(r"^(\w[\w+.-]*://)?.*@", r"\1***@", address)
+
+
+def _is_address(text: str, *schemes: str) -> bool:
+    if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+        return False
+    try:
+        return urlsplit(text).port != 0  # raises for what is no port
+    except ValueError:
+        return False
 
 
 def _convert(where: str, value: Any, default: Any) -> Any:
