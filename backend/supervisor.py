@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from backend.edges.processes import kill_session, port_is_taken
+from backend.edges.rq_queue import require_redis
 from backend.edges.valkey import RunningValkey, start_valkey
 from backend.errors import LaunchError
 from backend.outputs import Outputs, Say, printer
@@ -54,8 +55,8 @@ def run_stack(
         The exit code: 0 after a signal.
 
     Raises:
-        LaunchError: another stack runs on this home, a port is taken, or something does not come
-            up. What `on_ready` raises is raised too, after everything has stopped.
+        LaunchError: another stack runs on this home, a port is taken, the Redis that is named
+            does not answer, or something does not come up. What `on_ready` raises is raised too, after everything has stopped.
     """
     return Stack(
         settings, web=web, workers=workers, extra=extra, say=printer() if say is None else say
@@ -93,6 +94,8 @@ class Stack:
         previous: dict[int, Any] = {}
         try:
             self._check_ports()
+            if self.settings.redis_url:
+                require_redis(self.settings.redis_url)
             previous = self._catch_signals()
             self._start_all()
             self._watch(on_ready)

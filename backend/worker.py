@@ -15,8 +15,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
 import backend.jobs  # noqa: F401  (imported here so that every forked job has it)
-from backend.edges.rq_queue import QUEUE_NAMES, connect
-from backend.errors import SettingError
+from backend.edges.rq_queue import QUEUE_NAMES, connect, require_redis
+from backend.errors import LaunchError, SettingError
 from backend.logs import set_up_logging
 from backend.model_names import check_model_names
 from backend.settings import Settings
@@ -57,6 +57,11 @@ def run(settings: Settings) -> int:
         os.environ.setdefault(name, str(settings.thread_count()))
     if not settings.redis_url:
         print("doubtless worker: set DOUBTLESS_REDIS_URL, or use `doubtless up`", file=sys.stderr)
+        return 2
+    try:
+        require_redis(settings.redis_url)
+    except LaunchError as exc:
+        print(f"doubtless worker: {exc}", file=sys.stderr)
         return 2
     # Jobs read the settings from the environment of the process that forked them.
     os.environ["DOUBTLESS_REDIS_URL"] = settings.redis_url

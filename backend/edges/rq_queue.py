@@ -17,6 +17,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
 from backend.edges.processes import is_alive
+from backend.errors import LaunchError
+from backend.settings import without_password
 
 QUEUES = {
     "train": "doubtless-train",
@@ -40,6 +42,22 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(
         url, socket_timeout=30, socket_connect_timeout=2, health_check_interval=30
     )
+
+
+def require_redis(url: str) -> None:
+    """Make sure that a Redis answers before anything that needs it is started.
+
+    Raises:
+        LaunchError: it does not, or refuses.
+    """
+    try:
+        with connect(url) as connection:
+            connection.ping()
+    except redis.RedisError as exc:
+        raise LaunchError(
+            f"no Redis answers at {without_password(url)} ({str(exc).rstrip('.')}); start it, or "
+            "correct DOUBTLESS_REDIS_URL (without it `doubtless up` brings its own Valkey)"
+        ) from exc
 
 
 class RqQueue:

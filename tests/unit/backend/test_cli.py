@@ -184,6 +184,13 @@ def test_the_worker_of_a_container_refuses_them_too(monkeypatch, capsys):
     assert "Did you mean 'margin'" in capsys.readouterr().err
 
 
+def test_a_worker_without_its_redis_says_so_in_one_sentence(home, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_REDIS_URL", "redis://127.0.0.1:1/0")
+    said = run("worker", code=2).stderr
+    assert said.startswith("doubtless worker: no Redis answers at redis://127.0.0.1:1/0 (")
+    assert said.count("\n") == 1
+
+
 def test_brackets_of_people_are_not_markup(home, project):
     database = Database(f"sqlite:///{home / 'doubtless.db'}")
     database.put_scores(

@@ -18,6 +18,7 @@ import redis
 
 from backend.commands import with_running_stack
 from backend.edges.processes import free_port, is_alive, wait_gone
+from backend.edges.valkey import start_valkey
 from backend.errors import LaunchError
 from backend.services import Service, environment, restart_wait_s
 from backend.settings import Settings
@@ -110,9 +111,21 @@ def test_commands_tell_of_what_runs_whatever_their_own_terminal_says(settings: S
 
 
 def test_a_redis_of_ones_own_replaces_the_embedded_one(tmp_path: Path) -> None:
-    settings = Settings(home=str(tmp_path), redis_url="redis://127.0.0.1:1/0")
-    run(settings, [], lambda stack: 0)
+    own = start_valkey(tmp_path / "own")
+    try:
+        run(Settings(home=str(tmp_path), redis_url=own.url), [], lambda stack: 0)
+    finally:
+        own.stop()
     assert not (tmp_path / "redis").exists()
+
+
+def test_nothing_starts_without_the_redis_that_is_named(tmp_path: Path) -> None:
+    settings = Settings(home=str(tmp_path), redis_url="redis://:secret@127.0.0.1:1/0")
+    child = service("child", python("print('started')"))
+    with pytest.raises(LaunchError, match="no Redis answers at") as refused:
+        run(settings, [child], lambda stack: 0)
+    assert "secret" not in str(refused.value)
+    assert child.process is None
 
 
 def test_it_is_ready_when_health_answers_and_copies_every_line(settings: Settings) -> None:
