@@ -117,7 +117,7 @@ class Settings:
         if file is not None or path.is_file():
             try:
                 table = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (OSError, tomllib.TOMLDecodeError) as exc:
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
                 raise SettingError(f"{path} cannot be read: {exc}") from exc
             for name, value in table.items():
                 if name not in known:

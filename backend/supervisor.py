@@ -56,7 +56,8 @@ def run_stack(
 
     Raises:
         LaunchError: another stack runs on this home, a port is taken, the Redis that is named
-            does not answer, or something does not come up. What `on_ready` raises is raised too, after everything has stopped.
+            does not answer, or something does not come up. What `on_ready` raises is raised too,
+            after everything has stopped.
     """
     return Stack(
         settings, web=web, workers=workers, extra=extra, say=printer() if say is None else say

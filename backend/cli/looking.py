@@ -103,13 +103,7 @@ def score(
         project = database.project(project.key)
     rows = commands.scores(settings, project)
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["task"])
-            writer.writeheader()
-            writer.writerows(
-                {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
-                for row in rows
-            )
+        _write_csv(out, rows)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -124,6 +118,22 @@ def score(
             number(row["total"]), escape(answer(row["label"], "")),
         )  # fmt: skip
     console.print(table)
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["task"])
+            writer.writeheader()
+            writer.writerows(
+                {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in row.items()}
+                for row in rows
+            )
+    except OSError as exc:
+        raise BackendError(
+            f"{path} cannot be written ({exc.strerror or exc}); give --out a file in a folder "
+            "that is there"
+        ) from exc
 
 
 @command("errors", "Show labels that the model contradicts.")

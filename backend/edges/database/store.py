@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from backend.edges import schema as t
 from backend.errors import BackendError
+from backend.settings import without_password
 
 CHUNK = 5000
 # Rows written in one transaction: a webhook waits for the writer, so no turn may be long.
@@ -37,13 +38,20 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        try:
+            shown = repr(sa.engine.make_url(url))
+        except (sa.exc.ArgumentError, ValueError) as exc:
+            raise BackendError(
+                f"DOUBTLESS_DATABASE_URL='{without_password(url)}' is no address of a database; "
+                "write one such as sqlite:////folder/doubtless.db or "
+                "postgresql+psycopg://user:password@host/name"
+            ) from exc
         options: dict[str, Any] = {}
         self._file: Path | None = None
         if url in ("sqlite://", "sqlite:///:memory:"):
             options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
         elif url.startswith("sqlite:///"):
             self._file = Path(url.removeprefix("sqlite:///"))
-            self._file.parent.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": 30}}
         else:
             options = {"pool_pre_ping": True}
@@ -57,12 +65,19 @@ class Store:
                 sa.event.listen(self.engine, "begin", _sqlite_begin)
             self._migrate()
         except (sa.exc.SQLAlchemyError, ImportError) as exc:
+            raise BackendError(f"the database {shown} cannot be opened: {exc}") from exc
+        except OSError as exc:
             raise BackendError(
-                f"the database {sa.engine.make_url(url)!r} cannot be opened: {exc}"
+                f"the database {shown} cannot be made: {exc.strerror} ({exc.filename}); choose "
+                "another folder with DOUBTLESS_HOME, or another database with "
+                "DOUBTLESS_DATABASE_URL"
             ) from exc
 
     def _make_file(self) -> None:
-        if self._file is not None and not self._file.exists():
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists():
             # Tokens of Label Studio are inside: for the owner's eyes only.
             os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
 

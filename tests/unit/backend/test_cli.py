@@ -191,6 +191,12 @@ def test_a_worker_without_its_redis_says_so_in_one_sentence(home, monkeypatch):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("out", ["nowhere/scores.csv", "."])
+def test_a_file_that_cannot_be_written_is_named(project, tmp_path, out):
+    said = json.loads(run("score", "--json", "--out", str(tmp_path / out), code=1).output)["error"]
+    assert said.startswith(f"{tmp_path / out} cannot be written")
+
+
 def test_brackets_of_people_are_not_markup(home, project):
     database = Database(f"sqlite:///{home / 'doubtless.db'}")
     database.put_scores(

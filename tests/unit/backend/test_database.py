@@ -235,6 +235,22 @@ def test_the_database_of_another_program_is_refused_and_left_as_it_is(tmp_path, 
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "address", ["rubbish", "x:secret@host/name", "postgresql://u:secret@h:many/n"]
+)
+def test_what_is_no_address_is_refused_without_its_password(address):
+    with pytest.raises(BackendError, match="is no address of a database; write one") as refused:
+        Database(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(BackendError, match="another folder with DOUBTLESS_HOME") as refused:
+        Database(f"sqlite:///{tmp_path / 'home' / 'doubtless.db'}")
+    assert str(tmp_path / "home") in str(refused.value)
+
+
 def test_a_newer_schema_is_refused(tmp_path):
     url = f"sqlite:///{tmp_path / 'd.db'}"
     made = Database(url)

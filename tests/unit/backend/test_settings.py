@@ -58,3 +58,10 @@ def test_an_unknown_name_in_the_file_is_refused(tmp_path):
 
 def test_booleans_are_words():
     assert Settings.load({"DOUBTLESS_REQUIRE_AUTH": "Yes"}).require_auth is True
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
+    file = tmp_path / "doubtless.toml"
+    file.write_bytes('home = "Käfer"'.encode("latin-1"))
+    with pytest.raises(SettingError, match="cannot be read"):
+        Settings.load({}, file)
