@@ -80,7 +80,9 @@ def dashboard(as_json: bool, share: bool) -> None:
 @project_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write a CSV file.")
 @click.option("--publish", is_flag=True, help="Score the pool again and publish it first.")
-@click.option("--limit", default=20, show_default=True, help="Rows to print.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Rows to print."
+)
 @timeout_option
 def score(
     as_json: bool,
@@ -138,17 +140,25 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @command("errors", "Show labels that the model contradicts.")
 @project_option
-@click.option("--limit", default=20, show_default=True, help="Labels to print.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Labels to print."
+)
 def errors(as_json: bool, reference: str | None, limit: int) -> None:
     """Show labels that the model, not fitted on them, contradicts: worth a second look."""
     settings = Settings.load()
     project = project_of(settings, reference)
-    found = doubted_labels(Database(settings.database), project, limit)
+    database = Database(settings.database)
+    found = doubted_labels(database, project, limit)
     if as_json:
         click.echo(json.dumps(found))
         return
     if not found:
-        console.print("No label is more probably wrong than right.")
+        versions = database.versions(project.key)
+        trained = any(v.kind != "cold" and v.status in ("live", "superseded") for v in versions)
+        console.print(
+            "No label is more probably wrong than right." if trained else
+            "Nothing is trained yet, so no label is doubted; see `doubtless status`."
+        )  # fmt: skip
         return
     table = Table("task", "label", "P(label right)", "what speaks against it")
     for row in found:

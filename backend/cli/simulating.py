@@ -84,7 +84,9 @@ problems = Console(stderr=True)
     help="Part of each round drawn at random (DOUBTLESS_RANDOM_SHARE).",
 )
 @click.option("--full", is_flag=True, help="Also measure with all training labels.")
-@click.option("--jobs", type=int, help="Processes at once; without, one for each core.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes at once; without, one for each core."
+)
 @click.option("--fresh", is_flag=True, help="Throw away finished runs in --out.")
 def simulate(as_json: bool, **given: Any) -> None:
     """Replay active learning on labelled data: what would choosing have saved?

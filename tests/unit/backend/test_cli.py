@@ -197,6 +197,23 @@ def test_a_file_that_cannot_be_written_is_named(project, tmp_path, out):
     assert said.startswith(f"{tmp_path / out} cannot be written")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [("errors", "--limit"), ("score", "--limit"), ("accept", "--audit"), ("simulate", "--jobs")],
+)
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_counts_below_one_are_refused(project, option, count):
+    assert f"{count} is not in the range x>=1" in run(*option, count, code=2).output
+
+
+def test_errors_tells_no_doubts_from_no_training(home, project):
+    assert "No label is more probably wrong" in run("errors").output
+    database = Database(f"sqlite:///{home / 'doubtless.db'}")
+    with database.transaction() as c:
+        c.exec_driver_sql("UPDATE versions SET kind = 'cold'")
+    assert "Nothing is trained yet" in run("errors").output
+
+
 def test_brackets_of_people_are_not_markup(home, project):
     database = Database(f"sqlite:///{home / 'doubtless.db'}")
     database.put_scores(
