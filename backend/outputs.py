@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, cast
+from typing import IO, TextIO, cast
 
 from backend.services import Service
 
@@ -84,15 +84,20 @@ class Outputs:
         return bool(data)
 
 
-def printer() -> Say:
-    """Print lines with the name of their process before them, in colour on a terminal."""
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+def printer(to: TextIO | None = None) -> Say:
+    """Print lines with the name of their process before them, in colour on a terminal.
+
+    Args:
+        to: standard output by default.
+    """
+    to = sys.stdout if to is None else to
+    colour = to.isatty() and "NO_COLOR" not in os.environ
 
     def say(name: str, line: str) -> None:
         label = f"{name:<9}"
         if colour:
             label = f"\033[{COLOURS.get(name, '32')}m{label}\033[0m"
         with suppress(BrokenPipeError, ValueError):
-            print(f"{label}| {line}", flush=True)
+            print(f"{label}| {line}", file=to, flush=True)
 
     return say

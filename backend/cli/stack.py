@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import click
 from rich.markup import escape
@@ -13,6 +14,7 @@ from backend.cli.base import (
     as_started,
     command,
     console,
+    problems,
     project_option,
     projects_of,
 )
@@ -20,6 +22,7 @@ from backend.edges.database import Database
 from backend.errors import BackendError
 from backend.logs import set_up_logging
 from backend.model_names import check_model_names
+from backend.outputs import printer
 from backend.settings import Settings
 
 
@@ -29,27 +32,45 @@ from backend.settings import Settings
 @click.option("--home", help="Folder of all data (DOUBTLESS_HOME).")
 def up(as_json: bool, port: int | None, workers: int | None, home: str | None) -> int:
     """Run database, Valkey, web and workers in this terminal; Ctrl-C stops all."""
-    from backend.dashboard.access import address
-    from backend.supervisor import run_stack
+    from backend.supervisor import Stack, run_stack
 
     settings = Settings.load(port=port, workers=workers, home=home)
     check_model_names(settings)
     set_up_logging(settings)
+    if settings.workers == 0:
+        problems.print(
+            "[yellow]With 0 workers nothing is read or trained until `doubtless worker` runs "
+            "beside it.[/yellow]",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+    def announce(stack: Stack) -> int:
+        _say_where(settings, as_json)
+        stack.stopping.wait()
+        return stack.exit_code
+
+    # Standard output is for the JSON alone.
+    say = printer(sys.stderr if as_json else sys.stdout)
+    return run_stack(settings, web=True, workers=settings.workers, on_ready=announce, say=say)
+
+
+def _say_where(settings: Settings, as_json: bool) -> None:
+    from backend.dashboard.access import address
+
     page = address(settings)
     if as_json:
         facts = {
             "server": settings.reachable_url, "home": str(settings.home_path), "dashboard": page,
         }  # fmt: skip
         click.echo(json.dumps(facts))
-    else:
-        console.print(
-            f"Doubtless at [bold]{settings.reachable_url}[/bold], data in "
-            f"{escape(str(settings.home_path))}"
-        )
-        console.print(f"Dashboard: {escape(page)}", highlight=False, soft_wrap=True)
-        hint = as_started("`doubtless connect --url URL --token TOKEN --project ID`")
-        console.print(f"Next: [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
-    return run_stack(settings, web=True, workers=settings.workers)
+        return
+    console.print(
+        f"Doubtless at [bold]{settings.reachable_url}[/bold], data in "
+        f"{escape(str(settings.home_path))}"
+    )
+    console.print(f"Dashboard: {escape(page)}", highlight=False, soft_wrap=True)
+    hint = as_started("`doubtless connect --url URL --token TOKEN --project ID`")
+    console.print(f"Next: [bold]{escape(hint)}[/bold]", highlight=False, soft_wrap=True)
 
 
 @command("serve", "Run the web process alone.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from threading import Event
 
 import pytest
 from click.testing import CliRunner
@@ -237,11 +239,39 @@ def test_an_address_that_means_every_address_is_one_a_browser_can_open(home, mon
     assert "//127.0.0.1:9090/" in json.loads(run("dashboard", "--json").output)["address"]
 
 
+class ReadyAndStopped:
+    """A stack that becomes ready and is asked to stop."""
+
+    exit_code = 0
+    stopping = Event()
+    stopping.set()
+
+    @classmethod
+    def run(cls, settings, *, on_ready, say, **more):
+        say("doubtless", "ready")
+        return on_ready(cls)
+
+
 def test_up_prints_the_dashboards_address(home, monkeypatch):
-    monkeypatch.setattr("backend.supervisor.run_stack", lambda *given, **more: 0)
+    monkeypatch.setattr("backend.supervisor.run_stack", ReadyAndStopped.run)
     page = json.loads(run("dashboard", "--json").output)["address"]
     assert page in run("up").output
-    assert json.loads(run("up", "--json").output)["dashboard"] == page
+    assert json.loads(run("up", "--json").stdout)["dashboard"] == page
+
+
+def test_up_prints_no_address_before_it_is_ready(home):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        done = run("up", "--port", str(other.getsockname()[1]), code=1)
+    assert "is taken" in done.stderr
+    assert done.stdout == ""
+
+
+def test_up_without_workers_says_that_nothing_will_be_trained(home, monkeypatch):
+    monkeypatch.setattr("backend.supervisor.run_stack", ReadyAndStopped.run)
+    assert "nothing is read or trained" in run("up", "--workers", "0").stderr
+    assert "nothing" not in run("up", "--workers", "1").stderr
 
 
 def test_status_says_how_long_what_runs_may_still_take(project, home):
