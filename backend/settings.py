@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import os
 import re
 import tomllib
@@ -14,6 +16,8 @@ from urllib.parse import urlsplit
 from backend.errors import SettingError
 
 PREFIX = "DOUBTLESS_"
+# Read elsewhere: by installations, tests and benchmarks.
+OTHER_VARIABLES = {"ALLOW_CUDA_TORCH", "BENCH_CACHE", "CHROMIUM", "LABEL_STUDIO_VENV"}
 
 
 def knob(default: Any, help: str) -> Any:
@@ -136,18 +140,26 @@ class Settings:
         for name, low, high in (
             ("port", 1, 65535),
             ("workers", 0, 512),
-            ("retrain_after", 1, None),
+            ("threads", 0, 512),
+            ("retrain_after", 1, math.inf),
             ("retrain_growth", 0, 1),
             ("random_share", 0, 1),
-            ("front", 1, None),
-            ("quiet_s", 0, None),
-            ("box_quiet_s", 0, None),
+            ("front", 1, math.inf),
+            ("quiet_s", 0, math.inf),
+            ("box_quiet_s", 0, math.inf),
             ("target_accuracy", 0.01, 0.9999),
+            ("keep_versions", 0, math.inf),
+            ("reconcile_s", 1, math.inf),
+            ("job_timeout_s", 1, math.inf),
+            ("max_body_mb", 1, math.inf),
+            ("max_image_mb", 1, math.inf),
+            ("max_image_megapixels", 1, math.inf),
+            ("fetch_timeout_s", 0.1, 3600),
             ("fetch_parallel", 1, 64),
         ):
             value = getattr(self, name)
-            if value < low or (high is not None and value > high):
-                upper = "" if high is None else f" and at most {high}"
+            if not low <= value <= high:  # not a number is in no range
+                upper = "" if high == math.inf else f" and at most {high}"
                 raise SettingError(
                     f"{PREFIX}{name.upper()}={value} is out of range: at least {low}{upper}."
                 )
@@ -159,6 +171,12 @@ class Settings:
             raise SettingError(
                 f"{PREFIX}REDIS_URL='{without_password(self.redis_url)}' is no address of a Redis; "
                 "write one such as redis://localhost:6379/0, or unset it to use an embedded Valkey."
+            )
+        if self.public_url and not _is_address(self.public_url, "http", "https"):
+            raise SettingError(
+                f"{PREFIX}PUBLIC_URL='{without_password(self.public_url)}' is no address of a web "
+                "server; write one such as http://192.168.1.5:9090, or unset it to use "
+                "http://host:port."
             )
         return self
 
@@ -192,6 +210,24 @@ class Settings:
         return self.threads or max(1, (os.cpu_count() or 1) // (self.workers + 1))
 
 
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each ``DOUBTLESS_*`` variable that nothing reads; most are misspelt.
+
+    Args:
+        environ: the environment; the process's own by default.
+    """
+    known = [f.name.upper() for f in fields(Settings)]
+    said = []
+    for variable in sorted(os.environ if environ is None else environ):
+        name = variable.removeprefix(PREFIX).upper()
+        if not variable.startswith(PREFIX) or name in known or name in OTHER_VARIABLES:
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {PREFIX}{close[0]}?" if close else "README lists the settings."
+        said.append(f"{variable} is no setting and changes nothing; {hint}")
+    return said
+
+
 def without_password(address: str) -> str:
     """An address as it may be shown, also one that is not well-formed.
 
@@ -206,7 +242,8 @@ def _is_address(text: str, *schemes: str) -> bool:
     if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         return False
     try:
-        return urlsplit(text).port != 0  # raises for what is no port
+        parts = urlsplit(text)
+        return parts.port != 0 and bool(parts.netloc or parts.path)  # raises for what is no port
     except ValueError:
         return False
 

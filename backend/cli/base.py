@@ -19,7 +19,7 @@ from backend import commands
 from backend.edges.database import Database
 from backend.errors import BackendError
 from backend.records import Project
-from backend.settings import Settings
+from backend.settings import Settings, unknown_variables
 from model.errors import ModelError
 
 console = Console()
@@ -38,6 +38,10 @@ def command(name: str, short_help: str) -> Callable[[Callable[..., Any]], click.
     def decorate(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
         def run(*args: Any, as_json: bool, **kwargs: Any) -> None:
+            for sentence in unknown_variables():
+                problems.print(
+                    f"[yellow]{escape(sentence)}[/yellow]", highlight=False, soft_wrap=True
+                )
             try:
                 code = function(*args, as_json=as_json, **kwargs)
             except (BackendError, ModelError) as exc:

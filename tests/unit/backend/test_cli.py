@@ -137,6 +137,13 @@ def test_status_gives_one_reason_once(home, project):
     assert run("status").output.count("No version has been judged on the whole pool yet.") == 1
 
 
+def test_a_misspelt_variable_is_told_and_stops_nothing(home, monkeypatch):
+    monkeypatch.setenv("DOUBTLESS_WORKRES", "3")
+    done = run("status", "--json")
+    assert "did you mean DOUBTLESS_WORKERS?" in done.stderr
+    assert json.loads(done.stdout)["projects"] == []
+
+
 def test_a_wrong_setting_is_named(home, monkeypatch):
     monkeypatch.setenv("DOUBTLESS_PORT", "many")
     done = CliRunner().invoke(main, ["status", "--json"])

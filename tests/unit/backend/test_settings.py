@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from backend.errors import SettingError
-from backend.settings import Settings
+from backend.settings import Settings, unknown_variables
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_defaults_need_no_environment():
@@ -26,6 +31,19 @@ def test_environment_beats_file_and_command_line_beats_both(tmp_path):
         ("REQUIRE_AUTH", "perhaps", "is not true or false"),
         ("LOG_FORMAT", "xml", "use text or json"),
         ("PORT", "0", "out of range"),
+        ("RANDOM_SHARE", "nan", "RANDOM_SHARE=nan is out of range: at least 0 and at most 1"),
+        ("QUIET_S", "nan", "QUIET_S=nan is out of range: at least 0"),
+        ("TARGET_ACCURACY", "nan", "TARGET_ACCURACY=nan is out of range"),
+        ("KEEP_VERSIONS", "-1", "KEEP_VERSIONS=-1 is out of range: at least 0"),
+        ("RECONCILE_S", "0", "is out of range: at least 1"),
+        ("JOB_TIMEOUT_S", "-1", "is out of range: at least 1"),
+        ("MAX_BODY_MB", "0", "is out of range: at least 1"),
+        ("MAX_IMAGE_MB", "0", "is out of range: at least 1"),
+        ("MAX_IMAGE_MEGAPIXELS", "0", "is out of range: at least 1"),
+        ("FETCH_TIMEOUT_S", "-1", "is out of range: at least 0.1 and at most 3600"),
+        ("THREADS", "-2", "is out of range: at least 0 and at most 512"),
+        ("PUBLIC_URL", "rubbish", "'rubbish' is no address of a web server; write one such as"),
+        ("PUBLIC_URL", "http://", "is no address of a web server"),
         ("REDIS_URL", "rubbish", "'rubbish' is no address of a Redis; write one such as redis://"),
         ("REDIS_URL", "localhost:6379", "is no address of a Redis"),
         ("REDIS_URL", "redis://localhost:many", "is no address of a Redis"),
@@ -65,3 +83,20 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
     file.write_bytes('home = "Käfer"'.encode("latin-1"))
     with pytest.raises(SettingError, match="cannot be read"):
         Settings.load({}, file)
+
+
+def test_misspelt_variables_are_told_with_what_was_probably_meant():
+    environ = {
+        "DOUBTLESS_QUIETS": "5", "DOUBTLESS_ZZZ": "1", "DOUBTLESS_PORT": "1",
+        "DOUBTLESS_CHROMIUM": "/usr/bin/chromium", "HOME": "/root",
+    }  # fmt: skip
+    near, far = unknown_variables(environ)
+    assert near.endswith("did you mean DOUBTLESS_QUIET_S?")
+    assert far.startswith("DOUBTLESS_ZZZ is no setting")
+
+
+def test_every_variable_that_the_project_reads_is_known():
+    folders = ("backend", "benchmarks", "model")
+    sources = [ROOT / "run", *(path for name in folders for path in (ROOT / name).rglob("*.py"))]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    assert unknown_variables(dict.fromkeys(re.findall(r"DOUBTLESS_[A-Z_]+[A-Z]", text), "")) == []
