@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 from backend.errors import SettingError
 
 PREFIX = "DOUBTLESS_"
-# Read elsewhere: by installations, tests and benchmarks.
-OTHER_VARIABLES = {"ALLOW_CUDA_TORCH", "BENCH_CACHE", "CHROMIUM", "LABEL_STUDIO_VENV"}
+# Read elsewhere: by installations, commands, tests and benchmarks.
+OTHER_VARIABLES = {
+    "ALLOW_CUDA_TORCH", "BENCH_CACHE", "CHROMIUM", "COMMAND", "LABEL_STUDIO_VENV",
+}  # fmt: skip
 
 
 def knob(default: Any, help: str) -> Any:

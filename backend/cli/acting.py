@@ -98,7 +98,7 @@ def methods(as_json: bool, reference: str | None, **given: Any) -> None:
 )
 @click.option(
     "--audit",
-    type=click.IntRange(min=1),
+    type=int,
     help="Labels to check (of each class; regions); without, as many as pay best.",
 )
 @click.option(

@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_written_is_named(project, tmp_path, out):
 
 @pytest.mark.parametrize(
     "option",
-    [("errors", "--limit"), ("score", "--limit"), ("accept", "--audit"), ("simulate", "--jobs")],
+    [("errors", "--limit"), ("score", "--limit"), ("simulate", "--jobs")],
 )
 @pytest.mark.parametrize("count", ["0", "-1"])
 def test_counts_below_one_are_refused(project, option, count):
