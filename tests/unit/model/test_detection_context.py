@@ -290,6 +290,39 @@ def test_a_calibration_with_a_context_is_stored_and_asks_for_what_was_seen() -> 
     assert not BoxCalibration.restore(plain.arrays()).needs_seen
 
 
+def test_an_image_is_trusted_with_regard_to_what_its_regions_share() -> None:
+    found = world(LEAST_IMAGES).out_of_fold().calibrated()
+    far = Seen(np.full(6, 1e3, np.float32), np.zeros((3, INSIDE + PLACES), np.float32))
+    p = np.array([0.9, 0.8, 0.8])
+    shared = found.regions.context.doubt(far)
+    assert found.p_all_right(p, far) == found.images.p_all_right(p, far, shared)
+    # Regions that are right or wrong together are all right more often.
+    assert found.p_all_right(p, far) > found.images.p_all_right(p, far) + 1e-3
+
+
+def test_images_are_calibrated_with_the_doubt_of_contexts_that_do_not_know_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = world(LEAST_IMAGES)
+    data, given, fit = made.out_of_fold(), [], ImageCalibrator.fit
+
+    def spy(*args):
+        given.append(args)
+        return fit(*args)
+
+    monkeypatch.setattr(ImageCalibrator, "fit", spy)
+    rows = np.random.default_rng(0).permutation(LEAST_IMAGES)[:40]
+    found = data.calibrated(rows)
+    p_right, missed, right, around, doubt = given[0]
+    stated, shared = data._cross_fitted(rows, data.strength)
+    np.testing.assert_array_equal(doubt, shared)
+    np.testing.assert_array_equal(p_right, stated)
+    known = [found.regions.doubt(made.seen[n]) for n in rows]
+    assert (doubt > known).all()
+    assert fit(p_right, missed, right, around, doubt).offset == found.images.offset
+    assert fit(p_right, missed, right, around).offset != found.images.offset
+
+
 def test_an_image_is_seen_by_its_maps_and_the_regions_on_it() -> None:
     maps: ImageMaps = painted(random_drawing(np.random.default_rng(0)), rows=2, columns=3)
     boxes = np.array([[0.0, 0.0, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.99, 1.0]])

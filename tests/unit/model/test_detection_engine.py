@@ -22,6 +22,7 @@ from model.calibration.metrics import error_auroc
 from model.detection import engine, training
 from model.detection.bundle import BoxBundle, as_found, shown, take
 from model.detection.calibration import SHOWN
+from model.detection.context import Seen
 from model.detection.engine import (
     LEAST_OVERLAP,
     MOST_OVERLAP,
@@ -40,6 +41,7 @@ from model.detection.passes import BOX_ESTIMATORS
 from model.detection.schedule import schedule_for
 from model.detection.shape import (
     CONFIDENT,
+    Standard,
     largest_side,
     log_sides,
     shape_for,
@@ -191,6 +193,37 @@ def test_each_part_is_left_to_heads_that_are_fitted_to_all_others(monkeypatch) -
     assert {len(part) for part in left} == {2, 3}
 
 
+@pytest.mark.parametrize(("most", "count"), [(None, 7), (4, 4)])
+def test_channels_are_standardised_by_many_images(
+    monkeypatch, most: int | None, count: int
+) -> None:
+    """By all there are, up to as many as are enough; each counts once."""
+    data = some(7, seed=4)
+    measured: list[list[ImageMaps]] = []
+    used: list[Standard] = []
+    real = training.train_head
+
+    def measure(maps, strides):
+        measured.append(list(maps))
+        return standard_of(maps, strides)
+
+    def spy(examples, shape, standard, **kwargs):
+        used.append(standard)
+        return real(examples, shape, standard, **kwargs)
+
+    if most is not None:
+        monkeypatch.setattr(engine, "STANDARD_IMAGES", most)
+    monkeypatch.setattr(training, "standard_of", measure)
+    monkeypatch.setattr(training, "train_head", spy)
+    head = fit_head(data, CLASSES, config=BoxConfig(steps=1))
+    (maps,) = measured
+    rows = {n for n, own in enumerate(data.maps) for one in maps if one is own}
+    assert len(rows) == len(maps) == count
+    expected = standard_of([data.maps[n] for n in sorted(rows)], head.shape.inputs)
+    for given, level in zip(used[0], expected, strict=True):
+        np.testing.assert_allclose(given, level, rtol=1e-5, atol=1e-6)
+
+
 def test_out_of_fold_there_is_one_answer_for_each_image(fitted: BoxBundle) -> None:
     right, stated = fitted.out_of_fold_right, fitted.out_of_fold_p_right
     assert right.shape == stated.shape == (18,)
@@ -234,8 +267,15 @@ def test_a_version_of_many_images_knows_what_surrounds_a_region(
     bundle.save(tmp_path / "v1")
     back = BoxBundle.load(tmp_path / "v1")
     for maps in some(4, seed=9).maps:
-        one, two = bundle.look(maps)[0], back.look(maps)[0]
+        (one, kept), two = bundle.look(maps), back.look(maps)[0]
         assert ((one.p_right > 0) & (one.p_right < 1)).all()
+        seen, calibration = Seen.of(maps, kept), bundle.calibration
+        shared = calibration.regions.doubt(seen)
+        assert shared > 0
+        stated = calibration.images.p_all_right(one.p_right, seen, shared)
+        assert one.p_all_right == pytest.approx(stated, rel=1e-9)
+        assert one.missed > 0
+        assert one.missed == pytest.approx(calibration.images.missed(one.p_right, seen), rel=1e-9)
         for name, value in vars(one).items():
             np.testing.assert_array_equal(value, getattr(two, name))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs doubtless[train]")
 from model.backbones.pyramid import STRIDES  # noqa: E402
 from model.detection import training  # noqa: E402
 from model.detection.assignment import box_iou  # noqa: E402
-from model.detection.copy_paste import Example  # noqa: E402
+from model.detection.copy_paste import Example, copy_paste  # noqa: E402
 from model.detection.maps import ImageMaps  # noqa: E402
 from model.detection.network import HeadNetwork  # noqa: E402
 from model.detection.schedule import schedule_for  # noqa: E402
@@ -383,3 +383,138 @@ def test_views_change_what_is_learnt_and_an_image_without_them_nothing() -> None
     ]
     assert not same(trained(some), trained(viewed))
     assert same(trained(viewed), trained(viewed))
+
+
+@dataclass
+class Watched:
+    """What happens in a training, by step unless it says otherwise.
+
+    Attributes:
+        pasted: scenes before and after an object was put into them, of all steps.
+        scenes: of all steps.
+        levels: that objects are pasted on.
+        collated: maps of the batch.
+        read: maps of the batch, as the network reads them.
+        rates: of each group of weights.
+        weights: before the first step, and after each.
+        network: at its end.
+    """
+
+    pasted: list[tuple[Example, Example]] = field(default_factory=list)
+    scenes: list[Example] = field(default_factory=list)
+    levels: set[tuple[int, ...]] = field(default_factory=set)
+    collated: list[list[torch.Tensor]] = field(default_factory=list)
+    read: list[list[torch.Tensor]] = field(default_factory=list)
+    rates: list[list[float]] = field(default_factory=list)
+    weights: list[list[torch.Tensor]] = field(default_factory=list)
+    network: HeadNetwork | None = None
+
+
+def weights_of(network: HeadNetwork) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def watched(steps: int, **constants: float) -> Watched:
+    seen = Watched()
+
+    def pasting(into, source, levels, rng):
+        seen.levels.add(tuple(levels))
+        seen.pasted.append((into, copy_paste(into, source, levels, rng)))
+        return seen.pasted[-1][1]
+
+    def collating(scenes, *rest):
+        seen.scenes.extend(scenes)
+        maps, truth, grid = collate(scenes, *rest)
+        seen.collated.append([level.clone() for level in maps])
+        return maps, truth, grid
+
+    loss = training._loss
+
+    def reading(network, maps, *rest):
+        seen.network = network
+        seen.weights = seen.weights or [weights_of(network)]
+        seen.read.append([level.cpu() for level in maps])
+        return loss(network, maps, *rest)
+
+    class Rates(torch.optim.AdamW):
+        def step(self, closure=None):
+            seen.rates.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    def done(share: float) -> None:
+        seen.weights.append(weights_of(seen.network))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "copy_paste", pasting)
+        patch.setattr(training, "collate", collating)
+        patch.setattr(training, "_loss", reading)
+        patch.setattr(torch.optim, "AdamW", Rates)
+        for name, value in constants.items():
+            patch.setattr(training, name, value)
+        train_head(examples(6), SHAPE, PLAIN, seed=0, steps=steps, progress=done)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def thirty() -> Watched:
+    return watched(30)
+
+
+def test_every_other_scene_gets_an_object_of_another_image(thirty: Watched) -> None:
+    assert len(thirty.scenes) == 30 * 4
+    assert 40 < len(thirty.pasted) < 80
+    assert sum(found is not into for into, found in thirty.pasted) > 0.8 * len(thirty.pasted)
+    learnt = {id(scene) for scene in thirty.scenes}
+    assert all(id(found) in learnt for _, found in thirty.pasted)
+    # On all maps that are read, the one below the head's own levels included.
+    assert thirty.levels == {tuple(training.levels_of(SHAPE.inputs))}
+
+
+def test_a_tenth_of_the_channels_is_dropped_and_the_rest_makes_up_for_it(thirty: Watched) -> None:
+    dropped = []
+    for collated, read in zip(thirty.collated, thirty.read, strict=True):
+        for before, after in zip(collated, read, strict=True):
+            gone = (after == 0).all(dim=3).all(dim=2)
+            dropped.append(gone.flatten())
+            torch.testing.assert_close(after[~gone], before[~gone] / 0.9)
+            assert (before[gone] != 0).any(dim=1).any(dim=1).all(), "it was not empty before"
+    every = torch.cat(dropped).double()
+    assert len(every) == 30 * 4 * sum(SHAPE.input_channels)
+    assert float(every.mean()) == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("most", [0.99, 0.15])
+def test_the_weights_are_an_average_of_those_of_all_steps(most: float) -> None:
+    """Each step keeps 1/10, 2/11, 3/12 of the average before it, and never more than most."""
+    seen = watched(3, AVERAGE=most, WARM_UP=1)  # so that steps are long
+    first, second, third = (min(keep, most) for keep in (1 / 10, 2 / 11, 3 / 12))
+    shares = [
+        first * second * third, (1 - first) * second * third, (1 - second) * third, 1 - third,
+    ]  # fmt: skip
+    assert sum(shares) == pytest.approx(1)
+    assert len(seen.weights) == 4
+    for found, *steps in zip(weights_of(seen.network), *seen.weights, strict=True):
+        expected = sum(share * step for share, step in zip(shares, steps, strict=True))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert (found - steps[-1]).abs().max() > 1e-4, "the last one is another"
+
+
+def test_rates_warm_up_and_then_fall_as_a_cosine() -> None:
+    seen = watched(10, WARM_UP=4)
+    most = schedule_for(SHAPE).rate
+    fall = [0.02 + 0.49 * (1 + np.cos(np.pi * step / 10)) for step in range(10)]
+    warm = [0.25, 0.5, 0.75, *[1.0] * 7]
+    expected = [most * w * f for w, f in zip(warm, fall, strict=True)]
+    np.testing.assert_allclose(seen.rates, np.stack([expected, expected], 1))
+
+
+def test_the_rate_at_the_first_the_warm_the_middle_and_the_last_step() -> None:
+    assert training._rate(0, 600) == pytest.approx(1 / training.WARM_UP)
+    assert training._rate(training.WARM_UP - 1, 10**6) == pytest.approx(1, abs=1e-4)
+    assert training._rate(300, 600) == pytest.approx(0.51)
+    assert training._rate(599, 600) == pytest.approx(training.LAST_RATE, abs=1e-4)
+    rates = [training._rate(step, 600) for step in range(600)]
+    highest = int(np.argmax(rates))
+    assert highest == training.WARM_UP - 1
+    assert (np.diff(rates[: highest + 1]) > 0).all()
+    assert (np.diff(rates[highest:]) < 0).all()
