@@ -141,7 +141,7 @@ def test_a_run_survives_json() -> None:
         ({"initial": 1}, ModelError, "start with 2"),
         ({"batch": 1}, ModelError, "start with 2"),
         ({"initial": 79}, DataError, "80 images to learn from"),
-        ({"batch": 90}, DataError, "make them smaller, or add images"),
+        ({"initial": 5, "batch": 90}, DataError, "make them smaller, or add images"),
         ({"initial": 0, "batch": 90}, DataError, "fewer than one batch of 90; make it smaller"),
         ({"uncertainty": "sofmax"}, UnknownNameError, "Did you mean 'softmax'"),
     ],
