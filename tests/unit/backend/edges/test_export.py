@@ -207,7 +207,10 @@ BRUSH = {"type": "brushlabels", "from_name": "b", "value": {"brushlabels": ["car
         ([task(1, "b.png", annotation({"type": "textarea", "value": {}}))], "hold textarea"),
         ([task(1, "b.png", annotation())], "hold nothing"),
         ([task(1, "b.png", annotation(NO_LIST))], "hold choices that are no list of answers, or"),
-        ([task(1, "b.png", annotation(NO_SIZE))], "r1' is a .* with width='wide'; it must be a number$"),
+        (
+            [task(1, "b.png", annotation(NO_SIZE))],
+            "r1' is a .* with width='wide'; it must be a number$",
+        ),
         ([answered(1, "no.png", "cat")], "; give the folder of the images with --images"),
         ([answered(1, "no picture", "cat")], "refers to an image; their data has: image"),
     ],
